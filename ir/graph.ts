@@ -1,0 +1,121 @@
+/** The call graph: what a workflow does, without where or when. Plain JSON. */
+import type { Expr } from "./expr.ts";
+import type { Schema } from "./field.ts";
+
+/** AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and global-norm clipping (DESIGN §4). */
+export interface AdamW {
+  readonly name: "adamw";
+  /** Peak learning rate. */
+  readonly lr: number;
+  readonly betas: readonly [number, number];
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** Which parameters decay: those with two dims, or every one. */
+  readonly decay: "matrices" | "all";
+  /** Largest global gradient norm; 0 turns clipping off. */
+  readonly clip: number;
+  readonly schedule: "constant" | "linear" | "cosine";
+  /** Updates of linear warm-up. */
+  readonly warmup: number;
+  /** Learning rate at the end of the schedule over the peak. */
+  readonly minRatio: number;
+}
+
+export type Head = "lm" | "value" | "reward";
+
+export interface ModelSpec {
+  readonly head: Head;
+  /** Folder with config.json, or a hub name. */
+  readonly checkpoint: string;
+  /** Absent for a frozen model. */
+  readonly optimizer: AdamW | null;
+}
+
+export interface Sampling {
+  readonly maxNewTokens: number;
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** Responses per prompt: the group size. */
+  readonly samples: number;
+  /** Stop token ids beside those of the model's generation config and chat template. */
+  readonly stop: readonly number[];
+  readonly ignoreEos: boolean;
+  /** How many versions behind the newest weights a sample may be. */
+  readonly maxLag: number;
+}
+
+/** A call's own port name → the field bound to it. `.as()` changes `writes`, `{ from }` changes `reads`. */
+export type Ports = Readonly<Record<string, string>>;
+
+interface Node {
+  /** Unique: "actor.generate", "ref.infer#2". */
+  readonly id: string;
+  readonly reads: Ports;
+  readonly writes: Ports;
+  /** Where the script made this call, "ppo.ts:14". For messages only, not part of the digest. */
+  readonly site?: string;
+}
+
+/** Ports: reads prompt; writes tokens, response, logprobs, length, finished (those that are bound). */
+export interface GenerateCall extends Node {
+  readonly kind: "generate";
+  readonly model: string;
+  readonly sampling: Sampling;
+}
+/** Ports: reads tokens; writes logprobs and entropy (lm), values and finalValues (value), or rewards (reward), where bound. */
+export interface InferCall extends Node {
+  readonly kind: "infer";
+  readonly model: string;
+}
+/** Ports: reads tokens and the loss's fields; writes nothing. */
+export interface TrainCall extends Node {
+  readonly kind: "train";
+  readonly model: string;
+  readonly loss: Expr;
+  readonly minibatches: number;
+  readonly epochs: number;
+  /** Index into `loss.outputs` names: updates stop for this step once this metric is non-zero. */
+  readonly stopWhen?: string;
+}
+/** Arithmetic on fields: advantages, penalties, whitening. */
+export interface ComputeCall extends Node {
+  readonly kind: "compute";
+  readonly expr: Expr;
+  /** State names written: state name → output of `expr`. */
+  readonly states: Ports;
+}
+/** TypeScript over text or numbers: the function itself stays in the workflow. */
+export interface ScoreCall extends Node {
+  readonly kind: "score";
+}
+export type ModelFunctionCall = GenerateCall | InferCall | TrainCall;
+export type Call = ModelFunctionCall | ComputeCall | ScoreCall;
+
+export interface CallGraph {
+  readonly version: 1;
+  readonly name: string;
+  readonly models: Readonly<Record<string, ModelSpec>>;
+  readonly source: SourceSpec;
+  /** The type of every field: data set fields first, then those that calls write. */
+  readonly fields: Schema;
+  /** Topologically ordered. Edges are field names. */
+  readonly calls: readonly Call[];
+  /** Batch scalars that live from step to step: name → initial value. */
+  readonly states: Readonly<Record<string, number>>;
+}
+
+/** What a data set gives each step. Pairs hold two sequences each. */
+export interface SourceSpec {
+  readonly kind: "prompts" | "conversations" | "pairs";
+  readonly path: string;
+  /** Prompts, conversations or pairs per step. */
+  readonly batch: number;
+  readonly fields: Schema;
+  readonly shuffle: boolean;
+  /** Share of the data set held out for `evaluate`. */
+  readonly heldOut: number;
+}

@@ -1,0 +1,160 @@
+/** The vocabulary of device programs: dims, values, places, operations. Imports nothing. */
+
+/**
+ * Dims that are known only when a program is submitted. Everything else is a constant. In a decode program `tokens` is
+ * the number of live rows; in a prefill program `actions` is the number of rows that are sampled from.
+ */
+export const SYMBOLS = ["one", "tokens", "actions", "sequences", "groups", "pairs"] as const;
+export type Symbol_ = typeof SYMBOLS[number];
+
+/** `times × symbol`. A plain number is a constant dim. */
+export interface Dim {
+  readonly symbol: Symbol_;
+  readonly times: number;
+}
+/** A row count times constant widths: only the first dim of a shape may be symbolic. */
+export type Shape = readonly [Dim | number, ...number[]] | readonly [];
+export type DType = "f32" | "i32";
+
+/** Memory that a program's operands point into; bound when a program is submitted. Only the arena is planned. */
+export const SEGMENTS = [
+  "arena", "params", "constants", "moments", "grads", "inputs", "outputs", "saved", "kv", "state",
+] as const;
+export type Segment = typeof SEGMENTS[number];
+export interface Place {
+  readonly segment: Segment;
+  /** Bytes, a multiple of 64. */
+  readonly offset: number;
+}
+
+/** Values are in static single assignment form; an operation that continues a sum takes the prior value and makes a new one. */
+export interface Value {
+  readonly id: number;
+  readonly name: string;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** Set when the value lives at a fixed place (a parameter, an input, an output). */
+  readonly place?: Place;
+}
+
+/** A number for a kernel: a constant, or a size that scales with a symbol. */
+export type Attr = number | Dim;
+
+export interface Op {
+  readonly kind: OpKind;
+  readonly ins: readonly Value[];
+  readonly outs: readonly Value[];
+  readonly attrs: readonly Attr[];
+}
+
+/**
+ * Opcodes; `cuda/common/opcodes.h` has the same numbers. Operands are listed `ins → outs`, then attributes. `n:` marks an
+ * attribute that is a size (may be symbolic). `[prior]` is present exactly when the flag attribute is 1.
+ * A matrix weight of N outputs and K inputs is stored in *panels*: [ceil(N/16)][K][16], zero past N; element (n, k) is at
+ * (n >> 4)·16K + 16k + (n & 15). Everything else is row-major. `ends` are segment ends: segment i is
+ * [i ? ends[i-1] : 0, ends[i]).
+ */
+export const OPCODE = {
+  /** ids, w → x · T: V H panels. x[t] = w[ids[t]]. `panels` 1 when w is stored in panels (tied with the head). */
+  embedding: 1,
+  /** ids, dx, [prior] → dw · T: V H panels flag. Tokens in order. */
+  embeddingGrad: 2,
+  /** x[M,K], w → y[M,N] · M: N K. y = x·wᵀ. */
+  matmul: 3,
+  /** dy[M,N], w, [prior] → dx[M,K] · M: N K flag. */
+  matmulDx: 4,
+  /** dy[M,N], x[M,K], [prior] → dw (panels) · M: N K flag. */
+  matmulDw: 5,
+  /** x[M,N], b[N] → y · M: N. */
+  addBias: 6,
+  /** dy[M,N], [prior] → db[N] · M: N flag. Rows in order. */
+  columnSum: 7,
+  /** x[R,H], w[H] → y, rstd[R] · R: H eps. */
+  rmsnorm: 8,
+  /** dy, x, w, rstd, [prior] → dx · R: H flag. */
+  rmsnormDx: 9,
+  /** dy, x, rstd, [prior] → dw[H] · R: H flag. Rows in order. */
+  rmsnormDw: 10,
+  /** x[T,heads·D], positions[T] i32, table[P,D] → y · T: heads D direction. Table row: D/2 cosines, D/2 sines; direction −1 is the inverse. */
+  rope: 11,
+  /** q[T,heads·D], k[T,kv·D], v[T,kv·D], offsets[S+1] i32 → o, lse[T,heads] · T: S: heads kv D window scale. Causal; window 0 is none. */
+  attention: 12,
+  /** dO, q, k, v, o, lse, offsets → dq, dk, dv · as attention. */
+  attentionGrad: 13,
+  /** gate, up → y · n:. silu(gate)·up. */
+  swiglu: 14,
+  /** dy, gate, up → dgate, dup · n:. */
+  swigluGrad: 15,
+  /** x[A,H], w (panels [V,H]), targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]] · A: H V entropyFlag. Of softmax(x·wᵀ·invT). */
+  linearLogprob: 16,
+  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag. */
+  linearLogprobGrad: 17,
+  /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies 4-byte elements of any type. */
+  gatherRows: 18,
+  /** dy[A,H], rows[A], [prior] → dx[T,H] · A: H T: flag. Adds in order. */
+  scatterRows: 19,
+  /** ins → outs · n: inputs instructions outputs, stride per input (0 broadcasts a scalar), [op a b c] per instruction, output registers. See POINTWISE. */
+  pointwise: 20,
+  /** x[N], offsets[M+1] i32 → y[M] · N: M:. In order. */
+  segmentSum: 21,
+  /** y[M], offsets → x[N] · N: M:. */
+  segmentSpread: 22,
+  /** x[N], offsets → y[M] · N: M:. The last element; 0 for an empty segment. */
+  segmentLast: 23,
+  /** y[M], offsets → x[N] · N: M:. Zero but at the last element. */
+  segmentAtEnd: 24,
+  /** offsets → y[M] f32 · M:. */
+  segmentLength: 25,
+  /** x[N], [prior[1]] → y[1] · N: flag. One chain in order. */
+  total: 26,
+  /** x[stride·P] → y[P] · P: stride phase. y[i] = x[stride·i + phase]. */
+  strideGather: 27,
+  /** y[P] → x[stride·P] · P: stride phase. Zero elsewhere. */
+  strideScatter: 28,
+  /** rewards[A], values[A], finals[S], offsets[S+1] → advantages[A] · A: S: gamma lambda. Schulman et al. 2016, eq. 16; finals = value after the last action. */
+  gae: 29,
+  /** g1 … gn → norm[1] · n1 … nn (elements). Euclidean norm over all, fixed order, double inside. */
+  gradNorm: 30,
+  /** p, g, m, v, hyper[3], norm[1] → p, m, v (same places) · n beta1 beta2 eps decay clip. hyper = lr, 1−β1ᵗ, 1−β2ᵗ. Scales g by min(1, clip/(norm+1e-6)) when clip > 0; does nothing when norm is not finite. */
+  adamw: 31,
+  /** x → y · n:. 4-byte elements. */
+  copy: 32,
+  /** → y · n: value. */
+  fill: 33,
+  /** k[T,kv·D], v[T,kv·D], slots[T] i32, positions[T] i32, pageTable[maxSlots,maxPages] i32, finished[maxSlots] i32 → kv · T: kv D layer pages maxPages. Writes no row of a finished slot. Page p of a layer: K as [kv][D][16], then V as [kv][16][D]; layers are outermost. */
+  kvWrite: 34,
+  /** q[T,heads·D], kv, slots[T], positions[T], pageTable → o · T: heads kv D window scale layer pages maxPages. Keys 0 … position, the bits of `attention`. */
+  pagedAttention: 35,
+  /** logits[R,V], slots[R], token, position, finished, count, sampler, stops, outTokens, outLogprobs (state, updated in place) → nothing · R: V temperature topK topP stops maxNew. See `cuda/cpu/sample.cpp`. */
+  sample: 36,
+  /** kv, from[n] i32, to[n] i32 → kv · n: kv D layers pages. Copies whole pages in every layer. */
+  copyPages: 37,
+} as const;
+export type OpKind = keyof typeof OPCODE;
+
+/**
+ * Register instructions of a pointwise operation, [op, a, b, c]: registers 0 … inputs−1 are the inputs, instruction i
+ * writes register inputs+i. `constant` keeps its value in `a`. lt and ge give 1 or 0; where gives b if a ≠ 0, else c.
+ */
+export const POINTWISE = {
+  constant: 0, add: 1, sub: 2, mul: 3, div: 4, min: 5, max: 6, neg: 7, exp: 8, log: 9, sigmoid: 10, lt: 11, ge: 12,
+  where: 13, abs: 14, sqrt: 15, logSigmoid: 16, sign: 17,
+} as const;
+export type PointwiseKind = keyof typeof POINTWISE;
+
+/** Columns of the `sampler` state array, i32 [maxSlots, 8]: Philox key and counter words, and the token budget. */
+export const SAMPLER = { keyLow: 0, keyHigh: 1, index: 2, sample: 3, limit: 4 } as const;
+
+/** Tokens in one KV page; also the width of a weight panel and the number of virtual lanes. */
+export const PAGE = 16;
+export const PANEL = 16;
+
+export const dim = (symbol: Symbol_, times = 1): Dim => ({ symbol, times });
+/** Largest value of every symbol: what buffers are sized for. */
+export type Maxima = Readonly<Record<Symbol_, number>>;
+export const extent = (d: Attr, at: Maxima): number => typeof d === "number" ? d : d.times * at[d.symbol];
+export const elements = (shape: Shape, at: Maxima): number => shape.reduce<number>((n, d) => n * extent(d, at), 1);
+/** Every operand starts on a cache line. */
+export const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
+/** Elements of an [N, K] weight in panels. */
+export const panelElements = (n: number, k: number): number => Math.ceil(n / PANEL) * PANEL * k;
