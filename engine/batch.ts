@@ -1,0 +1,159 @@
+/** The samples of one step, field by field, and how a subset of them is packed for a program. */
+import type { FieldType } from "../ir/field.ts";
+
+/** A token field: whole sequences, which of their tokens are actions, and what made them. */
+export interface TokenColumn {
+  readonly ids: readonly Int32Array[];
+  /** Positions of the actions in `ids`, ascending; never 0, since the first token is predicted by nothing. */
+  readonly actions: readonly Int32Array[];
+  /** Temperature that the actions were sampled with; 1 for data and for greedy samples. */
+  readonly temperature: number;
+  /** Version of the model that sampled each sequence; −1 for data. */
+  readonly versions: readonly number[];
+}
+
+/** Numbers of one field: per token one array a sequence, otherwise one array for all. */
+export type NumberColumn =
+  | { readonly per: "token"; readonly of: string; readonly values: readonly Float32Array[] }
+  | { readonly per: "sequence" | "pair" | "batch"; readonly values: Float32Array };
+
+/** The fields that exist so far in a step. A field is written once. */
+export class Batch {
+  readonly tokens = new Map<string, TokenColumn>();
+  readonly numbers = new Map<string, NumberColumn>();
+  readonly texts = new Map<string, readonly string[]>();
+
+  /**
+   * @param sequences sequences in the batch
+   * @param group sequences that share one prompt (samples), or 2 for preference pairs; they are neighbours
+   * @param indices index of each sequence's data set row in the step's batch, for counter-based randomness
+   */
+  constructor(readonly sequences: number, readonly group: number, readonly indices: readonly number[]) {}
+
+  /** The token field, or an error that says which call should have made it. */
+  tokensOf(field: string): TokenColumn {
+    const column = this.tokens.get(field);
+    if (!column) throw new Error(`Cannot read field "${field}": no call has written it in this step`);
+    return column;
+  }
+
+  numbersOf(field: string): NumberColumn {
+    const column = this.numbers.get(field);
+    if (!column) throw new Error(`Cannot read field "${field}": no call has written it in this step`);
+    return column;
+  }
+
+  /** Stores a field that a program wrote as one flat array over `order`. */
+  putFlat(field: string, type: FieldType, flat: Float32Array): void {
+    if (type.per !== "token") {
+      this.numbers.set(field, { per: type.per, values: flat });
+      return;
+    }
+    const of = type.of ?? "tokens", values: Float32Array[] = [];
+    let at = 0;
+    for (const actions of this.tokensOf(of).actions) {
+      values.push(flat.subarray(at, at + actions.length));
+      at += actions.length;
+    }
+    this.numbers.set(field, { per: "token", of, values });
+  }
+
+  /** The values of a field for some samples, concatenated in that order. */
+  flat(field: string, samples: readonly number[]): Float32Array {
+    const column = this.numbersOf(field);
+    if (column.per === "batch") return column.values;
+    if (column.per === "token") return concatenate(samples.map((s) => column.values[s]!));
+    if (column.per === "sequence") return Float32Array.from(samples, (s) => column.values[s]!);
+    return Float32Array.from(samples.filter((s) => s % 2 === 0), (s) => column.values[s / 2]!);
+  }
+}
+
+/** Arrays that a program reads, for some samples of one token field (docs/architecture.md, "Ports"). */
+export interface Packed {
+  readonly tokens: number;
+  readonly actions: number;
+  readonly sequences: number;
+  readonly ids: Int32Array;
+  readonly positions: Int32Array;
+  readonly ends: Int32Array;
+  readonly rows: Int32Array;
+  readonly targets: Int32Array;
+  readonly actionEnds: Int32Array;
+  readonly lastRows: Int32Array;
+}
+
+/** Packs sequences without padding, in the order given. */
+export function pack(column: TokenColumn, samples: readonly number[]): Packed {
+  const tokens = samples.reduce((n, s) => n + column.ids[s]!.length, 0);
+  const actions = samples.reduce((n, s) => n + column.actions[s]!.length, 0);
+  const p = {
+    tokens,
+    actions,
+    sequences: samples.length,
+    ids: new Int32Array(tokens),
+    positions: new Int32Array(tokens),
+    ends: new Int32Array(samples.length),
+    rows: new Int32Array(actions),
+    targets: new Int32Array(actions),
+    actionEnds: new Int32Array(samples.length),
+    lastRows: new Int32Array(samples.length),
+  };
+  let t = 0, a = 0;
+  samples.forEach((s, i) => {
+    const ids = column.ids[s]!;
+    p.ids.set(ids, t);
+    for (let j = 0; j < ids.length; j++) p.positions[t + j] = j;
+    for (const at of column.actions[s]!) {
+      p.rows[a] = t + at - 1;
+      p.targets[a] = ids[at]!;
+      a++;
+    }
+    t += ids.length;
+    p.ends[i] = t;
+    p.lastRows[i] = t - 1;
+    p.actionEnds[i] = a;
+  });
+  return p;
+}
+
+/**
+ * Cuts `order` into runs of neighbours that hold at most `maxTokens` tokens and `maxSequences` sequences, never inside a
+ * block of `together` neighbours. Micro-batches that cut one order contiguously give bit-identical sums.
+ */
+export function cutMicroBatches(
+  lengths: readonly number[],
+  order: readonly number[],
+  limits: { readonly maxTokens: number; readonly maxSequences: number; readonly together: number },
+): number[][] {
+  const runs: number[][] = [];
+  let run: number[] = [], tokens = 0;
+  for (let i = 0; i < order.length; i += limits.together) {
+    const block = order.slice(i, i + limits.together);
+    const size = block.reduce((n, s) => n + lengths[s]!, 0);
+    if (size > limits.maxTokens || block.length > limits.maxSequences) {
+      throw new RangeError(
+        `Cannot form a micro-batch: ${block.length} sequences that belong together have ${size} tokens and a micro-batch ` +
+          `holds ${limits.maxTokens} tokens and ${limits.maxSequences} sequences, raise microBatchTokens`,
+      );
+    }
+    if (run.length && (tokens + size > limits.maxTokens || run.length + block.length > limits.maxSequences)) {
+      runs.push(run);
+      run = [];
+      tokens = 0;
+    }
+    run.push(...block);
+    tokens += size;
+  }
+  if (run.length) runs.push(run);
+  return runs;
+}
+
+export function concatenate(parts: readonly Float32Array[]): Float32Array {
+  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const p of parts) {
+    out.set(p, at);
+    at += p.length;
+  }
+  return out;
+}

@@ -1,0 +1,109 @@
+/** A program with memory bound to its segments: write inputs by name, run, read outputs by name. */
+import { elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
+import type { Port, Program } from "../ir/program.ts";
+import { type Device, DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+
+/** Live dims of one submission; what is not named is 0. */
+export type Live = Partial<Omit<Maxima, "one">>;
+
+export class Binding {
+  readonly #loaded: LoadedProgram;
+  readonly #segments: readonly (DeviceSegment | null)[];
+  readonly #own: DeviceSegment[] = [];
+
+  /** Segments that are not shared are allocated here: a program's inputs and outputs are its own. */
+  constructor(
+    readonly device: Device,
+    readonly program: Program,
+    shared: Partial<Record<Segment, DeviceSegment>>,
+  ) {
+    this.#loaded = LoadedProgram.load(program);
+    this.#segments = SEGMENTS.map((name) => {
+      const bytes = program.segmentBytes[name];
+      if (bytes === 0) return null;
+      const given = shared[name];
+      if (given) {
+        if (given.bytes < bytes) {
+          throw new RangeError(`Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`);
+        }
+        return given;
+      }
+      const made = DeviceSegment.create(bytes);
+      this.#own.push(made);
+      return made;
+    });
+  }
+
+  has(port: string): boolean {
+    return port in this.program.ports;
+  }
+
+  port(name: string): Port {
+    const port = this.program.ports[name];
+    if (!port) throw new RangeError(`Cannot find "${name}" in ${this.program.name}`);
+    return port;
+  }
+
+  segment(name: Segment): DeviceSegment {
+    const segment = this.#segments[SEGMENTS.indexOf(name)];
+    if (!segment) throw new RangeError(`Cannot use segment ${name}: ${this.program.name} has none`);
+    return segment;
+  }
+
+  /** Copies an array to a port; it may be shorter than the port. */
+  write(name: string, data: Float32Array | Int32Array): void {
+    const port = this.port(name);
+    if (data.byteLength > port.bytes) {
+      throw new RangeError(`Cannot write ${name}: ${data.byteLength} bytes do not fit ${port.bytes}`);
+    }
+    if (data.byteLength) this.segment(port.segment).write(port.offset, data);
+  }
+
+  /** Writes a port when the program has it: programs read only what their outputs need. */
+  offer(name: string, data: Float32Array | Int32Array): void {
+    if (this.has(name)) this.write(name, data);
+  }
+
+  read(name: string, live: Live = {}): Float32Array {
+    const port = this.port(name), out = new Float32Array(elements(port.shape, full(live)));
+    if (out.length) this.segment(port.segment).read(port.offset, out);
+    return out;
+  }
+
+  /** Reads `count` 32-bit integers from element `from` of a port. */
+  readInts(name: string, count: number, from = 0): Int32Array {
+    const port = this.port(name), out = new Int32Array(count);
+    if (count) this.segment(port.segment).read(port.offset + 4 * from, out);
+    return out;
+  }
+
+  readFloats(name: string, count: number, from = 0): Float32Array {
+    const port = this.port(name), out = new Float32Array(count);
+    if (count) this.segment(port.segment).read(port.offset + 4 * from, out);
+    return out;
+  }
+
+  zero(name: Segment): void {
+    const segment = this.segment(name);
+    segment.fill(0, this.program.segmentBytes[name], 0);
+  }
+
+  /** Queues the program behind what the device already has; resolves when it ran. */
+  run(live: Live): Promise<void> {
+    return this.device.submit(this.#loaded, this.#segments, full(live));
+  }
+
+  dispose(): void {
+    this.#loaded.dispose();
+    for (const segment of this.#own) segment.dispose();
+  }
+}
+
+const full = (live: Live): Maxima => ({
+  one: 1,
+  tokens: live.tokens ?? 0,
+  actions: live.actions ?? 0,
+  sequences: live.sequences ?? 0,
+  groups: live.groups ?? 0,
+  pairs: live.pairs ?? 0,
+});

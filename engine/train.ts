@@ -1,0 +1,127 @@
+/** Runs a train call: mini-batches (each one optimizer update) cut into micro-batches that never change the result. */
+import type { AdamW, TrainCall } from "../ir/graph.ts";
+import { type Batch, cutMicroBatches, pack } from "./batch.ts";
+import type { Binding } from "./binding.ts";
+import { groupEnds, writeFields, writePacked } from "./infer.ts";
+import { permutation } from "./random.ts";
+
+export interface TrainRequest {
+  readonly call: TrainCall;
+  readonly batch: Batch;
+  /** Token field that is trained on. */
+  readonly tokens: string;
+  /** Sequences that must stay in one micro-batch: 1, 2 for pairs, or the group size. */
+  readonly together: number;
+  readonly optimizer: AdamW;
+  /** Optimizer updates done before this call, and all that the run will do. */
+  readonly updates: number;
+  readonly totalUpdates: number;
+  readonly states: ReadonlyMap<string, number>;
+  /** Seed of the mini-batch permutation of one epoch. */
+  readonly seed: (epoch: number) => readonly [number, number];
+  /** Field with the log-probabilities recorded when sampling, compared with the first training pass. */
+  readonly sampledLogprobs: string | null;
+  readonly onMicroBatch?: (done: number, of: number) => void;
+}
+
+export interface TrainResult {
+  readonly updates: number;
+  /** Means over mini-batches: loss, the loss's own metrics, gradientNorm, learningRate; parity (max) from the first mini-batch. */
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+export async function train(program: Binding, update: Binding, request: TrainRequest): Promise<TrainResult> {
+  const { call, batch, optimizer } = request, column = batch.tokensOf(request.tokens);
+  const lengths = column.ids.map((ids) => ids.length), sums: Record<string, number> = {};
+  const { tokens: maxTokens, sequences: maxSequences } = program.program.maxima;
+  let updates = request.updates, count = 0, parity = NaN, stopped = false;
+  for (let epoch = 0; epoch < call.epochs && !stopped; epoch++) {
+    for (const [m, samples] of miniBatches(batch, call.minibatches, request.seed(epoch)).entries()) {
+      const runs = cutMicroBatches(lengths, samples, { maxTokens, maxSequences, together: request.together });
+      program.zero("grads");
+      program.zero("outputs");
+      writeCounts(program, column.actions, samples);
+      for (const [i, run] of runs.entries()) {
+        const packed = pack(column, run);
+        const live = { ...packed, groups: Math.ceil(run.length / batch.group), pairs: Math.floor(run.length / 2) };
+        writePacked(program, packed, column.temperature);
+        program.offer("inputs/groupEnds", groupEnds(run.length, Math.min(batch.group, run.length)));
+        writeFields(program, batch, run, request.states);
+        await program.run(live);
+        if (epoch === 0 && m === 0 && request.sampledLogprobs) {
+          const now = program.read("outputs/logprobs", live), then = batch.flat(request.sampledLogprobs, run);
+          const worst = now.reduce((w, x, j) => Math.max(w, Math.abs(x - then[j]!)), 0);
+          parity = Number.isNaN(parity) ? worst : Math.max(parity, worst);
+        }
+        request.onMicroBatch?.(i + 1, runs.length);
+      }
+      const metrics = readMetrics(program);
+      if (!Number.isFinite(metrics.loss)) {
+        throw new Error(
+          `Cannot train in ${call.id}: the loss of update ${updates + 1} is ${metrics.loss}, the update was not made; ` +
+            `look at rewards and learning rate, the last checkpoint is intact`,
+        );
+      }
+      const stop = call.stopWhen !== undefined && metrics[call.stopWhen] !== 0;
+      if (stop) {
+        stopped = true;
+        break;
+      }
+      const lr = learningRate(optimizer, updates, request.totalUpdates), [b1, b2] = optimizer.betas;
+      updates++;
+      update.write("inputs/hyper", Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates));
+      await update.run({});
+      const norm = update.read("outputs/norm")[0]!;
+      if (!Number.isFinite(norm)) {
+        throw new Error(
+          `Cannot train in ${call.id}: the gradient norm of update ${updates} is ${norm}, the update was not made; ` +
+            `the last checkpoint is intact`,
+        );
+      }
+      count++;
+      for (const [k, v] of Object.entries({ ...metrics, gradientNorm: norm, learningRate: lr })) sums[k] = (sums[k] ?? 0) + v;
+    }
+  }
+  const metrics = Object.fromEntries(Object.entries(sums).map(([k, v]) => [k, v / count]));
+  return { updates, metrics: Number.isNaN(parity) ? metrics : { ...metrics, parity } };
+}
+
+/** A seeded permutation of groups, cut into equal mini-batches: the same for every plan (DESIGN §3.3). */
+export function miniBatches(batch: Batch, count: number, seed: readonly [number, number]): number[][] {
+  const groups = batch.sequences / batch.group;
+  if (count > groups) {
+    throw new RangeError(`Cannot form ${count} mini-batches: the batch has ${groups} groups, lower minibatches or raise the batch`);
+  }
+  const order = count === 1 ? Array.from({ length: groups }, (_, i) => i) : permutation(groups, seed);
+  return Array.from({ length: count }, (_, m) => {
+    const part = order.slice(Math.floor(groups * m / count), Math.floor(groups * (m + 1) / count));
+    return part.flatMap((g) => Array.from({ length: batch.group }, (_, i) => g * batch.group + i));
+  });
+}
+
+function writeCounts(program: Binding, actions: readonly Int32Array[], samples: readonly number[]): void {
+  const tokens = samples.reduce((n, s) => n + actions[s]!.length, 0);
+  if (tokens === 0) {
+    throw new Error("Cannot train: the mini-batch has no action token, so its loss has no denominator; check the data's responses");
+  }
+  program.offer("inputs/count.token", Float32Array.of(tokens));
+  program.offer("inputs/count.sequence", Float32Array.of(samples.length));
+  program.offer("inputs/count.pair", Float32Array.of(samples.length / 2));
+}
+
+function readMetrics(program: Binding): Record<string, number> & { loss: number } {
+  const metrics: Record<string, number> = {};
+  for (const path of Object.keys(program.program.ports)) {
+    if (path.startsWith("outputs/metric.")) metrics[path.slice("outputs/metric.".length)] = program.read(path)[0]!;
+  }
+  return { ...metrics, loss: program.read("outputs/loss")[0]! };
+}
+
+/** Learning rate of the update after `done` updates: linear warm-up, then constant, linear or cosine decay to minRatio. */
+export function learningRate(o: AdamW, done: number, total: number): number {
+  if (done < o.warmup) return o.lr * (done + 1) / o.warmup;
+  const span = Math.max(1, total - o.warmup), progress = Math.min(1, (done - o.warmup) / span);
+  if (o.schedule === "linear") return o.lr * (1 - (1 - o.minRatio) * progress);
+  if (o.schedule === "cosine") return o.lr * (o.minRatio + (1 - o.minRatio) * (1 + Math.cos(Math.PI * progress)) / 2);
+  return o.lr;
+}
