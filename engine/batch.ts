@@ -26,9 +26,9 @@ export class Batch {
   /**
    * @param sequences sequences in the batch
    * @param group sequences that share one prompt (samples), or 2 for preference pairs; they are neighbours
-   * @param indices index of each sequence's data set row in the step's batch, for counter-based randomness
+   * @param prompts tokens of each group's prompt; empty where the data set gives whole sequences
    */
-  constructor(readonly sequences: number, readonly group: number, readonly indices: readonly number[]) {}
+  constructor(readonly sequences: number, readonly group: number, readonly prompts: readonly Int32Array[]) {}
 
   /** The token field, or an error that says which call should have made it. */
   tokensOf(field: string): TokenColumn {

@@ -24,7 +24,9 @@ export class Binding {
       const given = shared[name];
       if (given) {
         if (given.bytes < bytes) {
-          throw new RangeError(`Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`);
+          throw new RangeError(
+            `Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`,
+          );
         }
         return given;
       }

@@ -155,7 +155,9 @@ class Rollout {
     if (!units.length) return false;
     this.#writeState(this.prefill);
     const rows = units.flatMap((unit) => unit);
-    const ids = new Int32Array(tokens), positions = new Int32Array(tokens), tokenSlots = new Int32Array(tokens);
+    const ids = new Int32Array(tokens),
+      positions = new Int32Array(tokens),
+      tokenSlots = new Int32Array(tokens);
     const ends: number[] = [], sampled: number[] = [];
     let at = 0;
     for (const unit of units) {
@@ -183,7 +185,10 @@ class Rollout {
     const { context } = unit[0]!, shared = Math.floor(context.length / PAGE);
     for (const [i, s] of unit.entries()) {
       s.slot = this.#freeSlots.pop()!;
-      s.pages = Array.from({ length: shared }, (_, p) => i ? this.#pool.share(unit[0]!.pages[p]!) : this.#pool.take()!);
+      s.pages = Array.from(
+        { length: shared },
+        (_, p) => i ? this.#pool.share(unit[0]!.pages[p]!) : this.#pool.take()!,
+      );
       s.pages.push(this.#pool.take()!);
       this.#table.set(s.pages, s.slot * this.sizes.maxPages);
       const made = context.length - this.request.prompts[s.prompt]!.length;
@@ -220,7 +225,8 @@ class Rollout {
   /** Several decode steps of all running sequences; sequences that finish are masked on the device. */
   async #step(): Promise<void> {
     this.#reservePages();
-    const running = this.#running, remaining = Math.max(...running.map((s) => s.limit - this.#count[s.slot]!));
+    const running = this.#running,
+      remaining = Math.max(...running.map((s) => s.limit - this.#count[s.slot]!));
     this.#writeState(this.decode);
     this.decode.write("inputs/slots", Int32Array.from(running, (s) => s.slot));
     const steps = Math.min(STEPS_AHEAD, remaining);
@@ -278,7 +284,12 @@ class Rollout {
     for (const s of [...this.#running]) {
       if (!this.#finished[s.slot]) continue;
       const tokens = this.#outTokens(s), logprobs = this.#outLogprobs(s);
-      this.#responses[s.order] = { prompt: s.prompt, tokens, logprobs, finished: this.#finished[s.slot] === 1 };
+      this.#responses[s.order] = {
+        prompt: s.prompt,
+        tokens,
+        logprobs,
+        finished: this.#finished[s.slot] === 1,
+      };
       this.#tokens += tokens.length;
       this.#leave(s);
     }

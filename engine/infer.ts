@@ -41,10 +41,16 @@ export const groupEnds = (sequences: number, group: number): Int32Array =>
   Int32Array.from({ length: sequences / group }, (_, i) => (i + 1) * group);
 
 /** Every field and state that a traced expression reads, for some samples. */
-export function writeFields(binding: Binding, batch: Batch, samples: readonly number[], states: ReadonlyMap<string, number>): void {
+export function writeFields(
+  binding: Binding,
+  batch: Batch,
+  samples: readonly number[],
+  states: ReadonlyMap<string, number>,
+): void {
   for (const path of Object.keys(binding.program.ports)) {
-    if (path.startsWith("inputs/field.")) binding.write(path, batch.flat(path.slice("inputs/field.".length), samples));
-    else if (path.startsWith("inputs/state.")) {
+    if (path.startsWith("inputs/field.")) {
+      binding.write(path, batch.flat(path.slice("inputs/field.".length), samples));
+    } else if (path.startsWith("inputs/state.")) {
       binding.write(path, Float32Array.of(states.get(path.slice("inputs/state.".length))!));
     }
   }

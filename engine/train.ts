@@ -3,7 +3,7 @@ import type { AdamW, TrainCall } from "../ir/graph.ts";
 import { type Batch, cutMicroBatches, pack } from "./batch.ts";
 import type { Binding } from "./binding.ts";
 import { groupEnds, writeFields, writePacked } from "./infer.ts";
-import { permutation } from "./random.ts";
+import type { RandomStream } from "./random.ts";
 
 export interface TrainRequest {
   readonly call: TrainCall;
@@ -17,8 +17,8 @@ export interface TrainRequest {
   readonly updates: number;
   readonly totalUpdates: number;
   readonly states: ReadonlyMap<string, number>;
-  /** Seed of the mini-batch permutation of one epoch. */
-  readonly seed: (epoch: number) => readonly [number, number];
+  /** Randomness of the mini-batch permutation of one epoch. */
+  readonly stream: (epoch: number) => RandomStream;
   /** Field with the log-probabilities recorded when sampling, compared with the first training pass. */
   readonly sampledLogprobs: string | null;
   readonly onMicroBatch?: (done: number, of: number) => void;
@@ -36,14 +36,18 @@ export async function train(program: Binding, update: Binding, request: TrainReq
   const { tokens: maxTokens, sequences: maxSequences } = program.program.maxima;
   let updates = request.updates, count = 0, parity = NaN, stopped = false;
   for (let epoch = 0; epoch < call.epochs && !stopped; epoch++) {
-    for (const [m, samples] of miniBatches(batch, call.minibatches, request.seed(epoch)).entries()) {
+    for (const [m, samples] of miniBatches(batch, call.minibatches, request.stream(epoch)).entries()) {
       const runs = cutMicroBatches(lengths, samples, { maxTokens, maxSequences, together: request.together });
       program.zero("grads");
       program.zero("outputs");
       writeCounts(program, column.actions, samples);
       for (const [i, run] of runs.entries()) {
         const packed = pack(column, run);
-        const live = { ...packed, groups: Math.ceil(run.length / batch.group), pairs: Math.floor(run.length / 2) };
+        const live = {
+          ...packed,
+          groups: Math.ceil(run.length / batch.group),
+          pairs: Math.floor(run.length / 2),
+        };
         writePacked(program, packed, column.temperature);
         program.offer("inputs/groupEnds", groupEnds(run.length, Math.min(batch.group, run.length)));
         writeFields(program, batch, run, request.states);
@@ -58,7 +62,9 @@ export async function train(program: Binding, update: Binding, request: TrainReq
       const metrics = readMetrics(program);
       if (!Number.isFinite(metrics.loss)) {
         throw new Error(
-          `Cannot train in ${call.id}: the loss of update ${updates + 1} is ${metrics.loss}, the update was not made; ` +
+          `Cannot train in ${call.id}: the loss of update ${
+            updates + 1
+          } is ${metrics.loss}, the update was not made; ` +
             `look at rewards and learning rate, the last checkpoint is intact`,
         );
       }
@@ -79,7 +85,9 @@ export async function train(program: Binding, update: Binding, request: TrainReq
         );
       }
       count++;
-      for (const [k, v] of Object.entries({ ...metrics, gradientNorm: norm, learningRate: lr })) sums[k] = (sums[k] ?? 0) + v;
+      for (const [k, v] of Object.entries({ ...metrics, gradientNorm: norm, learningRate: lr })) {
+        sums[k] = (sums[k] ?? 0) + v;
+      }
     }
   }
   const metrics = Object.fromEntries(Object.entries(sums).map(([k, v]) => [k, v / count]));
@@ -87,12 +95,14 @@ export async function train(program: Binding, update: Binding, request: TrainReq
 }
 
 /** A seeded permutation of groups, cut into equal mini-batches: the same for every plan (DESIGN §3.3). */
-export function miniBatches(batch: Batch, count: number, seed: readonly [number, number]): number[][] {
+export function miniBatches(batch: Batch, count: number, stream: RandomStream): number[][] {
   const groups = batch.sequences / batch.group;
   if (count > groups) {
-    throw new RangeError(`Cannot form ${count} mini-batches: the batch has ${groups} groups, lower minibatches or raise the batch`);
+    throw new RangeError(
+      `Cannot form ${count} mini-batches: the batch has ${groups} groups, lower minibatches or raise the batch`,
+    );
   }
-  const order = count === 1 ? Array.from({ length: groups }, (_, i) => i) : permutation(groups, seed);
+  const order = count === 1 ? Array.from({ length: groups }, (_, i) => i) : [...stream.permutation(groups)];
   return Array.from({ length: count }, (_, m) => {
     const part = order.slice(Math.floor(groups * m / count), Math.floor(groups * (m + 1) / count));
     return part.flatMap((g) => Array.from({ length: batch.group }, (_, i) => g * batch.group + i));
@@ -102,7 +112,9 @@ export function miniBatches(batch: Batch, count: number, seed: readonly [number,
 function writeCounts(program: Binding, actions: readonly Int32Array[], samples: readonly number[]): void {
   const tokens = samples.reduce((n, s) => n + actions[s]!.length, 0);
   if (tokens === 0) {
-    throw new Error("Cannot train: the mini-batch has no action token, so its loss has no denominator; check the data's responses");
+    throw new Error(
+      "Cannot train: the mini-batch has no action token, so its loss has no denominator; check the data's responses",
+    );
   }
   program.offer("inputs/count.token", Float32Array.of(tokens));
   program.offer("inputs/count.sequence", Float32Array.of(samples.length));
@@ -112,7 +124,9 @@ function writeCounts(program: Binding, actions: readonly Int32Array[], samples: 
 function readMetrics(program: Binding): Record<string, number> & { loss: number } {
   const metrics: Record<string, number> = {};
   for (const path of Object.keys(program.program.ports)) {
-    if (path.startsWith("outputs/metric.")) metrics[path.slice("outputs/metric.".length)] = program.read(path)[0]!;
+    if (path.startsWith("outputs/metric.")) {
+      metrics[path.slice("outputs/metric.".length)] = program.read(path)[0]!;
+    }
   }
   return { ...metrics, loss: program.read("outputs/loss")[0]! };
 }
@@ -122,6 +136,8 @@ export function learningRate(o: AdamW, done: number, total: number): number {
   if (done < o.warmup) return o.lr * (done + 1) / o.warmup;
   const span = Math.max(1, total - o.warmup), progress = Math.min(1, (done - o.warmup) / span);
   if (o.schedule === "linear") return o.lr * (1 - (1 - o.minRatio) * progress);
-  if (o.schedule === "cosine") return o.lr * (o.minRatio + (1 - o.minRatio) * (1 + Math.cos(Math.PI * progress)) / 2);
+  if (o.schedule === "cosine") {
+    return o.lr * (o.minRatio + (1 - o.minRatio) * (1 + Math.cos(Math.PI * progress)) / 2);
+  }
   return o.lr;
 }

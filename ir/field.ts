@@ -25,6 +25,13 @@ export type Schema = { readonly [name: string]: FieldType };
 
 /** One number per action of the default token field `tokens`. */
 export const perToken = { per: "token", dtype: "f32", of: "tokens" } as const;
+/** One number per action of another token field: what a second `generate` or the data set wrote. */
+export const perTokenOf = <const Of extends string>(of: Of): PerTokenOf<Of> => ({ per: "token", dtype: "f32", of });
+export interface PerTokenOf<Of extends string> {
+  readonly per: "token";
+  readonly dtype: "f32";
+  readonly of: Of;
+}
 /** One number per sequence. */
 export const perSequence = { per: "sequence", dtype: "f32" } as const;
 /** One number per preference pair. */

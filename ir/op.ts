@@ -77,9 +77,9 @@ export const OPCODE = {
   rmsnormDw: 10,
   /** x[T,heads·D], positions[T] i32, table[P,D] → y · T: heads D direction. Table row: D/2 cosines, D/2 sines; direction −1 is the inverse. */
   rope: 11,
-  /** q[T,heads·D], k[T,kv·D], v[T,kv·D], offsets[S+1] i32 → o, lse[T,heads] · T: S: heads kv D window scale. Causal; window 0 is none. */
+  /** q[T,heads·D], k[T,kv·D], v[T,kv·D], ends[S] i32 → o, lse[T,heads] · T: S: heads kv D window scale. Causal; window 0 is none. */
   attention: 12,
-  /** dO, q, k, v, o, lse, offsets → dq, dk, dv · as attention. */
+  /** dO, q, k, v, o, lse, ends → dq, dk, dv · as attention. */
   attentionGrad: 13,
   /** gate, up → y · n:. silu(gate)·up. */
   swiglu: 14,
@@ -95,15 +95,15 @@ export const OPCODE = {
   scatterRows: 19,
   /** ins → outs · n: inputs instructions outputs, stride per input (0 broadcasts a scalar), [op a b c] per instruction, output registers. See POINTWISE. */
   pointwise: 20,
-  /** x[N], offsets[M+1] i32 → y[M] · N: M:. In order. */
+  /** x[N], ends[M] i32 → y[M] · N: M:. In order. */
   segmentSum: 21,
-  /** y[M], offsets → x[N] · N: M:. */
+  /** y[M], ends → x[N] · N: M:. */
   segmentSpread: 22,
-  /** x[N], offsets → y[M] · N: M:. The last element; 0 for an empty segment. */
+  /** x[N], ends → y[M] · N: M:. The last element; 0 for an empty segment. */
   segmentLast: 23,
-  /** y[M], offsets → x[N] · N: M:. Zero but at the last element. */
+  /** y[M], ends → x[N] · N: M:. Zero but at the last element. */
   segmentAtEnd: 24,
-  /** offsets → y[M] f32 · M:. */
+  /** ends → y[M] f32 · M:. */
   segmentLength: 25,
   /** x[N], [prior[1]] → y[1] · N: flag. One chain in order. */
   total: 26,
@@ -111,7 +111,7 @@ export const OPCODE = {
   strideGather: 27,
   /** y[P] → x[stride·P] · P: stride phase. Zero elsewhere. */
   strideScatter: 28,
-  /** rewards[A], values[A], finals[S], offsets[S+1] → advantages[A] · A: S: gamma lambda. Schulman et al. 2016, eq. 16; finals = value after the last action. */
+  /** rewards[A], values[A], finals[S], ends[S] → advantages[A] · A: S: gamma lambda. Schulman et al. 2016, eq. 16; finals = value after the last action. */
   gae: 29,
   /** g1 … gn → norm[1] · n1 … nn (elements). Euclidean norm over all, fixed order, double inside. */
   gradNorm: 30,

@@ -1,0 +1,29 @@
+/** Loads a user's script, as `baton run` and `baton graph` take it. */
+import { pathToFileURL } from "node:url";
+import type { Workflow } from "../dsl/workflow.ts";
+
+/**
+ * The workflow that a script exports by default. The script sees `args` as its own `Deno.args`, as if Deno had run it.
+ *
+ * Throws `Cannot load …` when there is no such file or it exports no workflow.
+ */
+export async function loadWorkflow(path: string, args: readonly string[]): Promise<Workflow> {
+  const url = /^[a-z]+:\/\//.test(path) ? path : pathToFileURL(path).href;
+  if (url.startsWith("file:")) {
+    const found = await Deno.stat(new URL(url)).catch(() => null);
+    if (!found?.isFile) throw new Error(`Cannot load ${path}: there is no such file, give the path of a script`);
+  }
+  Object.defineProperty(Deno, "args", { value: Object.freeze([...args]), configurable: true });
+  const script: { readonly default?: unknown } = await import(url);
+  if (!isWorkflow(script.default)) {
+    const found = script.default === undefined ? "it has no default export" : "its default export is something else";
+    throw new TypeError(`Cannot load ${path}: ${found}, end it with \`export default workflow({ … })\``);
+  }
+  return script.default;
+}
+
+function isWorkflow(value: unknown): value is Workflow {
+  if (typeof value !== "object" || value === null || !("graph" in value)) return false;
+  const { graph } = value;
+  return typeof graph === "object" && graph !== null && "calls" in graph && Array.isArray(graph.calls);
+}

@@ -1,0 +1,280 @@
+/** Records operations. The shape rule of every operation is here; its derivative is in `derivatives.ts`. */
+import {
+  type Attr,
+  dim,
+  type Dim,
+  type DType,
+  type Op,
+  type OpKind,
+  PANEL,
+  type Place,
+  POINTWISE,
+  type PointwiseKind,
+  type Segment,
+  type Shape,
+  type Value,
+} from "../ir/op.ts";
+import type { Parameter } from "../ir/program.ts";
+import { isScalar, rowsOf, sameDim, sameSize, show, size, widthOf } from "./shape.ts";
+
+/** A matrix parameter: N outputs, K inputs, and how its elements lie in memory (`ir/op.ts`). */
+export interface Weight {
+  readonly value: Value;
+  readonly outputs: number;
+  readonly inputs: number;
+  readonly panels: boolean;
+}
+/** Heads of an attention operation. */
+export interface Heads {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Keys that a query sees, itself included; 0 is all. */
+  readonly window: number;
+}
+
+/** A value with a place that grows its segment in the order of declaration, unless the offset is given. */
+interface Declaration {
+  readonly dtype?: DType;
+  readonly offset?: number;
+}
+
+export class Builder {
+  readonly ops: Op[] = [];
+  /** Values at fixed places by port name, "params/model.norm.weight". */
+  readonly placed = new Map<string, Value>();
+  /** Values through which no gradient flows. */
+  readonly detached = new Set<Value>();
+  /** Values that `finish` moves to a place in the outputs segment. */
+  readonly pinned: (readonly [value: Value, place: Value])[] = [];
+  /** Prefix of the names of values, "layers.3". */
+  scope = "";
+  #nextId = 0;
+  readonly #tops = new Map<Segment, number>();
+
+  /** @param reserve bytes set aside for a value when the builder chooses its place */
+  constructor(private readonly reserve: (v: Value) => number) {}
+
+  value(name: string, shape: Shape, dtype: DType = "f32", place?: Place): Value {
+    const id = this.#nextId++;
+    return { id, name: this.scope ? `${this.scope}.${name}` : name, shape, dtype, ...(place && { place }) };
+  }
+
+  /** A value at a fixed place. */
+  declare(segment: Segment, name: string, shape: Shape, o: Declaration = {}): Value {
+    const port = `${segment}/${name}`;
+    if (this.placed.has(port)) throw new Error(`Cannot declare ${port}: it is declared already`);
+    const top = this.#tops.get(segment) ?? 0;
+    const offset = o.offset ?? top;
+    const v = { id: this.#nextId++, name, shape, dtype: o.dtype ?? "f32", place: { segment, offset } } as const;
+    this.#tops.set(segment, Math.max(top, offset + this.reserve(v)));
+    this.placed.set(port, v);
+    return v;
+  }
+
+  /** An input of the program; the same name gives the same value. */
+  input(name: string, shape: Shape, dtype: DType = "f32"): Value {
+    return this.placed.get(`inputs/${name}`) ?? this.declare("inputs", name, shape, { dtype });
+  }
+
+  /** Makes `v` readable by the host as `outputs/NAME`. */
+  output(name: string, v: Value): void {
+    this.pinned.push([v, this.declare("outputs", name, v.shape, { dtype: v.dtype })]);
+  }
+
+  /** Bytes that the declared values of a segment need. */
+  segmentBytes(segment: Segment): number {
+    return this.#tops.get(segment) ?? 0;
+  }
+
+  /** A value with the layout of a parameter, in `params`, `grads` or `moments`. */
+  parameter(p: Parameter, segment: Segment = "params", name = p.name, base = 0): Value {
+    const [n = 1, k = 1] = p.shape;
+    const shape: Shape = p.layout === "panels" ? [Math.ceil(n / PANEL), k, PANEL] : p.shape as Shape;
+    return this.declare(segment, name, shape, { offset: base + p.offset });
+  }
+
+  emit(kind: OpKind, ins: readonly Value[], outs: readonly Value[], attrs: readonly Attr[]): void {
+    this.ops.push({ kind, ins, outs, attrs });
+  }
+
+  /** Emits an operation with one result. */
+  one(kind: OpKind, ins: readonly Value[], shape: Shape, attrs: readonly Attr[], dtype: DType = "f32"): Value {
+    const out = this.value(kind, shape, dtype);
+    this.emit(kind, ins, [out], attrs);
+    return out;
+  }
+
+  /** ids → rows of w: [rows, inputs of w]. */
+  embedding(ids: Value, w: Weight): Value {
+    const rows = rowsOf(ids.shape);
+    return this.one("embedding", [ids, w.value], [rows, w.inputs], [rows, w.outputs, w.inputs, Number(w.panels)]);
+  }
+
+  /** x[M, K] · wᵀ → [M, N]. */
+  matmul(x: Value, w: Weight): Value {
+    this.#checkProduct(x, w);
+    const rows = rowsOf(x.shape);
+    return this.one("matmul", [x, w.value], [rows, w.outputs], [rows, w.outputs, w.inputs]);
+  }
+
+  addBias(x: Value, bias: Value): Value {
+    const width = widthOf(x.shape);
+    if (!sameDim(size(bias.shape), width)) this.#refuse("add a bias", [x, bias], "the widths differ");
+    return this.one("addBias", [x, bias], x.shape, [rowsOf(x.shape), width]);
+  }
+
+  /** Normalises runs of `w.length` values, so that [tokens, heads·dim] with a [dim] weight is a per-head norm. */
+  rmsnorm(x: Value, w: Value, eps: number): Value {
+    const width = size(w.shape).times, total = size(x.shape);
+    if (total.times % width !== 0) this.#refuse("normalise", [x, w], "the widths differ");
+    const rows = dim(total.symbol, total.times / width);
+    const y = this.value("rmsnorm", x.shape), rstd = this.value("rstd", [rows]);
+    this.emit("rmsnorm", [x, w], [y, rstd], [rows, width, eps]);
+    return y;
+  }
+
+  /** Rotates [T, heads·D] by position; `direction` −1 is the inverse. */
+  rope(x: Value, positions: Value, table: Value, direction = 1): Value {
+    const headDim = widthOf(table.shape), heads = widthOf(x.shape) / headDim;
+    if (!Number.isInteger(heads)) this.#refuse("rotate", [x, table], "the width is not a number of heads");
+    return this.one("rope", [x, positions, table], x.shape, [rowsOf(x.shape), heads, headDim, direction]);
+  }
+
+  /** Causal attention over packed sequences. */
+  attention(q: Value, k: Value, v: Value, ends: Value, h: Heads): Value {
+    this.#checkHeads(q, k, v, h);
+    const rows = rowsOf(q.shape), o = this.value("attention", q.shape), lse = this.value("lse", [rows, h.heads]);
+    const attrs = [rows, rowsOf(ends.shape), h.heads, h.kvHeads, h.headDim, h.window, 1 / Math.sqrt(h.headDim)];
+    this.emit("attention", [q, k, v, ends], [o, lse], attrs);
+    return o;
+  }
+
+  swiglu(gate: Value, up: Value): Value {
+    if (!sameSize(gate.shape, up.shape)) this.#refuse("gate", [gate, up], "the sizes differ");
+    return this.one("swiglu", [gate, up], gate.shape, [size(gate.shape)]);
+  }
+
+  /**
+   * Log-probabilities of `targets` under softmax(x·wᵀ · inverseTemperature), and the entropy of each distribution when
+   * asked for. The [rows, vocabulary] logits are never in memory.
+   */
+  linearLogprob(x: Value, w: Weight, targets: Value, inverseTemperature: Value, withEntropy: boolean) {
+    this.#checkProduct(x, w);
+    const rows = rowsOf(x.shape), logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
+    const entropy = withEntropy ? this.value("entropy", [rows]) : undefined;
+    this.emit("linearLogprob", [x, w.value, targets, inverseTemperature], [logprobs, lse, ...(entropy ? [entropy] : [])], [
+      rows,
+      w.inputs,
+      w.outputs,
+      Number(withEntropy),
+    ]);
+    return { logprobs, entropy };
+  }
+
+  /** Rows of x: [rows.length, width]. Works for both dtypes. */
+  gatherRows(x: Value, rows: Value): Value {
+    const n = rowsOf(rows.shape), width = widthOf(x.shape);
+    const shape: Shape = x.shape.length > 1 ? [n, width] : [n];
+    return this.one("gatherRows", [x, rows], shape, [n, width, rowsOf(x.shape)], x.dtype);
+  }
+
+  /** One pointwise instruction; `fuse.ts` merges neighbours. A scalar broadcasts. */
+  pointwise(kind: PointwiseKind, ...ins: readonly Value[]): Value {
+    const shape = ins.find((v) => !isScalar(v.shape))?.shape ?? ins[0]!.shape;
+    if (ins.some((v) => !isScalar(v.shape) && !sameSize(v.shape, shape))) {
+      this.#refuse(`apply ${kind}`, ins, "the sizes differ");
+    }
+    const out = this.value(kind, shape);
+    this.emit("pointwise", ins, [out], pointwiseAttrs(kind, ins, size(shape)));
+    return out;
+  }
+
+  /** x + y into `out`, which may have the place of x. */
+  sum(x: Value, y: Value, out: Value): Value {
+    this.emit("pointwise", [x, y], [out], pointwiseAttrs("add", [x, y], size(out.shape)));
+    return out;
+  }
+
+  /** A tensor whose every element is `value`. */
+  fill(value: number, shape: Shape = [1]): Value {
+    return this.one("fill", [], shape, [size(shape), value]);
+  }
+
+  /** A scalar as a tensor. max(x, x) is x to the bit. */
+  broadcast(x: Value, shape: Shape): Value {
+    if (sameSize(x.shape, shape)) return x;
+    if (!isScalar(x.shape)) this.#refuse("broadcast", [x], `it is no scalar and ${show(shape)} is wanted`);
+    const out = this.value("broadcast", shape);
+    this.emit("pointwise", [x, x], [out], pointwiseAttrs("max", [x, x], size(shape)));
+    return out;
+  }
+
+  /** The same numbers, through which no gradient flows. */
+  detach(x: Value): Value {
+    const y = this.one("copy", [x], x.shape, [size(x.shape)], x.dtype);
+    this.detached.add(y);
+    return y;
+  }
+
+  /** Sums of runs of neighbours: x[N] → [M]. */
+  segmentSum(x: Value, ends: Value): Value {
+    return this.one("segmentSum", [x, ends], [rowsOf(ends.shape)], [size(x.shape), rowsOf(ends.shape)]);
+  }
+  /** y[M] → [N]: each value to every element of its run. */
+  segmentSpread(y: Value, ends: Value, n: Attr): Value {
+    return this.one("segmentSpread", [y, ends], [n], [n, rowsOf(ends.shape)]);
+  }
+  /** x[N] → [M]: the last element of each run, 0 for an empty one. */
+  segmentLast(x: Value, ends: Value): Value {
+    return this.one("segmentLast", [x, ends], [rowsOf(ends.shape)], [size(x.shape), rowsOf(ends.shape)]);
+  }
+  /** y[M] → [N]: each value to the last element of its run, zero elsewhere. */
+  segmentAtEnd(y: Value, ends: Value, n: Attr): Value {
+    return this.one("segmentAtEnd", [y, ends], [n], [n, rowsOf(ends.shape)]);
+  }
+  segmentLength(ends: Value): Value {
+    return this.one("segmentLength", [ends], [rowsOf(ends.shape)], [rowsOf(ends.shape)]);
+  }
+
+  /** The sum of all elements; with `running`, continues the sum that is at its place. */
+  total(x: Value, running?: Value): Value {
+    const out = this.value("total", [1], "f32", running?.place);
+    this.emit("total", running ? [x, running] : [x], [out], [size(x.shape), Number(running !== undefined)]);
+    return out;
+  }
+
+  /** x[stride·P] → [P], elements `stride·i + phase`. */
+  strideGather(x: Value, p: Dim, stride: number, phase: number): Value {
+    return this.one("strideGather", [x], [p], [p, stride, phase]);
+  }
+  strideScatter(y: Value, shape: Shape, stride: number, phase: number): Value {
+    return this.one("strideScatter", [y], shape, [size(y.shape), stride, phase]);
+  }
+
+  /** Generalised advantage estimation (Schulman et al. 2016, eq. 16): [actions]. */
+  gae(rewards: Value, values: Value, finals: Value, ends: Value, o: { gamma: number; lambda: number }): Value {
+    const attrs = [size(rewards.shape), rowsOf(ends.shape), o.gamma, o.lambda];
+    return this.one("gae", [rewards, values, finals, ends], rewards.shape, attrs);
+  }
+
+  #checkProduct(x: Value, w: Weight): void {
+    if (!w.panels) this.#refuse("multiply", [x, w.value], "the weight is not stored in panels");
+    if (widthOf(x.shape) !== w.inputs) this.#refuse("multiply", [x, w.value], "the inner dims differ");
+  }
+  #checkHeads(q: Value, k: Value, v: Value, h: Heads): void {
+    const kv = h.kvHeads * h.headDim;
+    if (widthOf(q.shape) !== h.heads * h.headDim || widthOf(k.shape) !== kv || widthOf(v.shape) !== kv) {
+      this.#refuse("attend", [q, k, v], `${h.heads} and ${h.kvHeads} heads of ${h.headDim} are wanted`);
+    }
+  }
+  #refuse(action: string, values: readonly Value[], why: string): never {
+    throw new RangeError(`Cannot ${action}: ${values.map((v) => `${v.name} ${show(v.shape)}`).join(", ")}: ${why}`);
+  }
+}
+
+/** Attributes of a pointwise operation with one instruction over its inputs in order. */
+function pointwiseAttrs(kind: PointwiseKind, ins: readonly Value[], n: Dim): Attr[] {
+  const strides = ins.map((v) => sameDim(size(v.shape), n) ? 1 : 0);
+  return [n, ins.length, 1, 1, ...strides, POINTWISE[kind], 0, ins.length > 1 ? 1 : 0, ins.length > 2 ? 2 : 0, ins.length];
+}

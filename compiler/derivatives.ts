@@ -1,0 +1,90 @@
+/** The derivative rule of every differentiable operation, in the order of `OPCODE`. */
+import type { Op, OpKind, Value } from "../ir/op.ts";
+import type { Builder } from "./builder.ts";
+import { differentiatePointwise } from "./derivatives_pointwise.ts";
+import { rowsOf, size } from "./shape.ts";
+
+/** What a rule sees: the gradients of the outputs, and a sink for the gradient of each input. */
+export interface Backward {
+  readonly b: Builder;
+  readonly op: Op;
+  /** Gradient of output i; undefined when the loss does not depend on it. */
+  readonly gradient: (i: number) => Value | undefined;
+  /** Gradient of output 0, which a rule with one output can rely on. */
+  readonly dy: Value;
+  /** Whether input i needs a gradient. */
+  readonly wants: (i: number) => boolean;
+  /** Adds a finished gradient to input i: one more pointwise sum when there already is one. */
+  readonly add: (i: number, gradient: Value) => void;
+  /**
+   * For kernels that continue a sum: `make(prior, out)` must emit prior + gradient into `out`; `prior` is empty or the
+   * gradient so far. No temporary, no extra pass, and for a parameter the chain of additions runs on over micro-batches.
+   */
+  readonly accumulate: (i: number, make: (prior: readonly Value[], out: Value) => void) => void;
+}
+export type Rule = (c: Backward) => void;
+
+export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
+  embedding: ({ b, op, dy, accumulate }) =>
+    accumulate(1, (prior, out) => b.emit("embeddingGrad", [op.ins[0]!, dy, ...prior], [out], [...op.attrs, prior.length])),
+  matmul({ b, op, dy, accumulate }) {
+    const [x, w] = op.ins as [Value, Value];
+    accumulate(1, (prior, out) => b.emit("matmulDw", [dy, x, ...prior], [out], [...op.attrs, prior.length]));
+    accumulate(0, (prior, out) => b.emit("matmulDx", [dy, w, ...prior], [out], [...op.attrs, prior.length]));
+  },
+  addBias({ b, op, dy, add, accumulate }) {
+    accumulate(1, (prior, out) => b.emit("columnSum", [dy, ...prior], [out], [...op.attrs, prior.length]));
+    add(0, dy);
+  },
+  rmsnorm({ b, op, dy, accumulate }) {
+    const [x, w] = op.ins as [Value, Value], rstd = op.outs[1]!, [rows, width] = op.attrs;
+    const attrs = (prior: readonly Value[]) => [rows!, width!, prior.length];
+    accumulate(1, (prior, out) => b.emit("rmsnormDw", [dy, x, rstd, ...prior], [out], attrs(prior)));
+    accumulate(0, (prior, out) => b.emit("rmsnormDx", [dy, x, w, rstd, ...prior], [out], attrs(prior)));
+  },
+  rope: ({ b, op, dy, add }) => add(0, b.rope(dy, op.ins[1]!, op.ins[2]!, -(op.attrs[3] as number))),
+  attention({ b, op, dy, add }) {
+    const [q, k, v, ends] = op.ins as [Value, Value, Value, Value], [o, lse] = op.outs as [Value, Value];
+    const gradients = [q, k, v].map((x) => b.value(`d.${x.name}`, x.shape));
+    b.emit("attentionGrad", [dy, q, k, v, o, lse, ends], gradients, op.attrs);
+    gradients.forEach((g, i) => add(i, g));
+  },
+  swiglu({ b, op, dy, add }) {
+    const gradients = op.ins.map((x) => b.value(`d.${x.name}`, x.shape));
+    b.emit("swigluGrad", [dy, ...op.ins], gradients, op.attrs);
+    gradients.forEach((g, i) => add(i, g));
+  },
+  linearLogprob({ b, op, gradient, wants, add, accumulate }) {
+    const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
+    const [logprobs, lse, entropy] = op.outs as [Value, Value, Value?];
+    const dEntropy = entropy && gradient(2);
+    const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = b.value(`d.${x.name}`, x.shape);
+    const emit = (prior: readonly Value[], dw: Value) =>
+      b.emit(
+        "linearLogprobGrad",
+        [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : []), ...prior],
+        [dx, dw],
+        [...op.attrs.slice(0, 3), prior.length, Number(dEntropy !== undefined)],
+      );
+    // One kernel makes both gradients, so that of a frozen weight is made and dropped.
+    if (wants(1)) accumulate(1, emit);
+    else emit([], b.value(`d.${w.name}`, w.shape));
+    add(0, dx);
+  },
+  gatherRows: ({ b, op, dy, accumulate }) =>
+    accumulate(0, (prior, out) => b.emit("scatterRows", [dy, op.ins[1]!, ...prior], [out], [...op.attrs, prior.length])),
+  pointwise: differentiatePointwise,
+  segmentSum: ({ b, op, dy, add }) => add(0, b.segmentSpread(dy, op.ins[1]!, rowsOf(op.ins[0]!.shape))),
+  segmentSpread: ({ b, op, dy, add }) => add(0, b.segmentSum(dy, op.ins[1]!)),
+  segmentLast: ({ b, op, dy, add }) => add(0, b.segmentAtEnd(dy, op.ins[1]!, rowsOf(op.ins[0]!.shape))),
+  segmentAtEnd: ({ b, op, dy, add }) => add(0, b.segmentLast(dy, op.ins[1]!)),
+  total: ({ b, op, dy, add }) => add(0, b.broadcast(dy, op.ins[0]!.shape)),
+  strideGather({ b, op, dy, add }) {
+    const [, stride, phase] = op.attrs as [unknown, number, number];
+    add(0, b.strideScatter(dy, op.ins[0]!.shape, stride, phase));
+  },
+  strideScatter({ b, op, dy, add }) {
+    const [, stride, phase] = op.attrs as [unknown, number, number];
+    add(0, b.strideGather(dy, size(op.ins[0]!.shape), stride, phase));
+  },
+};

@@ -1,0 +1,50 @@
+/** The passes from recorded operations to a program. */
+import { type Maxima, type Op, type Place, SEGMENTS, type Segment, type Value } from "../ir/op.ts";
+import type { BufferRow, Port, Program } from "../ir/program.ts";
+import { planBuffers } from "./buffers.ts";
+import type { Builder } from "./builder.ts";
+import { encode } from "./encode.ts";
+import { flops } from "./flops.ts";
+import { fuse } from "./fuse.ts";
+import { bytesOf, reservedBytes } from "./shape.ts";
+import { forwardCopies, pinOutputs, removeDead } from "./simplify.ts";
+import { checkProgram } from "./specification.ts";
+
+export interface FinishOptions {
+  readonly maxima: Maxima;
+  /** Bytes of fence around every arena buffer, for tests; see `buffers.ts`. */
+  readonly guard?: number | undefined;
+}
+
+/** Rewrites that change no result: what is planned and encoded. */
+export const lowerOps = (b: Builder, ops: readonly Op[]): Op[] =>
+  removeDead(fuse(removeDead(forwardCopies(pinOutputs(b, ops)))));
+
+/** Turns recorded operations into a program. */
+export function finish(name: string, b: Builder, recorded: readonly Op[], o: FinishOptions): Program {
+  const ops = lowerOps(b, recorded), plan = planBuffers(ops, o.maxima, o.guard);
+  const placeOf = (v: Value): Place | undefined => v.place ?? plan.places.get(v);
+  const segmentBytes = Object.fromEntries(
+    SEGMENTS.map((s) => [s, s === "arena" ? plan.arenaBytes : b.segmentBytes(s)]),
+  ) as Record<Segment, number>;
+  checkProgram(name, ops, placeOf, segmentBytes, o.maxima);
+
+  const ports: Record<string, Port> = {};
+  const table: BufferRow[] = plan.buffers.map(({ name, bytes, offset }) => ({ segment: "arena", name, offset, bytes }));
+  for (const [port, v] of b.placed) {
+    const { segment, offset } = v.place!;
+    ports[port] = { segment, offset, shape: v.shape, dtype: v.dtype, bytes: bytesOf(v, o.maxima) };
+    table.push({ segment, name: v.name, offset, bytes: reservedBytes(v, o.maxima) });
+  }
+  return {
+    name,
+    bytes: encode(ops, (v) => placeOf(v)!, segmentBytes, o.maxima),
+    maxima: o.maxima,
+    segmentBytes,
+    ports,
+    table,
+    liveBytes: plan.liveBytes,
+    operations: ops.length,
+    flops: (live) => ops.reduce((n, op) => n + flops(op, live), 0),
+  };
+}

@@ -1,0 +1,296 @@
+#include "program.h"
+
+#include <string.h>
+
+#include "opcodes.h"
+
+namespace baton {
+namespace {
+
+constexpr uint32_t MAGIC = 0x4e544142, VERSION = 1;
+constexpr double LARGEST = 1e15;  // elements of one operand; products of sizes stay exact in a double
+constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
+
+// ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------
+
+struct AttributeRule {
+  std::string name;
+  char kind;  // ':' size, '~' real, '@' index, ' ' whole constant
+};
+struct Factor {
+  int attribute;   // -1: a literal
+  double literal;  // also: 16 when the attribute is rounded up to whole panels
+  int panels_if;   // -1: always, otherwise the attribute that says so
+  bool rounded;
+};
+struct OperandRule {
+  std::string name;
+  int flag;  // attribute that says whether it is present, or -1
+  std::vector<Factor> factors;
+};
+struct Rule {
+  const char* name = nullptr;
+  std::vector<AttributeRule> attributes;
+  std::vector<OperandRule> operands;
+
+  int find(const std::string& attribute) const {
+    for (size_t i = 0; i < attributes.size(); i++)
+      if (attributes[i].name == attribute) return int(i);
+    return -1;
+  }
+};
+
+std::vector<std::string> words(const char* text, char separator) {
+  std::vector<std::string> all;
+  std::string word;
+  for (; *text; text++) {
+    if (*text != separator) word += *text;
+    else if (!word.empty()) all.push_back(word), word.clear();
+  }
+  if (!word.empty()) all.push_back(word);
+  return all;
+}
+
+Factor factor(const Rule& rule, const std::string& word) {
+  int attribute = rule.find(word);
+  return {attribute, attribute < 0 ? atof(word.c_str()) : 1, -1, false};
+}
+
+OperandRule operand_rule(const Rule& rule, std::string word) {
+  OperandRule out{"", -1, {}};
+  if (word[0] == '(') {
+    size_t close = word.find(')');
+    out.flag = rule.find(word.substr(1, close - 1));
+    word = word.substr(close + 1);
+  }
+  size_t bracket = word.find('[');
+  out.name = word.substr(0, bracket);
+  for (std::string part : words(word.substr(bracket + 1, word.size() - bracket - 2).c_str(), '*')) {
+    size_t panel = part.find_first_of("|?");
+    if (panel == std::string::npos) {
+      out.factors.push_back(factor(rule, part));
+    } else {
+      Factor outputs = factor(rule, part.substr(0, panel));
+      outputs.rounded = true;
+      if (part[panel] == '?') outputs.panels_if = rule.find("panels");
+      out.factors.push_back(outputs);
+      out.factors.push_back(factor(rule, part.substr(panel + 1)));
+    }
+  }
+  return out;
+}
+
+const std::vector<Rule>& rules() {
+  static const std::vector<Rule>& all = *[] {
+    auto* table = new std::vector<Rule>(OPCODES);
+    for (const Opcode& o : opcodes) {
+      Rule& rule = (*table)[o.code];
+      rule.name = o.name;
+      for (std::string word : words(o.attributes, ' ')) {
+        char kind = strchr(":~@", word.back()) ? word.back() : ' ';
+        if (kind != ' ') word.pop_back();
+        rule.attributes.push_back({word, kind});
+      }
+      for (const std::string& word : words(o.operands, ' ')) rule.operands.push_back(operand_rule(rule, word));
+    }
+    return table;
+  }();
+  return all;
+}
+
+// ---- checks of one operation -------------------------------------------------------------------------------------
+
+struct Checker {
+  const Program& program;
+  const Operation& op;
+  const Rule& rule;
+
+  // The value at the largest symbols.
+  double at(int attribute) const {
+    const Attribute& a = op.attributes[size_t(attribute)];
+    return a.is_size ? double(a.times) * program.maxima[a.symbol] : a.value;
+  }
+  double named(const char* name) const { return at(rule.find(name)); }
+  bool has(const char* name) const { return rule.find(name) >= 0; }
+
+  std::string counts(size_t operands, size_t attributes) const {
+    if (op.operands.size() != operands)
+      return "it has " + std::to_string(op.operands.size()) + " operands and needs " + std::to_string(operands);
+    if (op.attributes.size() != attributes)
+      return "it has " + std::to_string(op.attributes.size()) + " attributes and needs " + std::to_string(attributes);
+    return "";
+  }
+  std::string whole(size_t begin) const {
+    for (size_t i = begin; i < op.attributes.size(); i++) {
+      bool real = i < rule.attributes.size() && rule.attributes[i].kind == '~';
+      double v = op.attributes[i].value;
+      if (!op.attributes[i].is_size && !real && !(v >= 0 && v <= LARGEST && v == double(uint64_t(v))))
+        return "attribute " + std::to_string(i) + " is not a whole number";
+    }
+    return "";
+  }
+  std::string room(size_t operand, const std::string& name, double elements) const {
+    if (!(elements <= LARGEST)) return name + " is too large";
+    if (double(op.operands[operand].bytes) < elements * 4)
+      return name + " has " + std::to_string(op.operands[operand].bytes) + " bytes and needs " +
+             std::to_string(uint64_t(elements * 4));
+    return "";
+  }
+
+  std::string shapes() const {
+    size_t operands = 0;
+    std::string error = op.attributes.size() == rule.attributes.size() ? whole(0) : counts(op.operands.size(), rule.attributes.size());
+    if (!error.empty()) return error;
+    for (const OperandRule& o : rule.operands) operands += o.flag < 0 || at(o.flag) == 1;
+    error = counts(operands, rule.attributes.size());
+    size_t next = 0;
+    for (const OperandRule& o : rule.operands) {
+      if (!error.empty()) return error;
+      if (o.flag >= 0 && at(o.flag) != 1) continue;
+      double elements = 1;
+      for (const Factor& f : o.factors) {
+        double v = f.attribute < 0 ? f.literal : at(f.attribute);
+        if (f.attribute >= 0 && rule.attributes[size_t(f.attribute)].kind == '@') v += 1;
+        if (f.rounded && (f.panels_if < 0 || at(f.panels_if) == 1)) v = double((uint64_t(v) + 15) / 16 * 16);
+        elements *= v;
+      }
+      error = room(next++, o.name, elements);
+    }
+    return error;
+  }
+
+  // What the table cannot say.
+  std::string meaning() const {
+    if (has("kv")) {
+      double heads = has("heads") ? named("heads") : named("kv"), kv = named("kv");
+      if (kv < 1 || heads < kv || uint64_t(heads) % uint64_t(kv)) return "heads is not a multiple of kv";
+      if (named("D") < 1 || named("D") > MAX_HEAD_DIM) return "D is not between 1 and " + std::to_string(MAX_HEAD_DIM);
+    }
+    if (op.code == 11 && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
+    if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
+    return "";
+  }
+
+  std::string pointwise() const {
+    if (op.attributes.size() < 4) return "it ends early";
+    std::string error = whole(0);
+    double inputs = at(1), instructions = at(2), outputs = at(3);
+    if (error.empty() && (inputs > 255 || outputs > 255 || instructions > MAX_INSTRUCTIONS)) error = "it is too long";
+    if (!error.empty()) return error;
+    size_t i = size_t(inputs), c = size_t(instructions), o = size_t(outputs);
+    error = counts(i + o, 4 + i + 4 * c + o);
+    for (size_t k = 0; error.empty() && k < i; k++) {
+      if (at(int(4 + k)) > 1) return "a stride is neither 0 nor 1";
+      error = room(k, "input " + std::to_string(k), at(int(4 + k)) == 0 ? 1 : at(0));
+    }
+    for (size_t k = 0; error.empty() && k < c; k++) {
+      int base = int(4 + i + 4 * k);
+      bool constant = at(base) == CONSTANT;
+      if (at(base) >= INSTRUCTIONS) return "instruction " + std::to_string(k) + " is unknown";
+      for (int arg = 1; arg <= 3; arg++)
+        if (!constant && at(base + arg) >= double(i + k)) return "instruction " + std::to_string(k) + " reads a later register";
+    }
+    for (size_t k = 0; error.empty() && k < o; k++) {
+      if (at(int(4 + i + 4 * c + k)) >= double(i + c)) return "output " + std::to_string(k) + " is not a register";
+      error = room(i + k, "output " + std::to_string(k), at(0));
+    }
+    return error;
+  }
+
+  std::string grad_norm() const {
+    std::string error = op.operands.empty() ? "it has no operand" : counts(op.attributes.size() + 1, op.attributes.size());
+    if (error.empty()) error = whole(0);
+    for (size_t k = 0; error.empty() && k < op.attributes.size(); k++)
+      error = room(k, "gradient " + std::to_string(k), at(int(k)));
+    return error.empty() ? room(op.attributes.size(), "norm", 1) : error;
+  }
+
+  std::string check() const {
+    if (op.code == POINTWISE) return pointwise();
+    if (op.code == GRAD_NORM) return grad_norm();
+    std::string error = shapes();
+    return error.empty() ? meaning() : error;
+  }
+};
+
+// ---- decoding ----------------------------------------------------------------------------------------------------
+
+struct Reader {
+  const char *at, *end;
+  bool short_ = false;
+
+  template <class T>
+  T take() {
+    T value{};
+    if (end - at < long(sizeof value)) short_ = true;
+    else memcpy(&value, at, sizeof value), at += sizeof value;
+    return value;
+  }
+};
+
+// Constants of pointwise chains are real whatever their position says; the only place where a value is not a count.
+bool is_constant_of_pointwise(const Operation& op, size_t attribute) {
+  if (op.code != POINTWISE || op.attributes.size() < 4) return false;
+  double inputs = op.attributes[1].value, instructions = op.attributes[2].value;
+  double place = double(attribute) - 4 - inputs;
+  return place >= 1 && place < 4 * instructions && long(place) % 4 == 1 &&
+         op.attributes[attribute - 1].value == CONSTANT;
+}
+
+}  // namespace
+
+const char* opcode_name(uint16_t code) {
+  return code < OPCODES && rules()[code].name ? rules()[code].name : "unknown";
+}
+
+std::string Program::decode(const void* bytes, uint64_t length) {
+  const char* begin = static_cast<const char*>(bytes);
+  Reader r{begin, begin + length};
+  if (r.take<uint32_t>() != MAGIC) return "it does not start with BATN";
+  uint32_t version = r.take<uint32_t>();
+  if (version != VERSION) return "its version is " + std::to_string(version) + ", not " + std::to_string(VERSION);
+  uint32_t segments = r.take<uint32_t>(), symbols = r.take<uint32_t>(), count = r.take<uint32_t>();
+  r.take<uint32_t>();
+  for (uint32_t i = 0; i < segments && !r.short_; i++) segment_bytes.push_back(r.take<uint64_t>());
+  for (uint32_t i = 0; i < symbols && !r.short_; i++) maxima.push_back(r.take<uint32_t>());
+  if (symbols % 2) r.take<uint32_t>();
+  if (!r.short_ && (maxima.empty() || maxima[0] != 1)) return "its first symbol is not `one`";
+
+  for (uint32_t i = 0; i < count && !r.short_; i++) {
+    Operation op;
+    op.code = r.take<uint16_t>();
+    size_t operand_count = r.take<uint16_t>(), attribute_count = r.take<uint16_t>();
+    r.take<uint16_t>();
+    if (r.short_) break;
+    const char* name = opcode_name(op.code);
+    auto broken = [&](const std::string& why) { return "operation " + std::to_string(i) + " (" + name + "): " + why; };
+    if (op.code >= OPCODES || !rules()[op.code].name) return broken("opcode " + std::to_string(op.code) + " is not known");
+    const Rule& rule = rules()[op.code];
+    for (size_t k = 0; k < operand_count && !r.short_; k++) {
+      uint32_t segment = r.take<uint32_t>();
+      uint64_t offset = uint64_t(r.take<uint32_t>()) * 64, size = r.take<uint64_t>();
+      if (r.short_) break;
+      if (segment >= segments) return broken("operand " + std::to_string(k) + " is in segment " + std::to_string(segment));
+      if (offset > segment_bytes[segment] || size > segment_bytes[segment] - offset)
+        return broken("operand " + std::to_string(k) + " ends past its segment");
+      op.operands.push_back({segment, offset, size});
+    }
+    for (size_t k = 0; k < attribute_count && !r.short_; k++) {
+      bool size = k < rule.attributes.size() && rule.attributes[k].kind == ':';
+      Attribute a{size, 0, 0, 0};
+      if (size) a.symbol = r.take<uint32_t>(), a.times = r.take<uint32_t>();
+      else a.value = r.take<double>();
+      if (!r.short_ && a.symbol >= symbols) return broken("attribute " + std::to_string(k) + " has an unknown symbol");
+      op.attributes.push_back(a);
+    }
+    if (r.short_) break;
+    std::string error = Checker{*this, op, rule}.check();
+    if (!error.empty()) return broken(error);
+    operations.push_back(std::move(op));
+  }
+  if (r.short_) return "it ends early";
+  if (r.at != r.end) return "bytes follow its last operation";
+  return "";
+}
+
+}  // namespace baton

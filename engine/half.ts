@@ -1,0 +1,24 @@
+/** The two 16-bit float formats of checkpoints, to and from 32 bits. Both directions round to nearest, ties to even. */
+
+/** bf16 is the upper half of an f32, so widening is exact. */
+export function fromBfloat16(bits: Uint16Array): Float32Array<ArrayBuffer> {
+  const out = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) out[i] = bits[i]! << 16;
+  return new Float32Array(out.buffer);
+}
+
+/** A NaN keeps its sign and upper payload and becomes quiet; what is too large becomes infinite. */
+export function toBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < bits.length; i++) {
+    const b = bits[i]!;
+    out[i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
+  return out;
+}
+
+/** IEEE 754 binary16; widening is exact. */
+export function fromFloat16(bits: Uint16Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  return new Float32Array(new Float16Array(bits.buffer, bits.byteOffset, bits.length));
+}

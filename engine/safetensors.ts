@@ -1,0 +1,333 @@
+/**
+ * The safetensors format: u64 header length, JSON header, data. The header is read first and tensors one at a time, so a
+ * checkpoint never has to fit in memory. Format: https://github.com/huggingface/safetensors.
+ */
+import { isObject, join, readAt, readJsonOrNull, statOrNull, writeAll } from "./files.ts";
+import { fromBfloat16, fromFloat16, toBfloat16 } from "./half.ts";
+
+/** Bytes of one element, for every type that the format knows; only some can be read. */
+const ELEMENT_BYTES: Readonly<Record<string, number>> = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  F64: 8,
+  I64: 8,
+  U64: 8,
+};
+const HEADER_LIMIT = 100 * 2 ** 20;
+/** Elements converted at a time when writing: bounds the extra memory of a bf16 file. */
+const PIECE = 1 << 20;
+
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly file: string;
+  /** Bytes from the start of the file. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+const count = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
+const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
+
+/** An opened checkpoint: one file, or the shards that an index names. Close it (`using`) when done. */
+export class Safetensors implements Disposable {
+  readonly #files: ReadonlyMap<string, Deno.FsFile>;
+
+  private constructor(
+    /** Every tensor, sorted by name. */
+    readonly tensors: ReadonlyMap<string, TensorInfo>,
+    /** The `__metadata__` of the files together. */
+    readonly metadata: Readonly<Record<string, string>>,
+    files: ReadonlyMap<string, Deno.FsFile>,
+  ) {
+    this.#files = files;
+  }
+
+  /**
+   * Opens a .safetensors file, or a folder with `model.safetensors` or `model.safetensors.index.json`.
+   * Throws when a file is missing, truncated or malformed.
+   */
+  static async open(path: string): Promise<Safetensors> {
+    const paths = await checkpointFiles(path);
+    const files = new Map<string, Deno.FsFile>();
+    try {
+      const tensors = new Map<string, TensorInfo>();
+      const metadata: Record<string, string> = {};
+      for (const file of paths) {
+        const handle = await Deno.open(file);
+        files.set(file, handle);
+        const header = await readHeader(file, handle);
+        Object.assign(metadata, header.metadata);
+        for (const tensor of header.tensors) {
+          const other = tensors.get(tensor.name);
+          if (other !== undefined) {
+            throw new Error(`Cannot read ${file}: ${other.file} holds a tensor ${tensor.name} too`);
+          }
+          tensors.set(tensor.name, tensor);
+        }
+      }
+      const sorted = new Map([...tensors].sort(([a], [b]) => a < b ? -1 : 1));
+      return new Safetensors(sorted, metadata, files);
+    } catch (error) {
+      for (const file of files.values()) file.close();
+      throw error;
+    }
+  }
+
+  /** A tensor of floats (F32, BF16 or F16), row-major, as f32. `shape`, where given, must be the stored one. */
+  async read(name: string, shape?: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
+    const tensor = this.#find(name, shape);
+    switch (tensor.dtype) {
+      case "F32":
+        return new Float32Array((await this.#bytes(tensor)).buffer);
+      case "BF16":
+        return fromBfloat16(new Uint16Array((await this.#bytes(tensor)).buffer));
+      case "F16":
+        return fromFloat16(new Uint16Array((await this.#bytes(tensor)).buffer));
+      default:
+        throw new TypeError(
+          `Cannot read ${name} of ${tensor.file}: it has dtype ${tensor.dtype}, only F32, BF16 and F16 are read as floats`,
+        );
+    }
+  }
+
+  /** A tensor of integers (I32, or I64 whose values fit), row-major. */
+  async readIntegers(name: string, shape?: readonly number[]): Promise<Int32Array<ArrayBuffer>> {
+    const tensor = this.#find(name, shape);
+    if (tensor.dtype === "I32") return new Int32Array((await this.#bytes(tensor)).buffer);
+    if (tensor.dtype !== "I64") {
+      throw new TypeError(
+        `Cannot read ${name} of ${tensor.file}: it has dtype ${tensor.dtype}, only I32 and I64 are read as integers`,
+      );
+    }
+    const wide = new BigInt64Array((await this.#bytes(tensor)).buffer);
+    return Int32Array.from(wide, (value) => {
+      if (BigInt.asIntN(32, value) !== value) {
+        throw new RangeError(`Cannot read ${name} of ${tensor.file}: ${value} does not fit 32 bits`);
+      }
+      return Number(value);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const file of this.#files.values()) file.close();
+  }
+
+  #find(name: string, shape: readonly number[] | undefined): TensorInfo {
+    const tensor = this.tensors.get(name);
+    if (tensor === undefined) {
+      throw new Error(`Cannot read ${name}: ${[...this.#files.keys()].join(", ")} has no such tensor`);
+    }
+    if (shape !== undefined && show(shape) !== show(tensor.shape)) {
+      throw new RangeError(
+        `Cannot read ${name} of ${tensor.file}: it has shape ${show(tensor.shape)}, ${
+          show(shape)
+        } is expected`,
+      );
+    }
+    return tensor;
+  }
+
+  async #bytes(tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = new Uint8Array(tensor.bytes);
+    // The size was checked when the file was opened: falling short means that it changed since.
+    if (!await readAt(this.#files.get(tensor.file)!, tensor.offset, bytes)) {
+      throw new Error(
+        `Cannot read ${tensor.name} of ${tensor.file}: the file became shorter while it was read`,
+      );
+    }
+    return bytes;
+  }
+}
+
+/** The files of a checkpoint: the path itself, or what its folder holds. */
+async function checkpointFiles(path: string): Promise<readonly string[]> {
+  const info = await statOrNull(path);
+  if (info === null) throw new Error(`Cannot open checkpoint ${path}: there is no such file or folder`);
+  if (!info.isDirectory) return [path];
+  const single = join(path, "model.safetensors");
+  if (await statOrNull(single) !== null) return [single];
+  const indexPath = `${single}.index.json`;
+  const index = await readJsonOrNull(indexPath);
+  if (index === null) {
+    throw new Error(
+      `Cannot open checkpoint ${path}: it has neither model.safetensors nor model.safetensors.index.json, convert it to safetensors first`,
+    );
+  }
+  if (!isObject(index["weight_map"])) throw new Error(`Cannot read ${indexPath}: it has no weight_map`);
+  const names = [...new Set(Object.values(index["weight_map"]))].sort();
+  const missing: string[] = [];
+  const shards: string[] = [];
+  for (const name of names) {
+    // A checkpoint comes from others: its index must not reach outside its folder.
+    if (typeof name !== "string" || /[/\\]/.test(name)) {
+      throw new Error(`Cannot read ${indexPath}: ${JSON.stringify(name)} is no file name`);
+    }
+    const shard = join(path, name);
+    shards.push(shard);
+    if (await statOrNull(shard) === null) missing.push(name);
+  }
+  if (missing.length > 0) {
+    throw new Error(
+      `Cannot open checkpoint ${path}: the index names ${missing.join(", ")}, which the folder lacks`,
+    );
+  }
+  return shards;
+}
+
+async function readHeader(
+  path: string,
+  file: Deno.FsFile,
+): Promise<{ readonly tensors: readonly TensorInfo[]; readonly metadata: Readonly<Record<string, string>> }> {
+  const size = (await file.stat()).size;
+  const fail = (what: string): never => {
+    throw new Error(`Cannot read ${path}: ${what}`);
+  };
+  const prefix = new Uint8Array(8);
+  if (!await readAt(file, 0, prefix)) fail(`it has ${size} bytes and is no safetensors file`);
+  const length = Number(new DataView(prefix.buffer).getBigUint64(0, true));
+  if (length > HEADER_LIMIT) fail(`its header claims ${length} bytes, it is no safetensors file`);
+  const text = new Uint8Array(length);
+  if (!await readAt(file, 8, text)) {
+    fail(`its header needs ${length + 8} bytes and the file has ${size}, it is truncated`);
+  }
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
+  } catch {
+    fail("its header is not JSON, it is no safetensors file");
+  }
+  if (!isObject(header)) return fail("its header is not a JSON object, it is no safetensors file");
+  const start = 8 + length;
+  const tensors: TensorInfo[] = [];
+  const metadata: Record<string, string> = {};
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === "__metadata__") {
+      for (const [key, value] of Object.entries(isObject(entry) ? entry : {})) metadata[key] = String(value);
+      continue;
+    }
+    const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
+    const whole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+    if (
+      typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(whole) || !Array.isArray(offsets) ||
+      offsets.length !== 2 || !offsets.every(whole)
+    ) {
+      return fail(`tensor ${name} lacks a dtype, a shape or data_offsets`);
+    }
+    const [begin, end] = offsets as [number, number];
+    const width = ELEMENT_BYTES[dtype] ?? fail(`tensor ${name} has the unknown dtype ${dtype}`);
+    if (end - begin !== count(shape) * width) {
+      fail(
+        `tensor ${name} of shape ${show(shape)} ${dtype} needs ${count(shape) * width} bytes and has ${
+          end - begin
+        }`,
+      );
+    }
+    if (start + end > size) {
+      fail(`tensor ${name} ends at byte ${start + end} and the file has ${size}, it is truncated`);
+    }
+    tensors.push({ name, dtype, shape, file: path, offset: start + begin, bytes: end - begin });
+  }
+  let at = start;
+  for (const tensor of [...tensors].sort((a, b) => a.offset - b.offset || a.bytes - b.bytes)) {
+    if (tensor.offset !== at) fail(`tensor ${tensor.name} begins at byte ${tensor.offset} instead of ${at}`);
+    at += tensor.bytes;
+  }
+  if (at !== size) fail(`its tensors end at byte ${at} and the file has ${size}`);
+  return { tensors, metadata };
+}
+
+/** A tensor to be written; integers are always I32. */
+export interface TensorToWrite {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: "F32" | "BF16" | "I32";
+}
+
+/**
+ * Writes a file tensor by tensor: `source` is asked for one tensor after the other, in the order of their names, and for
+ * the next only when the last is on its way to disk. The file is synced before this returns.
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: readonly TensorToWrite[],
+  source: (name: string) => Float32Array | Int32Array | Promise<Float32Array | Int32Array>,
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): Promise<void> {
+  const sorted = [...tensors].sort((a, b) => a.name < b.name ? -1 : 1);
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let offset = 0;
+  for (const { name, dtype, shape } of sorted) {
+    if (Object.hasOwn(header, name)) {
+      throw new TypeError(`Cannot write ${path}: two tensors are named ${name}`);
+    }
+    const bytes = count(shape) * (ELEMENT_BYTES[dtype] as number);
+    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes] };
+    offset += bytes;
+  }
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  const length = Math.ceil(json.length / 8) * 8;
+  const head = new Uint8Array(8 + length).fill(0x20, 8);
+  new DataView(head.buffer).setBigUint64(0, BigInt(length), true);
+  head.set(json, 8);
+
+  using file = await Deno.open(path, { write: true, create: true, truncate: true });
+  await writeAll(file, head);
+  for (const { name, dtype, shape } of sorted) {
+    const data = await source(name);
+    if (data.length !== count(shape) || (dtype === "I32") !== (data instanceof Int32Array)) {
+      throw new TypeError(
+        `Cannot write ${name} to ${path}: the source gave ${data.length} values of ${data.constructor.name}, ${
+          show(shape)
+        } ${dtype} is expected`,
+      );
+    }
+    if (dtype === "BF16") {
+      for (let i = 0; i < data.length; i += PIECE) {
+        await writeAll(file, bytesOf(toBfloat16((data as Float32Array).subarray(i, i + PIECE))));
+      }
+    } else await writeAll(file, bytesOf(data));
+  }
+  await file.sync();
+}
+
+const bytesOf = (data: ArrayBufferView): Uint8Array =>
+  new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+/**
+ * Compares a checkpoint with what is expected of it and returns every difference, as sentences: missing tensors, tensors
+ * of another shape or of no float type, and unexpected ones.
+ */
+export function checkTensors(
+  found: ReadonlyMap<string, TensorInfo>,
+  expected: readonly { readonly name: string; readonly shape: readonly number[] }[],
+  accept: { readonly missing: (name: string) => boolean; readonly unexpected: (name: string) => boolean },
+): readonly string[] {
+  const names = new Set(expected.map((tensor) => tensor.name));
+  const problems: string[] = [];
+  for (const { name, shape } of expected) {
+    const tensor = found.get(name);
+    if (tensor === undefined) {
+      if (!accept.missing(name)) problems.push(`${name} ${show(shape)} is missing`);
+    } else if (show(tensor.shape) !== show(shape)) {
+      problems.push(`${name} has shape ${show(tensor.shape)} instead of ${show(shape)}`);
+    } else if (!["F32", "BF16", "F16"].includes(tensor.dtype)) {
+      problems.push(`${name} has dtype ${tensor.dtype} instead of F32, BF16 or F16`);
+    }
+  }
+  for (const name of found.keys()) {
+    if (!names.has(name) && !accept.unexpected(name)) problems.push(`${name} is unexpected`);
+  }
+  return problems;
+}

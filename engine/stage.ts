@@ -1,0 +1,207 @@
+/** One call graph bound to an engine: its programs, buffers and host functions, and the interpreter of its schedule. */
+import type { GeneratePrograms, Programs } from "../compiler/programs.ts";
+import type { Call, CallGraph, GenerateCall, InferCall, ScoreCall, TrainCall } from "../ir/graph.ts";
+import type { Segment } from "../ir/op.ts";
+import type { Schedule } from "../ir/plan.ts";
+import { DeviceSegment } from "../ffi/device.ts";
+import type { Batch, TokenColumn } from "./batch.ts";
+import { Binding } from "./binding.ts";
+import { compute } from "./compute.ts";
+import type { Engine } from "./engine.ts";
+import { Generator } from "./generate.ts";
+import { infer, type InferPort } from "./infer.ts";
+import { RandomStream } from "./random.ts";
+import type { Scorer } from "./score.ts";
+import { stepMetrics } from "./stats.ts";
+import { train } from "./train.ts";
+
+export interface StageInput {
+  readonly graph: CallGraph;
+  readonly schedule: Schedule;
+  readonly programs: Programs;
+  readonly scorers: ReadonlyMap<string, Scorer>;
+  /** Stop token ids of each generate call. */
+  readonly stops: Readonly<Record<string, readonly number[]>>;
+  readonly decode: (ids: Int32Array) => string;
+  /** Token column as another model's tokenizer sees it; the identity when vocabularies agree (DESIGN §3.5). */
+  readonly retokenize: (model: string, column: TokenColumn, batch: Batch) => TokenColumn;
+  readonly seed: number;
+  /** Updates that each model makes in the whole run, for learning rate schedules. */
+  readonly totalUpdates: Readonly<Record<string, number>>;
+}
+
+/** Called as a step goes on, for progress. */
+export interface StepHooks {
+  readonly onPhase?: (call: string, done: number, of: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface StepResult {
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Seconds per call. */
+  readonly seconds: Readonly<Record<string, number>>;
+}
+
+export class Stage {
+  readonly #bindings = new Map<string, Binding>();
+  readonly #generators = new Map<string, Generator>();
+  readonly #memory: DeviceSegment[] = [];
+
+  /** Allocates inputs, outputs and caches of every call; nothing is allocated on the device afterwards. */
+  constructor(readonly engine: Engine, readonly input: StageInput) {
+    const { graph, programs } = input;
+    for (const call of graph.calls) {
+      if (call.kind === "score") continue;
+      const shared = { arena: engine.arena, ...("model" in call ? engine.replicas.get(call.model)!.segments : {}) };
+      if (call.kind === "generate") {
+        this.#generators.set(call.id, this.#generator(programs.generate[call.id]!, shared));
+        continue;
+      }
+      const program = call.kind === "infer"
+        ? programs.infer[call.id]!
+        : call.kind === "train"
+        ? programs.train[call.id]!.train
+        : programs.compute[call.id]!;
+      this.#bindings.set(call.id, new Binding(engine.device, program, shared));
+      if (call.kind === "train" && !this.#bindings.has(`${call.model} update`)) {
+        this.#bindings.set(`${call.model} update`, new Binding(engine.device, programs.update[call.model]!, shared));
+      }
+    }
+  }
+
+  #generator(g: GeneratePrograms, shared: Partial<Record<Segment, DeviceSegment>>): Generator {
+    const kv = DeviceSegment.create(g.decode.segmentBytes.kv);
+    const state = DeviceSegment.create(Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
+    this.#memory.push(kv, state);
+    return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, { ...shared, kv, state });
+  }
+
+  /** Runs every call of one step on `batch`, which then holds all fields. */
+  async step(step: number, batch: Batch, hooks: StepHooks = {}): Promise<StepResult> {
+    const seconds: Record<string, number> = {}, metrics: Record<string, number> = {};
+    for (const instruction of this.input.schedule.step) {
+      if (instruction.op !== "run") continue;
+      const call = this.#call(instruction.call), start = performance.now();
+      hooks.onPhase?.(call.id, 0, 1);
+      if (call.kind === "generate") await this.#generate(call, step, batch, hooks);
+      else if (call.kind === "infer") await this.#infer(call, batch, hooks);
+      else if (call.kind === "score") await this.#score(call, batch, hooks);
+      else if (call.kind === "compute") await this.#compute(call.id, batch);
+      else Object.assign(metrics, await this.#train(call, step, batch, hooks));
+      seconds[call.id] = (performance.now() - start) / 1000;
+    }
+    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds };
+  }
+
+  #call(id: string): Call {
+    return this.input.graph.calls.find((c) => c.id === id)!;
+  }
+
+  async #generate(call: GenerateCall, step: number, batch: Batch, hooks: StepHooks): Promise<void> {
+    const replica = this.engine.replicas.get(call.model)!, stops = this.input.stops[call.id] ?? [];
+    const { samples, maxNewTokens, temperature } = call.sampling, version = replica.version;
+    const most = batch.sequences * maxNewTokens;
+    const [key0, key1] = new RandomStream(this.input.seed, `${call.id} step ${step}`).block(0);
+    const responses = await this.#generators.get(call.id)!.run({
+      prompts: batch.prompts,
+      indices: batch.prompts.map((_, i) => i),
+      samples,
+      maxNewTokens,
+      stops,
+      key: [key0!, key1!],
+      maxPositions: this.engine.models[call.model]!.maxPositions,
+      onTokens: (n) => hooks.onPhase?.(call.id, n, most),
+      ...(hooks.signal && { signal: hooks.signal }),
+    });
+    const ids = responses.map((r) => Int32Array.of(...batch.prompts[r.prompt]!, ...r.tokens));
+    const actions = responses.map((r) => {
+      const start = batch.prompts[r.prompt]!.length;
+      return Int32Array.from(r.tokens, (_, i) => start + i);
+    });
+    const { tokens, response, logprobs, length, finished } = call.writes;
+    if (tokens) {
+      batch.tokens.set(tokens, { ids, actions, temperature: temperature || 1, versions: responses.map(() => version) });
+    }
+    if (response) batch.texts.set(response, responses.map((r) => this.input.decode(r.tokens)));
+    if (logprobs) batch.numbers.set(logprobs, { per: "token", of: tokens ?? "tokens", values: responses.map((r) => r.logprobs) });
+    if (length) batch.numbers.set(length, { per: "sequence", values: Float32Array.from(responses, (r) => r.tokens.length) });
+    if (finished) batch.numbers.set(finished, { per: "sequence", values: Float32Array.from(responses, (r) => Number(r.finished)) });
+  }
+
+  async #infer(call: InferCall, batch: Batch, hooks: StepHooks): Promise<void> {
+    const column = batch.tokensOf(call.reads.tokens!);
+    this.#checkVersions(call.id, column);
+    const ports = Object.keys(call.writes) as InferPort[];
+    const seen = this.input.retokenize(call.model, column, batch);
+    const results = await infer(this.#bindings.get(call.id)!, seen, ports, hooks.signal);
+    for (const port of ports) {
+      const field = call.writes[port]!;
+      batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
+    }
+  }
+
+  async #score(call: ScoreCall, batch: Batch, hooks: StepHooks): Promise<void> {
+    const scorer = this.input.scorers.get(call.id)!;
+    const values = await scorer.run(call, batch, (done) => hooks.onPhase?.(call.id, done, batch.sequences), hooks.signal);
+    const [field] = Object.values(call.writes);
+    batch.numbers.set(field!, { per: "sequence", values });
+  }
+
+  async #compute(id: string, batch: Batch): Promise<void> {
+    const call = this.#call(id);
+    if (call.kind !== "compute") return;
+    const of = Object.values(call.reads).map((f) => this.input.graph.fields[f]).find((t) => t?.per === "token")?.of ?? null;
+    const results = await compute(this.#bindings.get(id)!, batch, of, this.engine.states);
+    for (const [port, field] of Object.entries(call.writes)) batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
+    for (const [state, output] of Object.entries(call.states)) this.engine.states.set(state, results[output]![0]!);
+  }
+
+  async #train(call: TrainCall, step: number, batch: Batch, hooks: StepHooks): Promise<Record<string, number>> {
+    const replica = this.engine.replicas.get(call.model)!, spec = this.input.graph.models[call.model]!;
+    const tokens = call.reads.tokens!;
+    this.#checkVersions(call.id, batch.tokensOf(tokens));
+    const generate = this.input.graph.calls.find((c): c is GenerateCall =>
+      c.kind === "generate" && c.model === call.model && c.writes.tokens === tokens
+    );
+    const result = await train(this.#bindings.get(call.id)!, this.#bindings.get(`${call.model} update`)!, {
+      call,
+      batch,
+      tokens,
+      together: this.input.programs.train[call.id]!.together,
+      optimizer: spec.optimizer!,
+      updates: replica.updates,
+      totalUpdates: this.input.totalUpdates[call.model]!,
+      states: this.engine.states,
+      stream: (epoch) => new RandomStream(this.input.seed, `${call.id} step ${step} epoch ${epoch}`),
+      sampledLogprobs: generate?.writes.logprobs ?? null,
+      onMicroBatch: (done, of) => hooks.onPhase?.(call.id, done, of),
+    });
+    replica.updates = result.updates;
+    replica.version++;
+    const prefix = call.model;
+    return Object.fromEntries(Object.entries(result.metrics).map(([k, v]) => [k === "parity" ? "parity" : `${prefix}/${k}`, v]));
+  }
+
+  /** A sample made by weights that have been trained since is refused (DESIGN §1.7). */
+  #checkVersions(call: string, column: TokenColumn): void {
+    const newest = Math.max(...column.versions);
+    if (newest < 0) return;
+    const maker = this.input.graph.calls.find((c): c is GenerateCall =>
+      c.kind === "generate" && c.writes.tokens !== undefined
+    );
+    const allowed = maker?.sampling.maxLag ?? 0, now = maker ? this.engine.replicas.get(maker.model)!.version : newest;
+    const stale = column.versions.findIndex((v) => now - v > allowed + 1);
+    if (stale >= 0) {
+      throw new Error(
+        `Cannot run ${call}: sample ${stale} was made by version ${column.versions[stale]} of ${maker!.model} and version ${now} ` +
+          `is current, generate it again or declare generate({ maxLag })`,
+      );
+    }
+  }
+
+  dispose(): void {
+    for (const b of this.#bindings.values()) b.dispose();
+    for (const g of this.#generators.values()) g.dispose();
+    for (const m of this.#memory) m.dispose();
+  }
+}

@@ -1,0 +1,261 @@
+/** Model weights between a Hugging Face folder and the layout that programs read (`ir/program.ts`, Parameter). */
+import { PANEL, panelElements } from "../ir/op.ts";
+import type { Parameter } from "../ir/program.ts";
+import {
+  baseName,
+  join,
+  type JsonObject,
+  parentOf,
+  readTextOrNull,
+  statOrNull,
+  syncFolder,
+} from "./files.ts";
+import { normals, streamKey } from "./random.ts";
+import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
+
+/** Columns handled at a time: 16 rows of them stay in the first cache while they are interleaved. */
+const BLOCK = 256;
+
+/** Visits panels block by block with the offsets of one row's run in both layouts. */
+function eachRun(
+  rows: number,
+  columns: number,
+  visit: (row: number, stored: number, length: number) => void,
+): void {
+  for (let panel = 0; panel < rows; panel += PANEL) {
+    for (let block = 0; block < columns; block += BLOCK) {
+      const length = Math.min(BLOCK, columns - block);
+      for (let row = panel; row < Math.min(panel + PANEL, rows); row++) {
+        visit(row * columns + block, panel * columns + block * PANEL + row - panel, length);
+      }
+    }
+  }
+}
+
+function matrixDims(parameter: Parameter): readonly [rows: number, columns: number] {
+  const [rows, columns] = parameter.shape;
+  if (rows === undefined || columns === undefined || parameter.shape.length !== 2) {
+    throw new TypeError(
+      `Cannot convert ${parameter.name}: panels need two dims, its shape is [${parameter.shape.join(", ")}]`,
+    );
+  }
+  return [rows, columns];
+}
+
+function checkLength(parameter: Parameter, data: Float32Array, expected: number): void {
+  if (data.length !== expected) {
+    throw new RangeError(
+      `Cannot convert ${parameter.name}: ${data.length} values given, ${expected} expected`,
+    );
+  }
+}
+
+const size = (parameter: Parameter): number => parameter.shape.reduce((n, d) => n * d, 1);
+
+/** Row-major values of a Hugging Face tensor as they are stored: the same array for rows, a padded new one for panels. */
+export function toStored(parameter: Parameter, data: Float32Array): Float32Array {
+  checkLength(parameter, data, size(parameter));
+  if (parameter.layout === "rows") return data;
+  const [rows, columns] = matrixDims(parameter);
+  const out = new Float32Array(panelElements(rows, columns));
+  eachRun(rows, columns, (from, to, length) => {
+    for (let k = 0; k < length; k++) out[to + PANEL * k] = data[from + k]!;
+  });
+  return out;
+}
+
+/** The inverse of {@link toStored}. */
+export function fromStored(parameter: Parameter, data: Float32Array): Float32Array {
+  if (parameter.layout === "rows") {
+    checkLength(parameter, data, size(parameter));
+    return data;
+  }
+  const [rows, columns] = matrixDims(parameter);
+  checkLength(parameter, data, panelElements(rows, columns));
+  const out = new Float32Array(rows * columns);
+  eachRun(rows, columns, (to, from, length) => {
+    for (let k = 0; k < length; k++) out[to + k] = data[from + PANEL * k]!;
+  });
+  return out;
+}
+
+/** How parameters that no checkpoint gives begin. */
+export interface Initialization {
+  readonly seed: number;
+  /** Standard deviation of `normal` parameters: `initializer_range` of config.json. */
+  readonly std: number;
+}
+
+/** First values of a parameter, row-major: a function of its name, shape and the seed alone. */
+export function initialValues(parameter: Parameter, { seed, std }: Initialization): Float32Array {
+  const out = new Float32Array(size(parameter));
+  if (parameter.init === "ones") out.fill(1);
+  else if (parameter.init === "normal") {
+    normals(out, streamKey(seed, "initialize", parameter.name), std);
+  }
+  return out;
+}
+
+/** Takes one parameter's values in stored layout. */
+export type WeightSink = (parameter: Parameter, stored: Float32Array) => void | Promise<void>;
+
+/** Gives every parameter its first values. */
+export async function initializeWeights(
+  parameters: readonly Parameter[],
+  sink: WeightSink,
+  initialization: Initialization,
+): Promise<void> {
+  for (const p of parameters) await sink(p, toStored(p, initialValues(p, initialization)));
+}
+
+export interface LoadOptions {
+  /** Parameters that the checkpoint may lack: a critic that starts from a language model allows its head. */
+  readonly allowMissing?: readonly string[];
+  /** Values of those. */
+  readonly initialization?: Initialization;
+}
+
+/** What a load did besides loading. */
+export interface LoadReport {
+  readonly initialized: readonly string[];
+  readonly ignored: readonly string[];
+}
+
+/**
+ * Buffers that old checkpoints carry and nobody needs. A language-model head that the model does not declare is one of
+ * them: the model is tied, or has another head.
+ */
+const ignorable = (name: string): boolean =>
+  name === "lm_head.weight" || name.endsWith(".rotary_emb.inv_freq");
+
+/**
+ * Streams a checkpoint into `sink`, in stored layout, in the order of `parameters`. Throws one error that lists every
+ * missing, unexpected and misshapen tensor.
+ */
+export async function loadWeights(
+  path: string,
+  parameters: readonly Parameter[],
+  sink: WeightSink,
+  options: LoadOptions = {},
+): Promise<LoadReport> {
+  using file = await Safetensors.open(path);
+  const mayMiss = new Set(options.allowMissing ?? []);
+  const problems = checkTensors(file.tensors, parameters, {
+    missing: (name) => mayMiss.has(name),
+    unexpected: ignorable,
+  });
+  if (problems.length > 0) {
+    throw new Error(
+      `Cannot load ${path}: ${problems.join("; ")}. Does its config.json belong to these weights?`,
+    );
+  }
+  const initialized: string[] = [];
+  for (const parameter of parameters) {
+    const present = file.tensors.has(parameter.name);
+    if (!present) initialized.push(parameter.name);
+    const values = present
+      ? await file.read(parameter.name, parameter.shape)
+      : initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 });
+    await sink(parameter, toStored(parameter, values));
+  }
+  const declared = new Set(parameters.map((p) => p.name));
+  return { initialized, ignored: [...file.tensors.keys()].filter((name) => !declared.has(name)) };
+}
+
+/** Files that make a tokenizer, where present. */
+const TOKENIZER_FILES = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "chat_template.jinja",
+  "tokenizer.model",
+  "vocab.json",
+  "merges.txt",
+] as const;
+
+export interface SaveOptions {
+  /** config.json as the model was loaded with. */
+  readonly config: JsonObject;
+  readonly head: "lm" | "value" | "reward";
+  readonly parameters: readonly Parameter[];
+  /** A parameter's values in stored layout, read back from the device. */
+  readonly source: (parameter: Parameter) => Float32Array | Promise<Float32Array>;
+  readonly dtype: "F32" | "BF16";
+  /** The checkpoint that the model came from: its tokenizer and generation config go along. */
+  readonly tokenizerFolder: string | null;
+}
+
+/** config.json of a saved model: what `transformers` needs to pick the class that fits the head and the dtype. */
+export function savedConfig(
+  { config, head, dtype }: Pick<SaveOptions, "config" | "head" | "dtype">,
+): JsonObject {
+  const type = dtype === "F32" ? "float32" : "bfloat16";
+  const { dtype: newName, ...rest } = config;
+  // transformers 5 writes `dtype` where 4 wrote `torch_dtype`; keep the spelling that the model came with.
+  const typed = newName === undefined ? { ...rest, torch_dtype: type } : { ...rest, dtype: type };
+  if (head === "lm") return typed;
+  const architectures = Array.isArray(config["architectures"]) ? config["architectures"] : [];
+  return {
+    ...typed,
+    architectures: architectures.map((name) => String(name).replace(/For\w+$/, "ForSequenceClassification")),
+    num_labels: 1,
+    id2label: { "0": "LABEL_0" },
+    label2id: { LABEL_0: 0 },
+  };
+}
+
+/**
+ * Writes a folder that `transformers` loads. It is built beside its place and renamed, so a reader sees the whole model
+ * or none; a model that was there before is replaced.
+ */
+export async function saveModel(folder: string, options: SaveOptions): Promise<void> {
+  const parent = parentOf(folder);
+  await Deno.mkdir(parent, { recursive: true });
+  const temporary = join(parent, `${baseName(folder)}.tmp`);
+  await Deno.remove(temporary, { recursive: true }).catch(() => {});
+  await Deno.mkdir(temporary);
+  await writeModel(temporary, options);
+  await syncFolder(temporary);
+  const old = join(parent, `${baseName(folder)}.old`);
+  await Deno.remove(old, { recursive: true }).catch(() => {});
+  const replaces = await statOrNull(folder) !== null;
+  if (replaces) await Deno.rename(folder, old);
+  await Deno.rename(temporary, folder);
+  await syncFolder(parent);
+  if (replaces) await Deno.remove(old, { recursive: true });
+}
+
+/** Writes the files of a saved model into an existing folder, without the care for other readers of {@link saveModel}. */
+export async function writeModel(folder: string, options: SaveOptions): Promise<void> {
+  const { parameters, source, dtype, tokenizerFolder } = options;
+  const byName = new Map(parameters.map((p) => [p.name, p]));
+  await writeSafetensors(
+    join(folder, "model.safetensors"),
+    parameters.map(({ name, shape }) => ({ name, shape, dtype })),
+    async (name) => {
+      const parameter = byName.get(name)!;
+      return fromStored(parameter, await source(parameter));
+    },
+  );
+  const writeJson = (name: string, value: JsonObject) =>
+    Deno.writeTextFile(join(folder, name), JSON.stringify(value, null, 2) + "\n");
+  await writeJson("config.json", savedConfig(options));
+  const generation = tokenizerFolder === null
+    ? null
+    : await readTextOrNull(join(tokenizerFolder, "generation_config.json"));
+  if (generation !== null) await Deno.writeTextFile(join(folder, "generation_config.json"), generation);
+  else {
+    const ids = Object.entries(options.config).filter(([key]) => /^(bos|eos|pad)_token_id$/.test(key));
+    await writeJson("generation_config.json", Object.fromEntries(ids.filter(([, id]) => id !== null)));
+  }
+  if (tokenizerFolder === null) return;
+  for (const name of TOKENIZER_FILES) {
+    const text = await readFileOrNull(join(tokenizerFolder, name));
+    if (text !== null) await Deno.writeFile(join(folder, name), text);
+  }
+}
+
+async function readFileOrNull(path: string): Promise<Uint8Array | null> {
+  return await statOrNull(path) === null ? null : await Deno.readFile(path);
+}

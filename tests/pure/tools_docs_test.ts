@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { brokenLinks, type DocJson, undocumented } from "../../tools/check_docs.ts";
+
+const symbol = (name: string, kind: string, doc?: string) => ({
+  name,
+  declarations: [{
+    kind,
+    ...(doc === undefined ? {} : { jsDoc: { doc } }),
+    location: { filename: "file:///r/mod.ts", line: 3 },
+  }],
+});
+const docs = (...symbols: ReturnType<typeof symbol>[]): DocJson => ({
+  version: 2,
+  nodes: { "file:///r/mod.ts": { symbols } },
+});
+
+Deno.test("undocumented() wants a comment on every symbol and an example on values", () => {
+  const bad = undocumented(docs(
+    symbol("good", "function", "Does it.\n```ts\ngood();\n```"),
+    symbol("Fine", "interface", "A thing."),
+    symbol("bare", "typeAlias"),
+    symbol("told", "function", "Does it."),
+  ));
+  assert.deepEqual(bad, [
+    "file:///r/mod.ts:3: bare has no doc comment",
+    "file:///r/mod.ts:3: told has no ```ts example",
+  ]);
+});
+
+Deno.test("undocumented() refuses an output of deno doc that it does not know", () => {
+  assert.throws(() => undocumented({ version: 1, nodes: {} }), /version 1, this check knows version 2/);
+});
+
+Deno.test("brokenLinks() follows relative links and anchors", () => {
+  const text = [
+    "# Top",
+    "[a](glossary.md) [b](../README.md#two-words) [c](#top) [web](https://example.org/x) [folder](decisions/)",
+    "[gone](gone.md) [anchor](glossary.md#nope)",
+    "`[code](gone.md)`",
+    "```",
+    "[fenced](gone.md)",
+    "```",
+  ].join("\n");
+  const source = { path: "docs/x.md", text };
+  const files = new Map<string, string | null>([
+    ["docs/x.md", text],
+    ["docs/glossary.md", "# Glossary"],
+    ["README.md", "## Two `words`"],
+    ["docs/decisions", null],
+  ]);
+  assert.deepEqual(brokenLinks(source, files), [
+    "docs/x.md:3: links to gone.md, which does not exist",
+    "docs/x.md:3: links to glossary.md#nope, and docs/glossary.md has no such heading",
+  ]);
+});
