@@ -1,7 +1,7 @@
 /** What a command of `baton` is: one description that its help, its options and their checks are made from. */
 import { parseArgs } from "./args.ts";
 
-/** One option. A string or number without a default may be absent; `choices` would be checked by the command. */
+/** One option. A string or number without a default may be absent. */
 export type Option =
   | { readonly kind: "flag"; readonly help: string }
   | { readonly kind: "string"; readonly value: string; readonly help: string; readonly default?: string }
@@ -68,7 +68,10 @@ export class UsageError extends Error {
 }
 
 /** Parses and checks the arguments of a command; every fault is in the one error. */
-export function parseInvocation<O extends Options>(command: Command<O>, args: readonly string[]): Invocation<O> {
+export function parseInvocation<O extends Options>(
+  command: Command<O>,
+  args: readonly string[],
+): Invocation<O> {
   const faults: string[] = [];
   const ofKind = (...kinds: string[]): string[] =>
     Object.entries(command.options).filter(([, option]) => kinds.includes(option.kind)).map(([name]) => name);
@@ -92,7 +95,9 @@ export function parseInvocation<O extends Options>(command: Command<O>, args: re
     else {
       const number = Number(given);
       const { integer, min = -Infinity, max = Infinity } = option;
-      if (!Number.isFinite(number) || (integer && !Number.isInteger(number)) || number < min || number > max) {
+      if (
+        !Number.isFinite(number) || (integer && !Number.isInteger(number)) || number < min || number > max
+      ) {
         faults.push(`--${name} is "${given}" and has to be ${range(option)}`);
       }
       values[name] = number;

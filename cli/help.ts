@@ -1,13 +1,6 @@
 /** Help that teaches: what a command is for, its options with their defaults, and command lines that work. */
+import { columns } from "../ir/print.ts";
 import type { Command, Option } from "./command.ts";
-
-const INDENT = "  ";
-
-/** Two columns, the first as wide as it needs to be. */
-function columns(rows: readonly (readonly [string, string])[]): string[] {
-  const width = Math.max(...rows.map(([left]) => left.length));
-  return rows.map(([left, right]) => `${INDENT}${left.padEnd(width)}  ${right}`);
-}
 
 function optionRow(name: string, option: Option): [string, string] {
   if (option.kind === "flag") return [`--${name}`, option.help];
@@ -16,7 +9,7 @@ function optionRow(name: string, option: Option): [string, string] {
 }
 
 const examples = (list: readonly (readonly [string, string])[]): string[] =>
-  list.flatMap(([line, what]) => [`${INDENT}# ${what}`, `${INDENT}${line}`]);
+  list.flatMap(([line, what]) => [`  # ${what}`, `  ${line}`]);
 
 /** Help of one command. */
 export function commandHelp(command: Command): string {
@@ -29,7 +22,7 @@ export function commandHelp(command: Command): string {
     command.about,
     "",
     "options:",
-    ...columns([...rows, ["--help", "this text"]]),
+    columns([...rows, ["--help", "this text"]]),
     "",
     "examples:",
     ...examples(command.examples),
@@ -44,7 +37,7 @@ export function mainHelp(commands: readonly Command[]): string {
     "usage: baton COMMAND [arguments]        baton COMMAND --help teaches one command",
     "",
     "commands:",
-    ...columns(commands.map(({ name, summary }) => [name, summary])),
+    columns(commands.map(({ name, summary }) => [name, summary])),
     "",
     "An algorithm is a script: it names models, chains their calls into a flow, and closes the flow over a data set.",
     "Run it with Deno (`deno run -A train.ts --help` lists the script's own flags) or with `baton run`.",

@@ -8,15 +8,19 @@ import type { Workflow } from "../dsl/workflow.ts";
  * Throws `Cannot load …` when there is no such file or it exports no workflow.
  */
 export async function loadWorkflow(path: string, args: readonly string[]): Promise<Workflow> {
-  const url = /^[a-z]+:\/\//.test(path) ? path : pathToFileURL(path).href;
+  const url = /^[a-z]+:/.test(path) ? path : pathToFileURL(path).href;
   if (url.startsWith("file:")) {
     const found = await Deno.stat(new URL(url)).catch(() => null);
-    if (!found?.isFile) throw new Error(`Cannot load ${path}: there is no such file, give the path of a script`);
+    if (!found?.isFile) {
+      throw new Error(`Cannot load ${path}: there is no such file, give the path of a script`);
+    }
   }
   Object.defineProperty(Deno, "args", { value: Object.freeze([...args]), configurable: true });
   const script: { readonly default?: unknown } = await import(url);
   if (!isWorkflow(script.default)) {
-    const found = script.default === undefined ? "it has no default export" : "its default export is something else";
+    const found = script.default === undefined
+      ? "it has no default export"
+      : "its default export is something else";
     throw new TypeError(`Cannot load ${path}: ${found}, end it with \`export default workflow({ … })\``);
   }
   return script.default;

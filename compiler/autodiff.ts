@@ -18,14 +18,16 @@ export function differentiate(b: Builder, loss: Value, into: ReadonlyMap<Value, 
 
   const gradients = new Map<Value, Value>(into);
   /** A new value for the sum of all gradients of x so far; a parameter's is in its place. */
-  const next = (x: Value) => b.value(`d.${x.name}`, x.shape, "f32", into.get(x)?.place);
+  const next = (x: Value) => b.value(`d.${x.name}`, x.shape, { place: into.get(x)?.place });
   gradients.set(loss, b.fill(1, loss.shape));
 
   for (const op of forward.toReversed()) {
     const dy = op.outs.map((v) => needs.has(v) ? gradients.get(v) : undefined);
     if (!dy.some((g) => g)) continue;
     const rule = DERIVATIVES[op.kind];
-    if (!rule) throw new TypeError(`Cannot differentiate ${op.kind}: it has no derivative, move it to compute()`);
+    if (!rule) {
+      throw new TypeError(`Cannot differentiate ${op.kind}: it has no derivative, move it to compute()`);
+    }
     rule({
       b,
       op,

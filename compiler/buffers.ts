@@ -49,7 +49,9 @@ function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
         b !== undefined && b.bytes === bytes && b.end === i && b.start < i &&
         !op.outs.some((other) => of.get(other) === b) &&
         (op.kind === "pointwise" || op.ins.filter((x) => of.get(x) === b).length === 1);
-      const reuse = reusable(op).filter(([out]) => out === o).map(([, input]) => of.get(op.ins[input]!)).find(free);
+      const reuse = reusable(op).filter(([out]) => out === o).map(([, input]) => of.get(op.ins[input]!)).find(
+        free,
+      );
       const buffer = reuse ?? { name: v.name, bytes, start: i, end, values: [] };
       if (!reuse) all.push(buffer);
       buffer.values.push(v);

@@ -1,8 +1,8 @@
 /** Records operations. The shape rule of every operation is here; its derivative is in `derivatives.ts`. */
 import {
   type Attr,
-  dim,
   type Dim,
+  dim,
   type DType,
   type Op,
   type OpKind,
@@ -55,9 +55,18 @@ export class Builder {
   /** @param reserve bytes set aside for a value when the builder chooses its place */
   constructor(private readonly reserve: (v: Value) => number) {}
 
-  value(name: string, shape: Shape, dtype: DType = "f32", place?: Place): Value {
-    const id = this.#nextId++;
-    return { id, name: this.scope ? `${this.scope}.${name}` : name, shape, dtype, ...(place && { place }) };
+  value(
+    name: string,
+    shape: Shape,
+    o: { readonly dtype?: DType; readonly place?: Place | undefined } = {},
+  ): Value {
+    const v = {
+      id: this.#nextId++,
+      name: this.scope ? `${this.scope}.${name}` : name,
+      shape,
+      dtype: o.dtype ?? "f32",
+    };
+    return o.place ? { ...v, place: o.place } : v;
   }
 
   /** A value at a fixed place. */
@@ -66,7 +75,13 @@ export class Builder {
     if (this.placed.has(port)) throw new Error(`Cannot declare ${port}: it is declared already`);
     const top = this.#tops.get(segment) ?? 0;
     const offset = o.offset ?? top;
-    const v = { id: this.#nextId++, name, shape, dtype: o.dtype ?? "f32", place: { segment, offset } } as const;
+    const v = {
+      id: this.#nextId++,
+      name,
+      shape,
+      dtype: o.dtype ?? "f32",
+      place: { segment, offset },
+    } as const;
     this.#tops.set(segment, Math.max(top, offset + this.reserve(v)));
     this.placed.set(port, v);
     return v;
@@ -99,8 +114,14 @@ export class Builder {
   }
 
   /** Emits an operation with one result. */
-  one(kind: OpKind, ins: readonly Value[], shape: Shape, attrs: readonly Attr[], dtype: DType = "f32"): Value {
-    const out = this.value(kind, shape, dtype);
+  one(
+    kind: OpKind,
+    ins: readonly Value[],
+    shape: Shape,
+    attrs: readonly Attr[],
+    dtype: DType = "f32",
+  ): Value {
+    const out = this.value(kind, shape, { dtype });
     this.emit(kind, ins, [out], attrs);
     return out;
   }
@@ -108,7 +129,12 @@ export class Builder {
   /** ids → rows of w: [rows, inputs of w]. */
   embedding(ids: Value, w: Weight): Value {
     const rows = rowsOf(ids.shape);
-    return this.one("embedding", [ids, w.value], [rows, w.inputs], [rows, w.outputs, w.inputs, Number(w.panels)]);
+    return this.one("embedding", [ids, w.value], [rows, w.inputs], [
+      rows,
+      w.outputs,
+      w.inputs,
+      Number(w.panels),
+    ]);
   }
 
   /** x[M, K] · wᵀ → [M, N]. */
@@ -144,8 +170,18 @@ export class Builder {
   /** Causal attention over packed sequences. */
   attention(q: Value, k: Value, v: Value, ends: Value, h: Heads): Value {
     this.#checkHeads(q, k, v, h);
-    const rows = rowsOf(q.shape), o = this.value("attention", q.shape), lse = this.value("lse", [rows, h.heads]);
-    const attrs = [rows, rowsOf(ends.shape), h.heads, h.kvHeads, h.headDim, h.window, 1 / Math.sqrt(h.headDim)];
+    const rows = rowsOf(q.shape),
+      o = this.value("attention", q.shape),
+      lse = this.value("lse", [rows, h.heads]);
+    const attrs = [
+      rows,
+      rowsOf(ends.shape),
+      h.heads,
+      h.kvHeads,
+      h.headDim,
+      h.window,
+      1 / Math.sqrt(h.headDim),
+    ];
     this.emit("attention", [q, k, v, ends], [o, lse], attrs);
     return o;
   }
@@ -163,7 +199,11 @@ export class Builder {
     this.#checkProduct(x, w);
     const rows = rowsOf(x.shape), logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
     const entropy = withEntropy ? this.value("entropy", [rows]) : undefined;
-    this.emit("linearLogprob", [x, w.value, targets, inverseTemperature], [logprobs, lse, ...(entropy ? [entropy] : [])], [
+    this.emit("linearLogprob", [x, w.value, targets, inverseTemperature], [
+      logprobs,
+      lse,
+      ...(entropy ? [entropy] : []),
+    ], [
       rows,
       w.inputs,
       w.outputs,
@@ -239,7 +279,7 @@ export class Builder {
 
   /** The sum of all elements; with `running`, continues the sum that is at its place. */
   total(x: Value, running?: Value): Value {
-    const out = this.value("total", [1], "f32", running?.place);
+    const out = this.value("total", [1], { place: running?.place });
     this.emit("total", running ? [x, running] : [x], [out], [size(x.shape), Number(running !== undefined)]);
     return out;
   }
@@ -253,7 +293,13 @@ export class Builder {
   }
 
   /** Generalised advantage estimation (Schulman et al. 2016, eq. 16): [actions]. */
-  gae(rewards: Value, values: Value, finals: Value, ends: Value, o: { gamma: number; lambda: number }): Value {
+  gae(
+    rewards: Value,
+    values: Value,
+    finals: Value,
+    ends: Value,
+    o: { gamma: number; lambda: number },
+  ): Value {
     const attrs = [size(rewards.shape), rowsOf(ends.shape), o.gamma, o.lambda];
     return this.one("gae", [rewards, values, finals, ends], rewards.shape, attrs);
   }
@@ -269,12 +315,25 @@ export class Builder {
     }
   }
   #refuse(action: string, values: readonly Value[], why: string): never {
-    throw new RangeError(`Cannot ${action}: ${values.map((v) => `${v.name} ${show(v.shape)}`).join(", ")}: ${why}`);
+    throw new RangeError(
+      `Cannot ${action}: ${values.map((v) => `${v.name} ${show(v.shape)}`).join(", ")}: ${why}`,
+    );
   }
 }
 
 /** Attributes of a pointwise operation with one instruction over its inputs in order. */
 function pointwiseAttrs(kind: PointwiseKind, ins: readonly Value[], n: Dim): Attr[] {
   const strides = ins.map((v) => sameDim(size(v.shape), n) ? 1 : 0);
-  return [n, ins.length, 1, 1, ...strides, POINTWISE[kind], 0, ins.length > 1 ? 1 : 0, ins.length > 2 ? 2 : 0, ins.length];
+  return [
+    n,
+    ins.length,
+    1,
+    1,
+    ...strides,
+    POINTWISE[kind],
+    0,
+    ins.length > 1 ? 1 : 0,
+    ins.length > 2 ? 2 : 0,
+    ins.length,
+  ];
 }

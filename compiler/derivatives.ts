@@ -26,7 +26,10 @@ export type Rule = (c: Backward) => void;
 
 export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
   embedding: ({ b, op, dy, accumulate }) =>
-    accumulate(1, (prior, out) => b.emit("embeddingGrad", [op.ins[0]!, dy, ...prior], [out], [...op.attrs, prior.length])),
+    accumulate(
+      1,
+      (prior, out) => b.emit("embeddingGrad", [op.ins[0]!, dy, ...prior], [out], [...op.attrs, prior.length]),
+    ),
   matmul({ b, op, dy, accumulate }) {
     const [x, w] = op.ins as [Value, Value];
     accumulate(1, (prior, out) => b.emit("matmulDw", [dy, x, ...prior], [out], [...op.attrs, prior.length]));
@@ -62,7 +65,16 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     const emit = (prior: readonly Value[], dw: Value) =>
       b.emit(
         "linearLogprobGrad",
-        [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : []), ...prior],
+        [
+          dLogprobs,
+          x,
+          w,
+          targets,
+          inverseTemperature,
+          lse,
+          ...(dEntropy ? [dEntropy, entropy] : []),
+          ...prior,
+        ],
         [dx, dw],
         [...op.attrs.slice(0, 3), prior.length, Number(dEntropy !== undefined)],
       );
@@ -72,7 +84,10 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     add(0, dx);
   },
   gatherRows: ({ b, op, dy, accumulate }) =>
-    accumulate(0, (prior, out) => b.emit("scatterRows", [dy, op.ins[1]!, ...prior], [out], [...op.attrs, prior.length])),
+    accumulate(
+      0,
+      (prior, out) => b.emit("scatterRows", [dy, op.ins[1]!, ...prior], [out], [...op.attrs, prior.length]),
+    ),
   pointwise: differentiatePointwise,
   segmentSum: ({ b, op, dy, add }) => add(0, b.segmentSpread(dy, op.ins[1]!, rowsOf(op.ins[0]!.shape))),
   segmentSpread: ({ b, op, dy, add }) => add(0, b.segmentSum(dy, op.ins[1]!)),

@@ -3,7 +3,9 @@ import { POINTWISE, type PointwiseKind, type Value } from "../ir/op.ts";
 import type { Backward } from "./derivatives.ts";
 import { isScalar } from "./shape.ts";
 
-const KINDS = Object.fromEntries(Object.entries(POINTWISE).map(([kind, code]) => [code, kind as PointwiseKind]));
+const KINDS = Object.fromEntries(
+  Object.entries(POINTWISE).map(([kind, code]) => [code, kind as PointwiseKind]),
+);
 
 /**
  * At ties, min and max give half of the gradient to each side, as PyTorch's `minimum` and `maximum` do; a clamp made of

@@ -1,5 +1,14 @@
 /** Program bytes: `docs/program-format.md`. Operand order and attributes are those of `ir/op.ts`. */
-import { type Maxima, type Op, OPCODE, type Place, type Segment, SEGMENTS, SYMBOLS, type Value } from "../ir/op.ts";
+import {
+  type Maxima,
+  type Op,
+  OPCODE,
+  type Place,
+  type Segment,
+  SEGMENTS,
+  SYMBOLS,
+  type Value,
+} from "../ir/op.ts";
 import { SIZE_ATTRIBUTES } from "./operands.ts";
 import { asDim, bytesOf } from "./shape.ts";
 
@@ -18,7 +27,9 @@ export function encode(
 ): Uint8Array<ArrayBuffer> {
   const symbolBytes = 8 * Math.ceil(SYMBOLS.length / 2);
   const opBytes = (op: Op) => 8 + 16 * (op.ins.length + op.outs.length) + 8 * op.attrs.length;
-  const bytes = new Uint8Array(24 + 8 * SEGMENTS.length + symbolBytes + ops.reduce((n, op) => n + opBytes(op), 0));
+  const bytes = new Uint8Array(
+    24 + 8 * SEGMENTS.length + symbolBytes + ops.reduce((n, op) => n + opBytes(op), 0),
+  );
   const view = new DataView(bytes.buffer);
   let at = 0;
   const u16 = (x: number) => view.setUint16((at += 2) - 2, x, true);
@@ -34,7 +45,11 @@ export function encode(
     [OPCODE[op.kind], op.ins.length + op.outs.length, op.attrs.length, 0].forEach(u16);
     for (const v of [...op.ins, ...op.outs]) {
       const { segment, offset } = placeOf(v);
-      if (offset % 64 !== 0) throw new RangeError(`Cannot encode ${op.kind}: ${v.name} is at byte ${offset}, not a multiple of 64`);
+      if (offset % 64 !== 0) {
+        throw new RangeError(
+          `Cannot encode ${op.kind}: ${v.name} is at byte ${offset}, not a multiple of 64`,
+        );
+      }
       u32(SEGMENTS.indexOf(segment));
       u32(offset / 64);
       u64(bytesOf(v, maxima));

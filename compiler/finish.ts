@@ -1,5 +1,5 @@
 /** The passes from recorded operations to a program. */
-import { type Maxima, type Op, type Place, SEGMENTS, type Segment, type Value } from "../ir/op.ts";
+import { type Maxima, type Op, type Place, type Segment, SEGMENTS, type Value } from "../ir/op.ts";
 import type { BufferRow, Port, Program } from "../ir/program.ts";
 import { planBuffers } from "./buffers.ts";
 import type { Builder } from "./builder.ts";
@@ -30,7 +30,12 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
   checkProgram(name, ops, placeOf, segmentBytes, o.maxima);
 
   const ports: Record<string, Port> = {};
-  const table: BufferRow[] = plan.buffers.map(({ name, bytes, offset }) => ({ segment: "arena", name, offset, bytes }));
+  const table: BufferRow[] = plan.buffers.map(({ name, bytes, offset }) => ({
+    segment: "arena",
+    name,
+    offset,
+    bytes,
+  }));
   for (const [port, v] of b.placed) {
     const { segment, offset } = v.place!;
     ports[port] = { segment, offset, shape: v.shape, dtype: v.dtype, bytes: bytesOf(v, o.maxima) };

@@ -17,7 +17,9 @@ interface Group {
  * chain of instructions must not overwrite what it reads.
  */
 export function fuse(ops: readonly Op[]): Op[] {
-  const constants = new Map<Value, number>(), madeAt = new Map<Value, number>(), latest = new Map<string, number>();
+  const constants = new Map<Value, number>(),
+    madeAt = new Map<Value, number>(),
+    latest = new Map<string, number>();
   const slots: (Op | Group)[] = [];
   for (const op of ops) {
     if (op.kind === "fill") constants.set(op.outs[0]!, op.attrs[1] as number);
@@ -58,7 +60,9 @@ function countReaders(ops: readonly Op[]): Map<Value, number> {
 /** One operation for a group. Values that leave it are outputs, the others live in registers only. */
 function merge(group: Group, constants: ReadonlyMap<Value, number>, readers: ReadonlyMap<Value, number>): Op {
   const members = group.members, n = members[0]!.attrs[0]!, inside = countReaders(members);
-  const ins = [...new Set(members.flatMap((op) => op.ins))].filter((v) => !group.made.has(v) && !constants.has(v));
+  const ins = [...new Set(members.flatMap((op) => op.ins))].filter((v) =>
+    !group.made.has(v) && !constants.has(v)
+  );
   const register = new Map<Value, number>(ins.map((v, i) => [v, i]));
   const known = new Map<string, number>(), code: number[] = [];
   /** The register of an instruction; the same instruction twice is computed once. */
@@ -71,13 +75,22 @@ function merge(group: Group, constants: ReadonlyMap<Value, number>, readers: Rea
     }
     return known.get(key)!;
   };
-  const registerOf = (v: Value) => register.get(v) ?? instruction(POINTWISE.constant, constants.get(v)!, 0, 0);
+  const registerOf = (v: Value) =>
+    register.get(v) ?? instruction(POINTWISE.constant, constants.get(v)!, 0, 0);
   for (const op of members) {
     const [a = 0, b = 0, c = 0] = op.ins.map(registerOf);
     register.set(op.outs[0]!, instruction(op.attrs[4 + op.ins.length] as number, a, b, c));
   }
   const outs = [...group.made].filter((v) => v.place || (readers.get(v) ?? 0) > (inside.get(v) ?? 0));
   const strides = ins.map((v) => sameDim(size(v.shape), n) ? 1 : 0);
-  const attrs = [n, ins.length, code.length / 4, outs.length, ...strides, ...code, ...outs.map((v) => register.get(v)!)];
+  const attrs = [
+    n,
+    ins.length,
+    code.length / 4,
+    outs.length,
+    ...strides,
+    ...code,
+    ...outs.map((v) => register.get(v)!),
+  ];
   return { kind: "pointwise", ins, outs, attrs };
 }

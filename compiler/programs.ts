@@ -65,7 +65,8 @@ export function compilePlan(
   stops: Readonly<Record<string, number>>,
 ): Programs {
   const generate: Record<string, GeneratePrograms> = {}, infer: Record<string, Program> = {};
-  const trains: Record<string, { train: Program; together: number }> = {}, update: Record<string, Program> = {};
+  const trains: Record<string, { train: Program; together: number }> = {},
+    update: Record<string, Program> = {};
   const compute: Record<string, Program> = {};
   for (const call of graph.calls) {
     if (call.kind === "score") continue;
@@ -74,17 +75,31 @@ export function compilePlan(
       continue;
     }
     const config = configs[call.model]!, assignment = plan.assignments[call.id]!;
-    if (call.kind === "generate") generate[call.id] = generatePrograms(call, config, assignment, sizes, stops[call.id] ?? 0);
-    else if (call.kind === "infer") infer[call.id] = inferProgram(call, graph, config, assignment, sizes);
+    if (call.kind === "generate") {
+      generate[call.id] = generatePrograms(call, config, assignment, sizes, stops[call.id] ?? 0);
+    } else if (call.kind === "infer") infer[call.id] = inferProgram(call, graph, config, assignment, sizes);
     else {
       trains[call.id] = trainProgram(call, graph, config, assignment, sizes);
-      update[call.model] ??= compileUpdate(config, graph.models[call.model]!.head, graph.models[call.model]!.optimizer!, {});
+      update[call.model] ??= compileUpdate(
+        config,
+        graph.models[call.model]!.head,
+        graph.models[call.model]!.optimizer!,
+        {},
+      );
     }
   }
   return { generate, infer, train: trains, update, compute };
 }
 
-const maxima = (m: Partial<Maxima>): Maxima => ({ one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, ...m });
+const maxima = (m: Partial<Maxima>): Maxima => ({
+  one: 1,
+  tokens: 0,
+  actions: 0,
+  sequences: 0,
+  groups: 0,
+  pairs: 0,
+  ...m,
+});
 
 const stepMaxima = (s: DataSizes): Maxima =>
   maxima({
@@ -115,7 +130,11 @@ function generatePrograms(
   const slots = Math.min(MOST_SLOTS, s.sequences), maxNew = call.sampling.maxNewTokens;
   const maxPages = Math.floor(Math.min(s.longestPrompt + maxNew, config.maxPositions) / PAGE) + 1;
   const cache = { slots, pages: slots * maxPages, maxPages, maxNew, stops: Math.max(1, stops) };
-  const prefill = maxima({ tokens: Math.max(assignment.microBatchTokens, s.longest), actions: slots, sequences: slots });
+  const prefill = maxima({
+    tokens: Math.max(assignment.microBatchTokens, s.longest),
+    actions: slots,
+    sequences: slots,
+  });
   const decode = maxima({ tokens: slots, sequences: slots });
   const o = { sampling: call.sampling, ...cache };
   return {
@@ -126,7 +145,13 @@ function generatePrograms(
   };
 }
 
-function inferProgram(call: InferCall, graph: CallGraph, config: ModelConfig, a: Assignment, s: DataSizes): Program {
+function inferProgram(
+  call: InferCall,
+  graph: CallGraph,
+  config: ModelConfig,
+  a: Assignment,
+  s: DataSizes,
+): Program {
   return compileInfer(config, graph.models[call.model]!.head, {
     maxima: microMaxima(a.microBatchTokens, s),
     outputs: Object.keys(call.writes) as never,
@@ -134,7 +159,8 @@ function inferProgram(call: InferCall, graph: CallGraph, config: ModelConfig, a:
 }
 
 function trainProgram(call: TrainCall, graph: CallGraph, config: ModelConfig, a: Assignment, s: DataSizes) {
-  const scope = keepsTogether(call.loss), together = scope === "sequence" ? 1 : scope === "pair" ? 2 : s.group;
+  const scope = keepsTogether(call.loss),
+    together = scope === "sequence" ? 1 : scope === "pair" ? 2 : s.group;
   const program = compileTrain(config, graph.models[call.model]!.head, {
     maxima: microMaxima(a.microBatchTokens, s),
     loss: call.loss,

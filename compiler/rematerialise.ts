@@ -6,7 +6,12 @@ import type { Builder } from "./builder.ts";
  * @param forward how many operations are the forward pass
  * @param dropped whether the results of a forward operation are dropped after the forward pass
  */
-export function rematerialise(b: Builder, ops: readonly Op[], forward: number, dropped: (op: Op) => boolean): Op[] {
+export function rematerialise(
+  b: Builder,
+  ops: readonly Op[],
+  forward: number,
+  dropped: (op: Op) => boolean,
+): Op[] {
   const maker = new Map<Value, Op>(), again = new Map<Value, Value>(), out: Op[] = ops.slice(0, forward);
   for (const op of out) if (dropped(op)) op.outs.forEach((v) => maker.set(v, op));
   /** The value that the backward pass reads instead of v. */
@@ -14,7 +19,8 @@ export function rematerialise(b: Builder, ops: readonly Op[], forward: number, d
     const op = maker.get(v);
     if (!op) return v;
     if (!again.has(v)) {
-      const ins = op.ins.map(current), outs = op.outs.map((o) => b.value(`${o.name}*`, o.shape, o.dtype));
+      const ins = op.ins.map(current),
+        outs = op.outs.map((o) => b.value(`${o.name}*`, o.shape, { dtype: o.dtype }));
       op.outs.forEach((o, i) => again.set(o, outs[i]!));
       out.push({ ...op, ins, outs });
     }

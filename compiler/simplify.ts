@@ -7,8 +7,9 @@ import { size } from "./shape.ts";
 export function pinOutputs(b: Builder, ops: readonly Op[]): Op[] {
   const target = new Map<Value, Value>(), copies: Op[] = [];
   for (const [v, place] of b.pinned) {
-    if (v.place || target.has(v)) copies.push({ kind: "copy", ins: [v], outs: [place], attrs: [size(v.shape)] });
-    else target.set(v, place);
+    if (v.place || target.has(v)) {
+      copies.push({ kind: "copy", ins: [v], outs: [place], attrs: [size(v.shape)] });
+    } else target.set(v, place);
   }
   const move = (v: Value) => target.get(v) ?? v;
   return [...ops, ...copies].map((op) => ({ ...op, ins: op.ins.map(move), outs: op.outs.map(move) }));

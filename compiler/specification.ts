@@ -20,7 +20,9 @@ export function checkProgram(
     const complain = (text: string) => problems.push(`operation ${i} (${op.kind}) ${text}`);
     for (const v of op.ins) {
       if (!v.place && !made.has(v)) complain(`reads ${v.name} before it is made`);
-      if (v.place && (owner.get(key(v.place)) ?? v) !== v) complain(`reads ${v.name} after it was overwritten`);
+      if (v.place && (owner.get(key(v.place)) ?? v) !== v) {
+        complain(`reads ${v.name} after it was overwritten`);
+      }
     }
     for (const v of op.outs) {
       if (made.has(v)) complain(`makes ${v.name} a second time`);
@@ -39,7 +41,9 @@ export function checkProgram(
       complain(`has ${op.ins.length} inputs and ${op.outs.length} outputs, not ${ins} and ${outs}`);
     }
     op.attrs.forEach((a, at) => {
-      if (typeof a !== "number" && !SIZE_ATTRIBUTES[op.kind].includes(at)) complain(`attribute ${at} is no size`);
+      if (typeof a !== "number" && !SIZE_ATTRIBUTES[op.kind].includes(at)) {
+        complain(`attribute ${at} is no size`);
+      }
     });
     const output = continued(op), prior = op.ins.at(-1)!;
     if (output !== undefined && prior.place && !samePlace(prior.place, op.outs[output]!.place)) {

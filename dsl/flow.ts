@@ -7,7 +7,6 @@ import {
   checkName,
   type FieldError,
   type FromChecked,
-  type Kept,
   type Mismatch,
   type Moved,
   type Names,

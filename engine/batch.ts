@@ -1,5 +1,6 @@
 /** The samples of one step, field by field, and how a subset of them is packed for a program. */
 import type { FieldType } from "../ir/field.ts";
+import type { Sample } from "./sample.ts";
 
 /** A token field: whole sequences, which of their tokens are actions, and what made them. */
 export interface TokenColumn {
@@ -26,9 +27,14 @@ export class Batch {
   /**
    * @param sequences sequences in the batch
    * @param group sequences that share one prompt (samples), or 2 for preference pairs; they are neighbours
-   * @param prompts tokens of each group's prompt; empty where the data set gives whole sequences
+   * @param rows the data set rows of the groups
    */
-  constructor(readonly sequences: number, readonly group: number, readonly prompts: readonly Int32Array[]) {}
+  constructor(readonly sequences: number, readonly group: number, readonly rows: readonly Sample[]) {}
+
+  /** The row that a sequence came from. */
+  rowOf(sequence: number): Sample {
+    return this.rows[Math.floor(sequence / this.group)]!;
+  }
 
   /** The token field, or an error that says which call should have made it. */
   tokensOf(field: string): TokenColumn {
@@ -156,4 +162,26 @@ export function concatenate(parts: readonly Float32Array[]): Float32Array {
     at += p.length;
   }
   return out;
+}
+
+/** The data set's own fields of a step; rows of prompts are repeated for every sample of a group. */
+export function batchOf(rows: readonly Sample[], group: number): Batch {
+  const batch = new Batch(rows.length * group, group, rows), first = rows[0]!;
+  const each = <T>(f: (row: Sample, i: number) => T) => rows.flatMap((row) => Array.from({ length: group }, (_, i) => f(row, i)));
+  if (first.prompt) batch.texts.set("prompt", each((row) => row.prompt!.text));
+  if (first.tokens) {
+    const tokens = each((row, i) => i === 1 ? row.rejected! : row.tokens!);
+    batch.tokens.set("tokens", {
+      ids: tokens.map((t) => t.ids),
+      actions: tokens.map((t) => t.actions),
+      temperature: 1,
+      versions: tokens.map(() => -1),
+    });
+  }
+  for (const name of Object.keys(first.fields)) {
+    const values = each((row) => row.fields[name]!);
+    if (typeof values[0] === "string") batch.texts.set(name, values as string[]);
+    else batch.numbers.set(name, { per: "sequence", values: Float32Array.from(values as number[]) });
+  }
+  return batch;
 }

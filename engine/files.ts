@@ -94,3 +94,22 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   await Deno.rename(temporary, path);
   await syncFolder(parentOf(path));
 }
+
+/** Removes a file or a folder with all that is in it; fine when there is none. */
+export async function removeIfThere(path: string): Promise<void> {
+  if (await statOrNull(path) !== null) await Deno.remove(path, { recursive: true });
+}
+
+/**
+ * Gives a finished folder its final name. One that had the name before is moved aside first and removed last, so that at
+ * every moment one of the two is whole.
+ */
+export async function publishFolder(finished: string, final: string): Promise<void> {
+  const old = `${final}.old`;
+  await syncFolder(finished);
+  await removeIfThere(old);
+  if (await statOrNull(final) !== null) await Deno.rename(final, old);
+  await Deno.rename(finished, final);
+  await syncFolder(parentOf(final));
+  await removeIfThere(old);
+}

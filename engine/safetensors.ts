@@ -1,44 +1,22 @@
 /**
- * The safetensors format: u64 header length, JSON header, data. The header is read first and tensors one at a time, so a
- * checkpoint never has to fit in memory. Format: https://github.com/huggingface/safetensors.
+ * Reading and writing safetensors files. The header is read first and tensors one at a time, so a checkpoint never has to
+ * fit in memory. Format: https://github.com/huggingface/safetensors.
  */
 import { isObject, join, readAt, readJsonOrNull, statOrNull, writeAll } from "./files.ts";
 import { fromBfloat16, fromFloat16, toBfloat16 } from "./half.ts";
+import {
+  count,
+  formatHeader,
+  readHeader,
+  show,
+  type TensorInfo,
+  type TensorToWrite,
+} from "./safetensors_header.ts";
 
-/** Bytes of one element, for every type that the format knows; only some can be read. */
-const ELEMENT_BYTES: Readonly<Record<string, number>> = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E5M2: 1,
-  F8_E4M3: 1,
-  I16: 2,
-  U16: 2,
-  F16: 2,
-  BF16: 2,
-  I32: 4,
-  U32: 4,
-  F32: 4,
-  F64: 8,
-  I64: 8,
-  U64: 8,
-};
-const HEADER_LIMIT = 100 * 2 ** 20;
+export type { TensorInfo, TensorToWrite } from "./safetensors_header.ts";
+
 /** Elements converted at a time when writing: bounds the extra memory of a bf16 file. */
 const PIECE = 1 << 20;
-
-export interface TensorInfo {
-  readonly name: string;
-  readonly dtype: string;
-  readonly shape: readonly number[];
-  readonly file: string;
-  /** Bytes from the start of the file. */
-  readonly offset: number;
-  readonly bytes: number;
-}
-
-const count = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
-const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
 
 /** An opened checkpoint: one file, or the shards that an index names. Close it (`using`) when done. */
 export class Safetensors implements Disposable {
@@ -186,75 +164,6 @@ async function checkpointFiles(path: string): Promise<readonly string[]> {
   return shards;
 }
 
-async function readHeader(
-  path: string,
-  file: Deno.FsFile,
-): Promise<{ readonly tensors: readonly TensorInfo[]; readonly metadata: Readonly<Record<string, string>> }> {
-  const size = (await file.stat()).size;
-  const fail = (what: string): never => {
-    throw new Error(`Cannot read ${path}: ${what}`);
-  };
-  const prefix = new Uint8Array(8);
-  if (!await readAt(file, 0, prefix)) fail(`it has ${size} bytes and is no safetensors file`);
-  const length = Number(new DataView(prefix.buffer).getBigUint64(0, true));
-  if (length > HEADER_LIMIT) fail(`its header claims ${length} bytes, it is no safetensors file`);
-  const text = new Uint8Array(length);
-  if (!await readAt(file, 8, text)) {
-    fail(`its header needs ${length + 8} bytes and the file has ${size}, it is truncated`);
-  }
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
-  } catch {
-    fail("its header is not JSON, it is no safetensors file");
-  }
-  if (!isObject(header)) return fail("its header is not a JSON object, it is no safetensors file");
-  const start = 8 + length;
-  const tensors: TensorInfo[] = [];
-  const metadata: Record<string, string> = {};
-  for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__") {
-      for (const [key, value] of Object.entries(isObject(entry) ? entry : {})) metadata[key] = String(value);
-      continue;
-    }
-    const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
-    const whole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-    if (
-      typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(whole) || !Array.isArray(offsets) ||
-      offsets.length !== 2 || !offsets.every(whole)
-    ) {
-      return fail(`tensor ${name} lacks a dtype, a shape or data_offsets`);
-    }
-    const [begin, end] = offsets as [number, number];
-    const width = ELEMENT_BYTES[dtype] ?? fail(`tensor ${name} has the unknown dtype ${dtype}`);
-    if (end - begin !== count(shape) * width) {
-      fail(
-        `tensor ${name} of shape ${show(shape)} ${dtype} needs ${count(shape) * width} bytes and has ${
-          end - begin
-        }`,
-      );
-    }
-    if (start + end > size) {
-      fail(`tensor ${name} ends at byte ${start + end} and the file has ${size}, it is truncated`);
-    }
-    tensors.push({ name, dtype, shape, file: path, offset: start + begin, bytes: end - begin });
-  }
-  let at = start;
-  for (const tensor of [...tensors].sort((a, b) => a.offset - b.offset || a.bytes - b.bytes)) {
-    if (tensor.offset !== at) fail(`tensor ${tensor.name} begins at byte ${tensor.offset} instead of ${at}`);
-    at += tensor.bytes;
-  }
-  if (at !== size) fail(`its tensors end at byte ${at} and the file has ${size}`);
-  return { tensors, metadata };
-}
-
-/** A tensor to be written; integers are always I32. */
-export interface TensorToWrite {
-  readonly name: string;
-  readonly shape: readonly number[];
-  readonly dtype: "F32" | "BF16" | "I32";
-}
-
 /**
  * Writes a file tensor by tensor: `source` is asked for one tensor after the other, in the order of their names, and for
  * the next only when the last is on its way to disk. The file is synced before this returns.
@@ -266,24 +175,8 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Promise<void> {
   const sorted = [...tensors].sort((a, b) => a.name < b.name ? -1 : 1);
-  const header: Record<string, unknown> = { __metadata__: metadata };
-  let offset = 0;
-  for (const { name, dtype, shape } of sorted) {
-    if (Object.hasOwn(header, name)) {
-      throw new TypeError(`Cannot write ${path}: two tensors are named ${name}`);
-    }
-    const bytes = count(shape) * (ELEMENT_BYTES[dtype] as number);
-    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(header));
-  const length = Math.ceil(json.length / 8) * 8;
-  const head = new Uint8Array(8 + length).fill(0x20, 8);
-  new DataView(head.buffer).setBigUint64(0, BigInt(length), true);
-  head.set(json, 8);
-
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
-  await writeAll(file, head);
+  await writeAll(file, formatHeader(path, sorted, metadata));
   for (const { name, dtype, shape } of sorted) {
     const data = await source(name);
     if (data.length !== count(shape) || (dtype === "I32") !== (data instanceof Int32Array)) {
@@ -312,14 +205,15 @@ const bytesOf = (data: ArrayBufferView): Uint8Array =>
 export function checkTensors(
   found: ReadonlyMap<string, TensorInfo>,
   expected: readonly { readonly name: string; readonly shape: readonly number[] }[],
-  accept: { readonly missing: (name: string) => boolean; readonly unexpected: (name: string) => boolean },
+  accept: { readonly missing?: (name: string) => boolean; readonly unexpected?: (name: string) => boolean } =
+    {},
 ): readonly string[] {
   const names = new Set(expected.map((tensor) => tensor.name));
   const problems: string[] = [];
   for (const { name, shape } of expected) {
     const tensor = found.get(name);
     if (tensor === undefined) {
-      if (!accept.missing(name)) problems.push(`${name} ${show(shape)} is missing`);
+      if (!accept.missing?.(name)) problems.push(`${name} ${show(shape)} is missing`);
     } else if (show(tensor.shape) !== show(shape)) {
       problems.push(`${name} has shape ${show(tensor.shape)} instead of ${show(shape)}`);
     } else if (!["F32", "BF16", "F16"].includes(tensor.dtype)) {
@@ -327,7 +221,7 @@ export function checkTensors(
     }
   }
   for (const name of found.keys()) {
-    if (!names.has(name) && !accept.unexpected(name)) problems.push(`${name} is unexpected`);
+    if (!names.has(name) && !accept.unexpected?.(name)) problems.push(`${name} is unexpected`);
   }
   return problems;
 }

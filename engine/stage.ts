@@ -10,7 +10,7 @@ import { compute } from "./compute.ts";
 import type { Engine } from "./engine.ts";
 import { Generator } from "./generate.ts";
 import { infer, type InferPort } from "./infer.ts";
-import { RandomStream } from "./random.ts";
+import { streamKey } from "./random.ts";
 import type { Scorer } from "./score.ts";
 import { stepMetrics } from "./stats.ts";
 import { train } from "./train.ts";
@@ -100,22 +100,21 @@ export class Stage {
   async #generate(call: GenerateCall, step: number, batch: Batch, hooks: StepHooks): Promise<void> {
     const replica = this.engine.replicas.get(call.model)!, stops = this.input.stops[call.id] ?? [];
     const { samples, maxNewTokens, temperature } = call.sampling, version = replica.version;
-    const most = batch.sequences * maxNewTokens;
-    const [key0, key1] = new RandomStream(this.input.seed, `${call.id} step ${step}`).block(0);
+    const most = batch.sequences * maxNewTokens, prompts = batch.rows.map((row) => row.prompt!.ids);
     const responses = await this.#generators.get(call.id)!.run({
-      prompts: batch.prompts,
-      indices: batch.prompts.map((_, i) => i),
+      prompts,
+      indices: prompts.map((_, i) => i),
       samples,
       maxNewTokens,
       stops,
-      key: [key0!, key1!],
+      key: streamKey(this.input.seed, call.id, step),
       maxPositions: this.engine.models[call.model]!.maxPositions,
       onTokens: (n) => hooks.onPhase?.(call.id, n, most),
       ...(hooks.signal && { signal: hooks.signal }),
     });
-    const ids = responses.map((r) => Int32Array.of(...batch.prompts[r.prompt]!, ...r.tokens));
+    const ids = responses.map((r) => Int32Array.of(...prompts[r.prompt]!, ...r.tokens));
     const actions = responses.map((r) => {
-      const start = batch.prompts[r.prompt]!.length;
+      const start = prompts[r.prompt]!.length;
       return Int32Array.from(r.tokens, (_, i) => start + i);
     });
     const { tokens, response, logprobs, length, finished } = call.writes;
@@ -172,7 +171,7 @@ export class Stage {
       updates: replica.updates,
       totalUpdates: this.input.totalUpdates[call.model]!,
       states: this.engine.states,
-      stream: (epoch) => new RandomStream(this.input.seed, `${call.id} step ${step} epoch ${epoch}`),
+      key: (epoch) => streamKey(this.input.seed, call.id, step, epoch),
       sampledLogprobs: generate?.writes.logprobs ?? null,
       onMicroBatch: (done, of) => hooks.onPhase?.(call.id, done, of),
     });

@@ -3,7 +3,7 @@ import type { AdamW, TrainCall } from "../ir/graph.ts";
 import { type Batch, cutMicroBatches, pack } from "./batch.ts";
 import type { Binding } from "./binding.ts";
 import { groupEnds, writeFields, writePacked } from "./infer.ts";
-import type { RandomStream } from "./random.ts";
+import { permutation, type StreamKey } from "./random.ts";
 
 export interface TrainRequest {
   readonly call: TrainCall;
@@ -18,7 +18,7 @@ export interface TrainRequest {
   readonly totalUpdates: number;
   readonly states: ReadonlyMap<string, number>;
   /** Randomness of the mini-batch permutation of one epoch. */
-  readonly stream: (epoch: number) => RandomStream;
+  readonly key: (epoch: number) => StreamKey;
   /** Field with the log-probabilities recorded when sampling, compared with the first training pass. */
   readonly sampledLogprobs: string | null;
   readonly onMicroBatch?: (done: number, of: number) => void;
@@ -36,7 +36,7 @@ export async function train(program: Binding, update: Binding, request: TrainReq
   const { tokens: maxTokens, sequences: maxSequences } = program.program.maxima;
   let updates = request.updates, count = 0, parity = NaN, stopped = false;
   for (let epoch = 0; epoch < call.epochs && !stopped; epoch++) {
-    for (const [m, samples] of miniBatches(batch, call.minibatches, request.stream(epoch)).entries()) {
+    for (const [m, samples] of miniBatches(batch, call.minibatches, request.key(epoch)).entries()) {
       const runs = cutMicroBatches(lengths, samples, { maxTokens, maxSequences, together: request.together });
       program.zero("grads");
       program.zero("outputs");
@@ -95,14 +95,14 @@ export async function train(program: Binding, update: Binding, request: TrainReq
 }
 
 /** A seeded permutation of groups, cut into equal mini-batches: the same for every plan (DESIGN §3.3). */
-export function miniBatches(batch: Batch, count: number, stream: RandomStream): number[][] {
+export function miniBatches(batch: Batch, count: number, key: StreamKey): number[][] {
   const groups = batch.sequences / batch.group;
   if (count > groups) {
     throw new RangeError(
       `Cannot form ${count} mini-batches: the batch has ${groups} groups, lower minibatches or raise the batch`,
     );
   }
-  const order = count === 1 ? Array.from({ length: groups }, (_, i) => i) : [...stream.permutation(groups)];
+  const order = count === 1 ? Array.from({ length: groups }, (_, i) => i) : permutation(groups, key);
   return Array.from({ length: count }, (_, m) => {
     const part = order.slice(Math.floor(groups * m / count), Math.floor(groups * (m + 1) / count));
     return part.flatMap((g) => Array.from({ length: batch.group }, (_, i) => g * batch.group + i));

@@ -2,13 +2,13 @@
 import { PANEL, panelElements } from "../ir/op.ts";
 import type { Parameter } from "../ir/program.ts";
 import {
-  baseName,
   join,
   type JsonObject,
   parentOf,
+  publishFolder,
   readTextOrNull,
+  removeIfThere,
   statOrNull,
-  syncFolder,
 } from "./files.ts";
 import { normals, streamKey } from "./random.ts";
 import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
@@ -210,20 +210,12 @@ export function savedConfig(
  * or none; a model that was there before is replaced.
  */
 export async function saveModel(folder: string, options: SaveOptions): Promise<void> {
-  const parent = parentOf(folder);
-  await Deno.mkdir(parent, { recursive: true });
-  const temporary = join(parent, `${baseName(folder)}.tmp`);
-  await Deno.remove(temporary, { recursive: true }).catch(() => {});
+  await Deno.mkdir(parentOf(folder), { recursive: true });
+  const temporary = `${folder.replace(/\/+$/, "")}.tmp`;
+  await removeIfThere(temporary);
   await Deno.mkdir(temporary);
   await writeModel(temporary, options);
-  await syncFolder(temporary);
-  const old = join(parent, `${baseName(folder)}.old`);
-  await Deno.remove(old, { recursive: true }).catch(() => {});
-  const replaces = await statOrNull(folder) !== null;
-  if (replaces) await Deno.rename(folder, old);
-  await Deno.rename(temporary, folder);
-  await syncFolder(parent);
-  if (replaces) await Deno.remove(old, { recursive: true });
+  await publishFolder(temporary, folder);
 }
 
 /** Writes the files of a saved model into an existing folder, without the care for other readers of {@link saveModel}. */
@@ -251,11 +243,7 @@ export async function writeModel(folder: string, options: SaveOptions): Promise<
   }
   if (tokenizerFolder === null) return;
   for (const name of TOKENIZER_FILES) {
-    const text = await readFileOrNull(join(tokenizerFolder, name));
-    if (text !== null) await Deno.writeFile(join(folder, name), text);
+    const path = join(tokenizerFolder, name);
+    if (await statOrNull(path) !== null) await Deno.writeFile(join(folder, name), await Deno.readFile(path));
   }
-}
-
-async function readFileOrNull(path: string): Promise<Uint8Array | null> {
-  return await statOrNull(path) === null ? null : await Deno.readFile(path);
 }

@@ -18,7 +18,7 @@ export interface ModelMemory {
 
 /** All programs of one device share one arena; a call's inputs and outputs are its own. */
 export function memoryTable(
-  programs: Programs,
+  stages: readonly Programs[],
   models: Readonly<Record<string, ModelMemory>>,
   extra: { readonly scratch: number; readonly host: readonly { readonly name: string; readonly bytes: number }[] },
 ): MemoryRow[] {
@@ -35,12 +35,14 @@ export function memoryTable(
       device(`${name} moments`, 2 * bytes);
     }
   }
-  device("arena", arenaBytes(programs));
-  for (const [call, g] of Object.entries(programs.generate)) {
-    device(`${call} kv`, g.decode.segmentBytes.kv);
-    device(`${call} state`, Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
+  device("arena", Math.max(...stages.map(arenaBytes)));
+  for (const programs of stages) {
+    for (const [call, g] of Object.entries(programs.generate)) {
+      device(`${call} kv`, g.decode.segmentBytes.kv);
+      device(`${call} state`, Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
+    }
+    for (const [call, program] of eachProgram(programs)) device(`${call} inputs and outputs`, own(program));
   }
-  for (const [call, program] of eachProgram(programs)) device(`${call} inputs and outputs`, own(program));
   device("scratch", extra.scratch);
   for (const h of extra.host) rows.push({ ...h, where: "host" });
   return rows;

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "opcodes.h"
@@ -98,6 +99,15 @@ const std::vector<Rule>& rules() {
   return all;
 }
 
+// Constants of pointwise chains are real whatever their position says; the only place where a value is not a count.
+bool is_constant_of_pointwise(const Operation& op, size_t attribute) {
+  if (op.code != POINTWISE || op.attributes.size() < 4) return false;
+  double inputs = op.attributes[1].value, instructions = op.attributes[2].value;
+  double place = double(attribute) - 4 - inputs;
+  return place >= 1 && place < 4 * instructions && long(place) % 4 == 1 &&
+         op.attributes[attribute - 1].value == CONSTANT;
+}
+
 // ---- checks of one operation -------------------------------------------------------------------------------------
 
 struct Checker {
@@ -122,7 +132,7 @@ struct Checker {
   }
   std::string whole(size_t begin) const {
     for (size_t i = begin; i < op.attributes.size(); i++) {
-      bool real = i < rule.attributes.size() && rule.attributes[i].kind == '~';
+      bool real = (i < rule.attributes.size() && rule.attributes[i].kind == '~') || is_constant_of_pointwise(op, i);
       double v = op.attributes[i].value;
       if (!op.attributes[i].is_size && !real && !(v >= 0 && v <= LARGEST && v == double(uint64_t(v))))
         return "attribute " + std::to_string(i) + " is not a whole number";
@@ -227,15 +237,6 @@ struct Reader {
     return value;
   }
 };
-
-// Constants of pointwise chains are real whatever their position says; the only place where a value is not a count.
-bool is_constant_of_pointwise(const Operation& op, size_t attribute) {
-  if (op.code != POINTWISE || op.attributes.size() < 4) return false;
-  double inputs = op.attributes[1].value, instructions = op.attributes[2].value;
-  double place = double(attribute) - 4 - inputs;
-  return place >= 1 && place < 4 * instructions && long(place) % 4 == 1 &&
-         op.attributes[attribute - 1].value == CONSTANT;
-}
 
 }  // namespace
 

@@ -26,26 +26,23 @@ export const FIRST: Openings = {
 
 /** Openings of a first line about nobody, before a tail: the second line then brings its own subject. */
 export const SCENERY: readonly string[] = items(`
-  the rain came down, the moon came up, the stars came out, the snow fell soft
-  the wind blew wild, the sun went down, the fog rolled in, the bells rang out
+  the rain came down, the sun came up, the moon came up, the stars came out, the snow came down, the sun went down
 `);
 
 /** Openings of a second line that go on about the first line's subject. */
 export const JOINED: Openings = {
   tail: items(`
     and hummed a tune, and danced a jig, and flew a kite, and told a joke, and rang a bell, and lost a shoe
-    and found a pearl, and built a raft, and sewed a quilt, and skipped a stone, and took a nap, and dreamed of cheese
-    and talked to snails, and waltzed with bees, and count-ed sheep, and ate a plum, and waved good-bye
-    and kissed a frog, and blew a horn, and jug-gled plums, and paint-ed stars, and whis-pered jokes
-    and knit-ted socks, and tick-led trout, and pol-ished spoons, and gig-gled twice, and asked for jam
+    and found a pearl, and took a nap, and dreamed of cheese, and danced with bees, and count-ed sheep, and ate a plum
+    and kissed a frog, and blew a horn, and paint-ed stars, and told old jokes, and sold red socks, and sang to snails
   `),
   thing: items(`
-    and quick-ly found, and dreamed a-bout, and proud-ly bought, but longed to own, but nev-er found, and gave the moon
-    and sang a-bout, and tripped up-on, and slept up-on, and hid be-hind, as hap-py as, as qui-et as
+    and quick-ly found, and dreamed a-bout, and proud-ly bought, but nev-er found, and sang a-bout, and tripped up-on
+    and slept up-on, and hid be-hind, and danced a-round, as hap-py as, as qui-et as
   `),
   creature: items(`
-    and of-ten met, and danced a-round, and tried to teach, and bowed be-fore, as hun-gry as, as hap-py as
-    and sang to soothe, and soon out-ran, and sat be-side, and tripped up-on, and dreamed a-bout, but loved in vain
+    and of-ten met, and danced be-side, and bowed be-fore, as hun-gry as, as hap-py as
+    and sang a-bout, and sat be-side, and tripped up-on, and dreamed a-bout, and hid be-hind
   `),
   predicate: items(`
     and in the end, and by and by, but af-ter lunch, and all the while, and ev-er since, but soon e-nough
@@ -56,14 +53,18 @@ export const JOINED: Openings = {
 /** Openings of a second line with a subject of its own. */
 export const APART: Openings = {
   tail: items(`
-    while crick-ets sang, as lan-terns swung, and church bells rang, and no one slept, while bad-gers danced
-    as ba-bies slept, and hedge-hogs snored, while lob-sters laughed
+    while crick-ets sang, and church bells rang, and no one slept, while bad-gers danced, as ba-bies slept
+    while hedge-hogs snored, while lob-sters laughed
   `),
-  thing: items(`and some-one lost, and Grand-ma found, and Grand-pa lost, while pi-rates stole, and no one saw`),
-  creature: items(`and Grand-ma met, and some-one kissed, and no one fed, while mice out-ran, and Grand-pa hugged`),
+  thing: items(
+    `and some-one lost, and Grand-ma found, and Grand-pa lost, while pi-rates stole, and no one saw`,
+  ),
+  creature: items(
+    `and Grand-ma met, and some-one kissed, and no one saw, while pi-rates chased, and Grand-pa kissed`,
+  ),
   predicate: items(`
-    un-til the king, be-cause the moon, while ev-ery frog, and then the queen, un-til the soup, but still the cat
-    and ev-ery owl, be-cause the chef, and Grand-ma's goose, but Grand-pa's wig
+    un-til the king, be-cause the moon, while ev-ery frog, and then the king, un-til the soup, but still the cat
+    and ev-ery owl, be-cause the soup, and Grand-ma's goose, but Grand-pa's wig
   `),
 };
 
@@ -78,33 +79,30 @@ export const BEFORE = {
 /** The words that a slot may hold. */
 export const SLOTS: Readonly<Record<string, readonly string[]>> = {
   animal: items(`
-    fox, owl, goose, frog, toad, duck, pig, wolf, moth, crab, newt, swan, horse, mule, seal, finch, yak
-    mouse, bear, goat, snail, whale, hen, bee
+    fox, owl, goose, frog, toad, duck, pig, wolf, moth, crab, swan, horse, seal, yak, mouse, bear, goat, snail, whale
+    hen, bee, cat
   `),
-  beast: items(`
-    bad-ger, hedge-hog, lob-ster, pen-guin, wal-rus, bee-tle, don-key, tur-tle, rab-bit, spi-der, ot-ter, pi-geon
-    ham-ster, puf-fin, pan-da, cam-el
-  `),
-  did: items(`danced, slept, sang, strolled, sneezed, skipped, dozed, waltzed, snored, swam, hid, marched, yawned`),
-  got: items(`found, bought, lost, won, stole, drew, hid, dropped`),
-  met: items(`met, kissed, chased, taught, loved, fooled, thanked, hugged`),
-  owner: items(`bak-er's, cap-tain's, wiz-ard's, sail-or's, mil-ler's, teach-er's, doc-tor's`),
-  name: items(`Claude, Sue, Fred, Maude, Kate, George, Ruth, Max, Pearl, Hugh, Grace, Bob`),
-  home: items(`Rome, France, Greece, Wales, Leeds, Crete, Mars`),
-  dress: items(`boots, lace, tweed, silk, socks, pearls, curls, gloves`),
-  mood: items(`
-    sleep-y, clev-er, la-zy, mer-ry, hun-gry, gen-tle, grum-py, bash-ful, jol-ly, wool-ly, no-ble, mud-dy
-    diz-zy, lone-ly, ea-ger
-  `),
-  look: items(`
-    sil-ver, gold-en, pur-ple, wood-en, pa-per, vel-vet, se-cret, mag-ic, dust-y, bro-ken, rust-y, an-cient
-    yel-low, tar-tan
-  `),
-  sort: items(`red, grand, strange, old, blue`),
-  begin: items(`be-gan to, re-fused to, for-got to, would al-ways, would nev-er, had learned to, was born to`),
-  will: items(`would soon, could not, did not, would then`),
-  would: items(`would, could, might`),
-  wasAlways: items(`was al-ways, was nev-er, looked rath-er, was oh so, grew ver-y`),
-  wasQuite: items(`was quite, was still, felt quite, was so`),
+  beast: items(
+    `bad-ger, hedge-hog, lob-ster, pen-guin, wal-rus, don-key, tur-tle, rab-bit, ot-ter, ham-ster`,
+  ),
+  did: items(`danced, slept, sang, strolled, sneezed, dozed, snored, swam, hid, yawned`),
+  got: items(`found, bought, lost, won, stole, drew, hid`),
+  met: items(`met, kissed, chased, taught, hugged`),
+  owner: items(`bak-er's, cap-tain's, wiz-ard's, teach-er's`),
+  name: items(`Claude, Sue, Fred, Kate, George, Ruth, Max, Pearl`),
+  home: items(`Rome, France, Greece, Wales, Leeds`),
+  dress: items(`boots, lace, tweed, silk, pearls`),
+  mood: items(
+    `sleep-y, clev-er, la-zy, mer-ry, hun-gry, gen-tle, grum-py, bash-ful, jol-ly, wool-ly, lone-ly, ea-ger`,
+  ),
+  look: items(
+    `sil-ver, gold-en, pur-ple, wood-en, pa-per, vel-vet, mag-ic, dust-y, rust-y, an-cient, tar-tan`,
+  ),
+  sort: items(`red, grand, strange, old`),
+  begin: items(`be-gan to, re-fused to, for-got to, would al-ways, would nev-er, had learned to`),
+  will: items(`would soon, could not, did not`),
+  would: items(`would, could`),
+  wasAlways: items(`was al-ways, was nev-er, looked rath-er, was oh so`),
+  wasQuite: items(`was quite, was still, felt quite`),
   was: items(`was, looked, felt`),
 };

@@ -23,17 +23,19 @@ export interface Line {
   readonly somebody: boolean;
 }
 
-/** A prompt and its completion as they are stored and tokenized: `prompt + response` is the verse. */
-export interface Couplet {
-  readonly prompt: string;
-  readonly response: string;
-}
-
 /** How often a kind of ending is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = { tail: 4, thing: 3, creature: 2, predicate: 3 };
 
 /** Which kind of ending a part of speech makes. */
-const KIND_OF = { things: "thing", creatures: "creature", verbs: "predicate", adjectives: "predicate" } as const;
+const KIND_OF = {
+  things: "thing",
+  creatures: "creature",
+  verbs: "predicate",
+  adjectives: "predicate",
+} as const;
+
+/** A noun phrase: openings for objects and for living beings may swap their endings and still be English. */
+export const isNoun = (kind: Kind): boolean => kind === "thing" || kind === "creature";
 
 /** "mac-a-roon" → "macaroon". */
 export const spelled = (hyphenated: string): string => hyphenated.replaceAll("-", "");
@@ -73,7 +75,9 @@ function endingsOf(rhyme: string, last: boolean): readonly Ending[] {
   const phrases = (["things", "creatures", "verbs", "adjectives"] as const).flatMap((part) =>
     items(family[part] ?? "").map((word): Ending => {
       const before = BEFORE[part][syllables(word) - 1];
-      if (before === undefined) throw new RangeError(`Cannot end a line on ${word}: it has over three syllables`);
+      if (before === undefined) {
+        throw new RangeError(`Cannot end a line on ${word}: it has over three syllables`);
+      }
       return { kind: KIND_OF[part], template: `${before} ${word}`, rhyme };
     })
   );
@@ -114,8 +118,10 @@ export function secondLine(first: Line, rhymes: boolean, draw: Random): Line {
     const rhyme = rhymes ? first.rhyme : pick(draw, RHYME_NAMES.filter((name) => name !== first.rhyme));
     const { kind, template } = drawEnding(ENDINGS.second.get(rhyme)!, draw);
     const openings: Openings = first.somebody && draw(4) > 0 ? JOINED : APART;
-    const line = { opening: pick(draw, openings[kind].map(spelled)), ending: write(template, draw), kind, rhyme, somebody: true };
-    if (!repeats(`${text(first)} ${text(line)}`)) return line;
+    const opening = write(pick(draw, openings[kind]), draw);
+    const line = { opening, ending: write(template, draw), kind, rhyme, somebody: true };
+    const echoes = lastWord(line.ending) === lastWord(first.ending);
+    if (!echoes && !repeats(`${text(first)} ${text(line)}`)) return line;
   }
 }
 

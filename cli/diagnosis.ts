@@ -1,0 +1,107 @@
+/** What the facts about a machine mean for Baton. Pure: `machine.ts` finds the facts. */
+
+/** Facts; `null` is "there is none". */
+export interface Machine {
+  readonly os: string;
+  readonly arch: string;
+  readonly deno: string;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly availableBytes: number;
+  /** CPU flags, as in /proc/cpuinfo. */
+  readonly cpuFlags: readonly string[];
+  /** Name and version of the C++ compiler, and what was looked for. */
+  readonly compiler: string | null;
+  readonly compilerCommand: string;
+  /** Path of the native library for these sources. */
+  readonly library: string | null;
+  /** One line per GPU: name, driver, memory. */
+  readonly gpus: readonly string[];
+  readonly nvcc: string | null;
+  readonly nccl: string | null;
+}
+
+/** One thing that was looked for. */
+export interface Check {
+  readonly name: string;
+  /** `optional`: missing, and only some things need it. */
+  readonly state: "ok" | "missing" | "optional";
+  readonly found: string;
+  /** Absent when nothing is lacking. */
+  readonly fix?: string;
+}
+
+const GIB = 2 ** 30;
+/** The version that the project is tested with; older ones lack what it uses. */
+const DENO = "2.9.6";
+
+/** The fastest instruction set that the native library would choose. */
+export function instructionSet(flags: readonly string[]): "avx512" | "avx2" | "generic" {
+  const has = (...names: string[]): boolean => names.every((name) => flags.includes(name));
+  if (has("avx512f", "avx512dq", "avx512bw", "avx512vl", "fma", "avx2")) return "avx512";
+  return has("avx2", "fma", "f16c") ? "avx2" : "generic";
+}
+
+/** Every check, in the order of what depends on what. */
+export function checks(machine: Machine): Check[] {
+  const { os, arch, deno, compilerCommand, gpus } = machine;
+  const isa = instructionSet(machine.cpuFlags);
+  const memory = `${gib(machine.availableBytes)} of ${gib(machine.memoryBytes)} free`;
+  const forGpu = "not needed, this version runs on the CPU; for a GPU";
+  return [
+    os === "linux"
+      ? ok("system", `${os} ${arch}`)
+      : lack("system", "missing", `${os} ${arch}`, "use Linux, or a Linux container: nothing else is tested"),
+    older(deno, DENO)
+      ? lack(
+        "Deno",
+        "missing",
+        deno,
+        `run with \`npx -y deno@${DENO}\`, or \`deno upgrade --version ${DENO}\``,
+      )
+      : ok("Deno", deno),
+    ok("cores", String(machine.cores)),
+    machine.availableBytes < GIB
+      ? lack("memory", "missing", memory, "end other programs: the examples need 1 GiB")
+      : ok("memory", memory),
+    isa === "generic"
+      ? lack("instructions", "optional", isa, "use a CPU with AVX2 and FMA: same results, many times faster")
+      : ok("instructions", isa),
+    machine.compiler === null
+      ? lack(
+        "C++ compiler",
+        machine.library === null ? "missing" : "optional",
+        `no ${compilerCommand}`,
+        "apt-get install g++ (or set CXX): it builds the native library",
+      )
+      : ok("C++ compiler", machine.compiler),
+    machine.library === null
+      ? lack(
+        "native library",
+        "optional",
+        "not built",
+        "deno task build, or run anything: its first use builds it",
+      )
+      : ok("native library", machine.library),
+    gpus.length === 0
+      ? lack("GPU", "optional", "none that nvidia-smi lists", `${forGpu} install NVIDIA's driver`)
+      : ok("GPU", gpus.join("; ")),
+    machine.nvcc === null
+      ? lack("CUDA compiler", "optional", "no nvcc", `${forGpu} install the CUDA toolkit`)
+      : ok("CUDA compiler", machine.nvcc),
+    machine.nccl === null
+      ? lack("NCCL", "optional", "no libnccl.so.2", `${forGpu} install libnccl2 from NVIDIA's repository`)
+      : ok("NCCL", machine.nccl),
+  ];
+}
+
+const ok = (name: string, found: string): Check => ({ name, state: "ok", found });
+const lack = (name: string, state: "missing" | "optional", found: string, fix: string): Check => ({
+  name,
+  state,
+  found,
+  fix,
+});
+const older = (version: string, than: string): boolean =>
+  version.localeCompare(than, "en", { numeric: true }) < 0;
+const gib = (bytes: number): string => `${(bytes / GIB).toFixed(1)} GiB`;

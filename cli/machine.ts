@@ -1,0 +1,55 @@
+/** Finds the facts about this machine; never fails: what cannot be found is not there. */
+import { builtLibrary } from "../ffi/build.ts";
+import type { Machine } from "./diagnosis.ts";
+
+/** What a program prints, or `null` when there is no such program or it fails. */
+async function printed(program: string, ...args: string[]): Promise<string | null> {
+  try {
+    const { success, stdout } = await new Deno.Command(program, { args, stderr: "null" }).output();
+    return success ? new TextDecoder().decode(stdout).trim() : null;
+  } catch {
+    return null;
+  }
+}
+
+const firstLine = (text: string | null): string | null => text?.split("\n")[0] ?? null;
+
+/** Bytes that this process may use where a container limits them. */
+async function memoryLimit(): Promise<number> {
+  const text = await Deno.readTextFile("/sys/fs/cgroup/memory.max").catch(() => "max");
+  return text.trim() === "max" ? Infinity : Number(text);
+}
+
+async function cpuFlags(): Promise<string[]> {
+  const text = await Deno.readTextFile("/proc/cpuinfo").catch(() => "");
+  return /^flags\s*:\s*(.*)$/m.exec(text)?.[1]?.split(/\s+/) ?? [];
+}
+
+/** This machine. */
+export async function inspect(): Promise<Machine> {
+  const memory = Deno.systemMemoryInfo();
+  const limit = await memoryLimit();
+  const compilerCommand = Deno.env.get("CXX") || "g++";
+  const gpus = await printed(
+    "nvidia-smi",
+    "--query-gpu=name,driver_version,memory.total",
+    "--format=csv,noheader",
+  );
+  const nvcc = await printed("nvcc", "--version");
+  const nccl = /libnccl\.so\.2.*=> (.*)/.exec(await printed("/sbin/ldconfig", "-p") ?? "");
+  return {
+    os: Deno.build.os,
+    arch: Deno.build.arch,
+    deno: Deno.version.deno,
+    cores: navigator.hardwareConcurrency,
+    memoryBytes: Math.min(memory.total, limit),
+    availableBytes: Math.min(memory.available, limit),
+    cpuFlags: await cpuFlags(),
+    compiler: firstLine(await printed(compilerCommand, "--version")),
+    compilerCommand,
+    library: await builtLibrary(),
+    gpus: gpus ? gpus.split("\n") : [],
+    nvcc: nvcc?.split("\n").find((line) => line.includes("release"))?.trim() ?? null,
+    nccl: nccl?.[1] ?? null,
+  };
+}

@@ -1,0 +1,143 @@
+#include "gemm.h"
+
+#include "tile.h"
+
+namespace baton {
+namespace BATON_ISA {
+namespace {
+
+typedef void (*Tile)(long k, const float* a, Columns b, Cells c, bool carry);
+
+template <int R, int P>
+void tile(long k, const float* a, Columns b, Cells c, bool carry) {
+  v16 sum[R][P];
+  if (carry) {
+    tile_load<R, P>(c, sum);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 16
+      for (int j = 0; j < P; j++) sum[i][j] = zero();
+  }
+  PackedRows<R> rows{a};
+  const float* p = b.p;
+  for (long i = 0; i < k; i++) tile_step<R, P, 0, R>(rows, p, 16, b.panel, sum);
+  tile_store<R, P>(c, sum);
+}
+
+// tiles[rows − 1][panels − 1], filled as far as accumulators fit into registers.
+constexpr int MOST_PANELS = 6;
+struct Tiles {
+  Tile at[TILE_ROWS][MOST_PANELS];
+};
+template <int R, int P>
+constexpr Tile tile_or_null() {
+  if constexpr (P <= panels_of(R)) return tile<R, P>;
+  else return nullptr;
+}
+template <int R>
+constexpr void fill_rows(Tiles& t) {
+  t.at[R - 1][0] = tile_or_null<R, 1>(), t.at[R - 1][1] = tile_or_null<R, 2>();
+  t.at[R - 1][2] = tile_or_null<R, 3>(), t.at[R - 1][3] = tile_or_null<R, 4>();
+  t.at[R - 1][4] = tile_or_null<R, 5>(), t.at[R - 1][5] = tile_or_null<R, 6>();
+  if constexpr (R > 1) fill_rows<R - 1>(t);
+}
+constexpr Tiles make_tiles() {
+  Tiles t{};
+  fill_rows<TILE_ROWS>(t);
+  return t;
+}
+constexpr Tiles tiles = make_tiles();
+
+// Rows of A, `rows` at a time interleaved: [k][rows]. A store writes 16 lanes and the next one covers what was too much;
+// the scratch has 16 floats of room behind the last.
+void pack_rows(const Left& a, long row, long rows, long k0, long k, float* out) {
+  if (a.by_column) {
+    const float* p = a.p + k0 * a.ld + row;
+    for (long i = 0; i < k; i++, p += a.ld, out += rows) store(out, load(p, rows));
+    return;
+  }
+  const float* p = a.p + row * a.ld + k0;
+  for (long i = 0; i < k; i += 16) {
+    long live = smaller(16, k - i);
+    v16 r[16];
+    for (long j = 0; j < 16; j++) r[j] = j < rows ? load_live(p + j * a.ld + i, live) : zero();
+    transpose(r);
+    for (long j = 0; j < live; j++, out += rows) store(out, r[j]);
+  }
+}
+
+// One panel of 16 columns of B: [k][16].
+void pack_panel(const Right& b, long panel, long n, long k0, long k, float* out) {
+  long live = smaller(16, n - panel * 16);
+  if (b.form == Right::rows) {
+    const float* p = b.p + k0 * b.ld + panel * 16;
+    for (long i = 0; i < k; i++) store(out + 16 * i, load_live(p + i * b.ld, live));
+    return;
+  }
+  // Blocks of 16 outputs × 16 inputs lie together; k0 is a multiple of 16.
+  for (long i = 0; i < k; i += 16) {
+    const float* p = b.p + (k0 + i) * b.ld + panel * 256;
+    v16 r[16];
+    for (long j = 0; j < 16; j++) r[j] = j < live ? load(p + 16 * j) : zero();
+    transpose(r);
+    for (long j = 0; j < smaller(16, k - i); j++) store(out + 16 * (i + j), r[j]);
+  }
+}
+
+// Rows [begin, end) cut into as few tiles as possible, as equal as possible.
+struct Cut {
+  long begin, end, count;
+  Cut(long begin, long end) : begin(begin), end(end), count(parts(end - begin, TILE_ROWS)) {}
+  long at(long tile) const { return begin + (end - begin) * tile / count; }
+  long most() const { return parts(end - begin, count); }
+};
+
+}  // namespace
+
+void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch) {
+  long rows = area.row_end - area.row, blocks = parts(rows, GEMM_ROWS);
+  float* panels = scratch + GEMM_ROWS * GEMM_DEPTH + 16;
+  for (long block = 0; block < blocks; block++) {
+    Cut cut(area.row + rows * block / blocks, area.row + rows * (block + 1) / blocks);
+    long width = panels_of(int(cut.most()));
+    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += GEMM_DEPTH) {
+      long depth = smaller(GEMM_DEPTH, k - k0);
+      for (long t = 0; t < cut.count; t++)
+        pack_rows(a, cut.at(t), cut.at(t + 1) - cut.at(t), k0, depth, scratch + (cut.at(t) - cut.begin) * depth);
+      for (long q = area.panel; q < area.panel_end; q += width) {
+        long count = smaller(width, area.panel_end - q), last = smaller(16, n - (q + count - 1) * 16);
+        Columns columns{b.p + q * 16 * b.ld + k0 * 16, 16, b.ld * 16};
+        if (b.form != Right::panels) {
+          for (long j = 0; j < count; j++) pack_panel(b, q + j, n, k0, depth, panels + j * 16 * depth);
+          columns = {panels, 16, depth * 16};
+        }
+        for (long t = 0; t < cut.count; t++) {
+          long i = cut.at(t), r = cut.at(t + 1) - i;
+          Cells cells = c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16}
+                                 : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
+          tiles.at[r - 1][count - 1](depth, scratch + (i - cut.begin) * depth, columns, cells, carry || k0 > 0);
+        }
+      }
+    }
+  }
+}
+
+void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
+  long panels = parts(n, 16), threads = pool.threads();
+  if (m == 0 || n == 0) return;
+  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns.
+  bool by_rows = m >= threads * 4 * TILE_ROWS;
+  long pieces = by_rows ? larger(parts(m, GEMM_ROWS), threads) : smaller(panels, threads * 2);
+  if (double(m) * double(n) * double(k) < 32768) pieces = 1;
+  if (by_rows) pieces = parts(pieces, threads) * threads;
+  parallel(pool, pieces, [&](long piece, int thread) {
+    Area area{0, m, 0, panels};
+    if (by_rows) area.row = m * piece / pieces, area.row_end = m * (piece + 1) / pieces;
+    else area.panel = panels * piece / pieces, area.panel_end = panels * (piece + 1) / pieces;
+    multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
+  });
+}
+
+}  // namespace BATON_ISA
+}  // namespace baton

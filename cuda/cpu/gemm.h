@@ -1,0 +1,49 @@
+// C (+)= A · B. THE RULE: every element of C is one chain c = fma(a[k], b[k], c) over k = 0, 1, …, K − 1, from 0 or from
+// what C holds, whatever the number of rows, the blocking or the threads. So splitting rows or columns, or K into
+// consecutive accumulating calls, never changes a bit, and one row gives the bits of many.
+#pragma once
+#include "kernel.h"
+
+namespace baton {
+namespace BATON_ISA {
+
+// Element (i, k) of A: p[i·ld + k], or p[k·ld + i] by column.
+struct Left {
+  const float* p;
+  long ld;
+  bool by_column;
+};
+
+// Element (k, j) of B.
+//   panels:     a weight of j outputs and k inputs, p[(j/16)·16·ld + 16k + j%16], ld its inputs
+//   transposed: a weight of k outputs and j inputs, p[(k/16)·16·ld + 16j + k%16], ld its inputs
+//   rows:       p[k·ld + j]
+struct Right {
+  enum Form { panels, transposed, rows } form;
+  const float* p;
+  long ld;
+};
+
+// Element (i, j) of C: p[i·ld + j], or in panels p[(j/16)·16·ld + 16i + j%16], zero in the columns past n.
+struct Target {
+  float* p;
+  long ld;
+  bool panels;
+};
+
+// Rows [row, row_end) and panels of 16 columns [panel, panel_end) of C.
+struct Area {
+  long row, row_end, panel, panel_end;
+};
+
+// Floats of scratch that `multiply` needs.
+constexpr long GEMM_ROWS = 448, GEMM_DEPTH = 256;
+constexpr long GEMM_SCRATCH = GEMM_ROWS * GEMM_DEPTH + 16 + 6 * 16 * GEMM_DEPTH;
+
+// On the calling thread. n is the number of columns of all of C.
+void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch);
+// On the whole pool.
+void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry);
+
+}  // namespace BATON_ISA
+}  // namespace baton

@@ -1,0 +1,36 @@
+// What the runtime and the kernels know of each other. Every kernel source is compiled once per instruction set into a
+// namespace of that name; plain data only is shared, because an inline function that two instruction sets instantiate
+// would be merged by the linker and could run AVX-512 code on a machine without it.
+#pragma once
+#include <stdint.h>
+
+#include "pool.h"
+
+namespace baton {
+
+constexpr int ERROR_BYTES = 256;
+
+// One operation, ready to run: addresses and live sizes.
+struct Call {
+  void* const* operand;
+  const uint64_t* bytes;  // of each operand, at the largest symbols
+  const double* attribute;
+  int operands, attributes;
+  Pool* pool;
+  char* error;  // ERROR_BYTES; a kernel that fails writes why, without touching memory outside its operands
+};
+
+typedef void (*Kernel)(Call&);
+
+struct Instructions {
+  const char* name;
+  const Kernel* kernels;  // by opcode
+  // One product on thread-private buffers, for `baton_gemm_bench`; mode 3 is multiply-adds in registers.
+  double (*product)(Pool&, uint32_t mode, long m, long n, long k, float* x, float* w, float* y);
+};
+
+namespace generic { extern const Instructions instructions; }
+namespace avx2 { extern const Instructions instructions; }
+namespace avx512 { extern const Instructions instructions; }
+
+}  // namespace baton

@@ -1,0 +1,50 @@
+// A fork-join pool. Which thread runs which task never matters to a result, because every task owns its output elements.
+#pragma once
+#include <stdint.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace baton {
+
+constexpr uint64_t SCRATCH_BYTES = 4 << 20;  // per thread; every kernel tiles itself to fit
+
+class Pool {
+ public:
+  typedef void (*Task)(void* context, long task, int thread);
+
+  // `threads` counts the caller of `run`. `ok()` is false when there was no memory for the scratch.
+  explicit Pool(int threads);
+  ~Pool();
+  bool ok() const { return scratch_ != nullptr; }
+  int threads() const { return threads_; }
+  char* scratch(int thread) const { return scratch_ + uint64_t(thread) * SCRATCH_BYTES; }
+
+  // Calls task(context, i, thread) for every i in [0, tasks) and returns when all are done.
+  void run(long tasks, Task task, void* context);
+
+ private:
+  void help(int thread);
+  void drain(int thread);
+
+  // One word says everything about the current fork: its number, whether helpers may still enter, how many are inside.
+  // A helper that wakes up late finds the fork closed and costs nothing.
+  static constexpr uint64_t EPOCH = uint64_t(1) << 32, OPEN = uint64_t(1) << 31, INSIDE = OPEN - 1;
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<long> next_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> closing_{false};
+  Task task_ = nullptr;
+  void* context_ = nullptr;
+  long tasks_ = 0;
+  int threads_;
+  char* scratch_ = nullptr;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> helpers_;
+};
+
+}  // namespace baton

@@ -1,0 +1,71 @@
+/**
+ * What a later version runs and this one only types, so that scripts and their wiring can be written now: tools during
+ * generation, selection within a group, and refilling (dynamic sampling). Using them throws.
+ */
+import type { perSequence, Schema } from "../ir/field.ts";
+import type { CallFlow, Flow } from "./flow.ts";
+import { at, callSite } from "./site.ts";
+
+/** A function that the model may call between turns; what it returns is inserted as tokens that are no actions. */
+export interface Tool {
+  readonly name: string;
+  readonly description: string;
+  /** JSON schema of the arguments. */
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly run: (args: Readonly<Record<string, unknown>>) => string | Promise<string>;
+}
+
+export interface ToolOptions {
+  readonly tools?: readonly Tool[];
+  /** Most assistant turns of one sample. */
+  readonly maxTurns?: number;
+}
+
+const notYet = (action: string, instead: string, site: string | undefined): RangeError =>
+  new RangeError(`Cannot ${action}: it is not in this version of Baton, ${instead}${at(site)}`);
+
+export function refuseTools(options: ToolOptions, site: string | undefined): void {
+  if (options.tools?.length || (options.maxTurns ?? 1) !== 1) {
+    throw notYet("generate with tools", "generate one turn and score its text", site);
+  }
+}
+
+/**
+ * Keeps `keep` samples of each group: those with the largest values of `by`, or the best and the worst as a pair.
+ *
+ * @throws RangeError always: not in this version
+ * @example
+ * ```ts
+ * import { select } from "@baton/baton";
+ *
+ * const bestAndWorst = () => select({ by: "rewards", keep: "bestAndWorst" });
+ * ```
+ */
+export function select<const By extends string>(
+  _options: { readonly by: By; readonly keep: number | "bestAndWorst" },
+): CallFlow<{ readonly [K in By]: typeof perSequence }, {}> {
+  throw notYet("select samples of a group", "weight them in compute()", callSite());
+}
+
+/**
+ * Repeats a flow until every group of the step passes `until` (a per-sequence field that is not zero) or `maxRounds` are
+ * over: dynamic sampling.
+ *
+ * @throws RangeError always: not in this version
+ * @example
+ * ```ts
+ * import { type Flow, perSequence, refill } from "@baton/baton";
+ *
+ * type Informative = { readonly informative: typeof perSequence };
+ * const twice = (rollout: Flow<{}, Informative>) => refill(rollout, { until: "informative", maxRounds: 2 });
+ * ```
+ */
+export function refill<In extends Schema, Out extends Schema>(
+  _flow: Flow<In, Out>,
+  _options: {
+    readonly until: { [K in keyof Out]: Out[K] extends typeof perSequence ? K : never }[keyof Out];
+    readonly maxRounds: number;
+  },
+): Flow<In, Out> {
+  throw notYet("refill a batch", "raise the batch instead", callSite());
+}

@@ -1,0 +1,99 @@
+/** Losses: traced functions from what the model makes now and from recorded data to one number. */
+import type { Expr } from "../ir/expr.ts";
+import { perSequence, type PerTokenOf, type Schema } from "../ir/field.ts";
+import type { Head } from "../ir/graph.ts";
+import type { Numbers, OneTokenField, TokenFieldOf } from "./fields.ts";
+import { callSite } from "./site.ts";
+import { Tensor } from "./tensor.ts";
+import { type AnyTensor, type Symbols, tokenFieldOf, trace } from "./trace.ts";
+
+/** A traced loss for models of one head, to be given to `train`. */
+export interface Loss<H extends Head, In extends Schema, Metrics extends string = string> {
+  readonly head: H;
+  readonly reads: In;
+  readonly expr: Expr;
+  readonly metrics: readonly Metrics[];
+}
+
+interface NowOf<Of extends string> {
+  readonly lm: { readonly logprobs: PerTokenOf<Of>; readonly entropy: PerTokenOf<Of> };
+  readonly value: { readonly values: PerTokenOf<Of> };
+  readonly reward: { readonly rewards: typeof perSequence };
+}
+type Now<H extends Head, Of extends string> = {
+  readonly [K in keyof NowOf<Of>[H]]: Symbol_<NowOf<Of>[H][K], Of>;
+};
+type Symbol_<T, Of extends string> = T extends { readonly per: "token" } ? Tensor<"token", Of>
+  : Tensor<"sequence", Of>;
+type Scalar<Of extends string> = Tensor<"batch", Of>;
+type Result<Metrics extends string, Of extends string> =
+  | Scalar<Of>
+  | { readonly loss: Scalar<Of>; readonly metrics: { readonly [K in Metrics]: Scalar<Of> } };
+
+const NOW: Readonly<Record<Head, (of: string) => Schema>> = {
+  lm: (of) => ({ logprobs: { per: "token", dtype: "f32", of }, entropy: { per: "token", dtype: "f32", of } }),
+  value: (of) => ({ values: { per: "token", dtype: "f32", of } }),
+  reward: () => ({ rewards: perSequence }),
+};
+
+function lossFor<H extends Head>(head: H, what: string) {
+  return <const In extends Schema, Metrics extends string = never, Of extends string = TokenFieldOf<In>>(
+    reads: In & OneTokenField<In> & Numbers<In>,
+    fn: (now: Now<H, Of>, batch: Symbols<In, Of>) => Result<Metrics, Of>,
+  ): Loss<H, In, Metrics> => {
+    const model = NOW[head](tokenFieldOf(reads));
+    const expr = trace({ what, site: callSite(), batch: reads, model }, ({ now, batch }) => {
+      const result = fn(now as never, batch as never) as AnyTensor | {
+        loss: AnyTensor;
+        metrics: Record<string, AnyTensor>;
+      };
+      return result instanceof Tensor ? { loss: result } : { ...result.metrics, loss: result.loss };
+    });
+    return { head, reads, expr, metrics: Object.keys(expr.outputs).filter((k) => k !== "loss") as Metrics[] };
+  };
+}
+
+/**
+ * A loss for language models. `now.logprobs` and `now.entropy` (nats, per action) are differentiable, `batch` holds recorded
+ * data. `mean()` and `sum()` run over the mini-batch, so micro-batches and data parallelism never change the result, and they
+ * may enter the loss only linearly. Return the loss, or `{ loss, metrics }`.
+ *
+ * @param reads the fields of `batch`
+ * @throws TypeError when the loss does not depend on `now`, is not one number, or is not linear in batch reductions
+ * @example A policy gradient with a learned baseline
+ * ```ts
+ * import { perToken, policyLoss } from "@baton/baton";
+ *
+ * const policyGradient = policyLoss({ advantages: perToken }, (now, batch) => ({
+ *   loss: now.logprobs.mul(batch.advantages).mean().neg(),
+ *   metrics: { entropy: now.entropy.mean() },
+ * }));
+ * ```
+ */
+export const policyLoss = lossFor("lm", "the policy loss");
+
+/**
+ * A loss for value models: `now.values` holds V before each action.
+ *
+ * @throws TypeError as {@link policyLoss}
+ * @example
+ * ```ts
+ * import { perToken, valueLoss } from "@baton/baton";
+ *
+ * const squared = valueLoss({ returns: perToken }, (now, batch) => now.values.sub(batch.returns).square().mean().mul(0.5));
+ * ```
+ */
+export const valueLoss = lossFor("value", "the value loss");
+
+/**
+ * A loss for reward models: `now.rewards` holds one number per sequence.
+ *
+ * @throws TypeError as {@link policyLoss}
+ * @example Regression on given scores
+ * ```ts
+ * import { perSequence, rewardLoss } from "@baton/baton";
+ *
+ * const regression = rewardLoss({ scores: perSequence }, (now, batch) => now.rewards.sub(batch.scores).square().mean());
+ * ```
+ */
+export const rewardLoss = lossFor("reward", "the reward loss");

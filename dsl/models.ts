@@ -1,0 +1,281 @@
+/** Models of a script and the calls that they offer. */
+import { perSequence, type PerTokenOf, type Schema, text, tokenIds } from "../ir/field.ts";
+import type { AdamW, Head, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
+import type { Draft } from "./draft.ts";
+import { checkName, type TokenFieldOf } from "./fields.ts";
+import { CallFlow } from "./flow.ts";
+import type { Loss } from "./loss.ts";
+import { positive, refuse, whole } from "./options.ts";
+import { at, callSite } from "./site.ts";
+import { refuseTools, type ToolOptions } from "./later.ts";
+
+/** A model as the script declares it: what it is, and whether it is trained. */
+export interface Model<H extends Head, O extends AdamW | null> extends ModelSpec {
+  readonly head: H;
+  readonly optimizer: O;
+}
+type TokenField<Of extends string> = { readonly [K in Of]: typeof tokenIds };
+type Generated = {
+  readonly tokens: typeof tokenIds;
+  readonly response: typeof text;
+  readonly logprobs: PerTokenOf<"tokens">;
+  readonly length: typeof perSequence;
+  readonly finished: typeof perSequence;
+};
+
+export interface TrainOptions<Metrics extends string> {
+  /** Optimizer updates per epoch: the batch is cut into this many mini-batches by whole groups. Default 1. */
+  readonly minibatches?: number;
+  /** Passes over the batch. Default 1. */
+  readonly epochs?: number;
+  /** A metric of the loss: once it is not zero, this call makes no more updates in this step. */
+  readonly stopWhen?: Metrics;
+}
+
+interface Generates {
+  /**
+   * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions), `response`
+   * (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and `finished` (1 where
+   * a stop token was sampled, 0 where the response was cut).
+   */
+  generate(options?: Partial<Sampling> & ToolOptions): CallFlow<{ readonly prompt: typeof text }, Generated>;
+}
+interface InfersLogprobs {
+  /** Log-probabilities of the actions under this model; with `entropy` also the entropy of each action's distribution. */
+  infer<const From extends string = "tokens", const E extends boolean = false>(
+    options?: { readonly from?: From; readonly entropy?: E },
+  ): CallFlow<
+    TokenField<From>,
+    E extends true ? { readonly logprobs: PerTokenOf<From>; readonly entropy: PerTokenOf<From> }
+      : { readonly logprobs: PerTokenOf<From> }
+  >;
+}
+interface InfersValues {
+  /** V before each action; with `final` also `finalValues`, V after the last action of each sequence. */
+  infer<const From extends string = "tokens", const F extends boolean = false>(
+    options?: { readonly from?: From; readonly final?: F },
+  ): CallFlow<
+    TokenField<From>,
+    F extends true ? { readonly values: PerTokenOf<From>; readonly finalValues: typeof perSequence }
+      : { readonly values: PerTokenOf<From> }
+  >;
+}
+interface InfersRewards {
+  /** One reward per sequence, read at its last token. */
+  infer<const From extends string = "tokens">(
+    options?: { readonly from?: From },
+  ): CallFlow<TokenField<From>, { readonly rewards: typeof perSequence }>;
+}
+interface Trains<H extends Head> {
+  /** Gradient steps on a loss. Writes no field but a new version of the model. */
+  train<In extends Schema, Metrics extends string>(
+    loss: Loss<H, In, Metrics>,
+    options?: TrainOptions<NoInfer<Metrics>>,
+  ): CallFlow<TokenField<TokenFieldOf<In>> & In, {}>;
+}
+interface Infers {
+  readonly lm: Generates & InfersLogprobs;
+  readonly value: InfersValues;
+  readonly reward: InfersRewards;
+}
+/** The calls that a model offers: `train` only when it was given an optimizer. */
+export type Handle<M> = M extends Model<infer H, infer O>
+  ? Infers[H] & (O extends AdamW ? Trains<H> : unknown)
+  : never;
+
+function modelOf<H extends Head>(head: H) {
+  function declare(checkpoint: string): Model<H, null>;
+  function declare(checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
+  function declare(checkpoint: string, optimizer: AdamW | null = null): Model<H, AdamW | null> {
+    if (typeof checkpoint !== "string" || checkpoint === "") {
+      throw new TypeError(
+        `Cannot declare a model${at(callSite())}: give the folder or hub name of its checkpoint`,
+      );
+    }
+    return { head, checkpoint, optimizer };
+  }
+  return declare;
+}
+
+/**
+ * A language model: generates, and gives the log-probabilities of tokens. Frozen without an optimizer.
+ *
+ * @param checkpoint folder with config.json and weights, or a hub name
+ * @throws TypeError without a checkpoint
+ * @example
+ * ```ts
+ * import { adamw, policyModel } from "@baton/baton";
+ *
+ * const trained = policyModel("Qwen/Qwen3-0.6B", adamw({ lr: 1e-6 }));
+ * const frozen = policyModel("Qwen/Qwen3-0.6B");
+ * ```
+ */
+export const policyModel = modelOf("lm");
+/**
+ * A model with one number per action: a critic. May start from a language model's checkpoint.
+ *
+ * @throws TypeError without a checkpoint
+ * @example
+ * ```ts
+ * import { adamw, valueModel } from "@baton/baton";
+ *
+ * const critic = valueModel("Qwen/Qwen3-0.6B", adamw({ lr: 5e-6 }));
+ * ```
+ */
+export const valueModel = modelOf("value");
+/**
+ * A model with one number per sequence: a reward model.
+ *
+ * @throws TypeError without a checkpoint
+ * @example
+ * ```ts
+ * import { rewardModel } from "@baton/baton";
+ *
+ * const reward = rewardModel("Skywork/Skywork-Reward-V2-Qwen3-0.6B");
+ * ```
+ */
+export const rewardModel = modelOf("reward");
+
+const DEFAULTS: Sampling = {
+  maxNewTokens: 512,
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  samples: 1,
+  stop: [],
+  ignoreEos: false,
+  maxLag: 0,
+};
+
+function sampling(options: Partial<Sampling>, site: string | undefined): Sampling {
+  const s = { ...DEFAULTS, ...options };
+  refuse(`generate${at(site)}`, [
+    ...Object.keys(s).filter((k) => !(k in DEFAULTS)).map((k) => `there is no option ${k}`),
+    positive("maxNewTokens", s.maxNewTokens, "whole"),
+    positive("samples", s.samples, "whole"),
+    whole("topK", s.topK),
+    whole("maxLag", s.maxLag),
+    !(s.temperature >= 0 && s.temperature < Infinity) &&
+    `temperature is ${s.temperature}, it must be 0 (greedy) or more`,
+    !(s.topP > 0 && s.topP <= 1) && `topP is ${s.topP}, it must be above 0 and at most 1`,
+    !(Array.isArray(s.stop) && s.stop.every((t) => Number.isInteger(t) && t >= 0)) &&
+    "stop is not a list of token ids",
+  ]);
+  return s;
+}
+
+interface InferOptions {
+  readonly from?: string;
+  readonly entropy?: boolean;
+  readonly final?: boolean;
+}
+
+function inferred(head: Head, of: string, o: InferOptions): Schema {
+  const token = { per: "token", dtype: "f32", of } as const;
+  switch (head) {
+    case "lm":
+      return { logprobs: token, ...(o.entropy && { entropy: token }) };
+    case "value":
+      return { values: token, ...(o.final && { finalValues: perSequence }) };
+    case "reward":
+      return { rewards: perSequence };
+  }
+}
+
+const identity = (schema: Schema): Ports =>
+  Object.fromEntries(Object.keys(schema).map((field) => [field, field]));
+
+/** What a model's calls have in common; the types of {@link Handle} say which of them a script sees. */
+function handle(model: string, spec: ModelSpec) {
+  const call = (verb: string, draft: Omit<Draft, "name" | "named" | "spec">) =>
+    new CallFlow({ ...draft, name: `${model}.${verb}`, named: false, spec });
+  return {
+    ...(spec.head === "lm" && {
+      generate({ tools, maxTurns, ...options }: Partial<Sampling> & ToolOptions = {}) {
+        const site = callSite(), reads = { prompt: text };
+        refuseTools({ ...(tools && { tools }), ...(maxTurns !== undefined && { maxTurns }) }, site);
+        const logprobs = { per: "token", dtype: "f32", of: "tokens" } as const;
+        const writes = {
+          tokens: tokenIds,
+          response: text,
+          logprobs,
+          length: perSequence,
+          finished: perSequence,
+        };
+        const ports = { reads: identity(reads), writes: identity(writes), ...(site && { site }) };
+        return call("generate", {
+          call: { kind: "generate", model, sampling: sampling(options, site), ...ports },
+          reads,
+          writes,
+        });
+      },
+    }),
+    infer({ from = "tokens", ...options }: InferOptions = {}) {
+      const site = callSite();
+      checkName("field", from);
+      const writes = inferred(spec.head, from, options);
+      const ports = { reads: { tokens: from }, writes: identity(writes), ...(site && { site }) };
+      return call("infer", { call: { kind: "infer", model, ...ports }, reads: { [from]: tokenIds }, writes });
+    },
+    ...(spec.optimizer && {
+      train(loss: Loss<Head, Schema>, options: TrainOptions<string> = {}) {
+        const site = callSite(), { minibatches = 1, epochs = 1, stopWhen } = options;
+        if (loss?.head !== spec.head) {
+          throw new TypeError(
+            `Cannot train ${model}${
+              at(site)
+            }: it is a ${spec.head} model and the loss is for ${loss?.head} models`,
+          );
+        }
+        refuse(`train ${model}${at(site)}`, [
+          positive("minibatches", minibatches, "whole"),
+          positive("epochs", epochs, "whole"),
+          stopWhen !== undefined && !loss.metrics.includes(stopWhen) &&
+          `the loss has no metric "${stopWhen}" but ${loss.metrics.join(", ") || "none"}`,
+        ]);
+        const of = Object.values(loss.reads).find((t) => t.per === "token")?.of ?? "tokens";
+        const ports = { reads: { ...identity(loss.reads), tokens: of }, writes: {}, ...(site && { site }) };
+        return call("train", {
+          call: {
+            kind: "train",
+            model,
+            loss: loss.expr,
+            minibatches,
+            epochs,
+            ...(stopWhen !== undefined && { stopWhen }),
+            ...ports,
+          },
+          reads: { ...loss.reads, [of]: tokenIds },
+          writes: {},
+        });
+      },
+    }),
+  };
+}
+
+/**
+ * Declares the models of a script. The keys become their names in plans, logs and checkpoints.
+ *
+ * @throws TypeError for a name that is no identifier
+ * @example
+ * ```ts
+ * import { adamw, models, policyModel, rewardModel } from "@baton/baton";
+ *
+ * const { actor, ref, reward } = models({
+ *   actor: policyModel("Qwen/Qwen3-0.6B", adamw({ lr: 1e-6 })),
+ *   ref: policyModel("Qwen/Qwen3-0.6B"),
+ *   reward: rewardModel("Skywork/Skywork-Reward-V2-Qwen3-0.6B"),
+ * });
+ * const judged = actor.generate({ maxNewTokens: 256 }).then(reward.infer(), ref.infer().as("refLogprobs"));
+ * ```
+ */
+export function models<const M extends Readonly<Record<string, Model<Head, AdamW | null>>>>(
+  specs: M,
+): { readonly [K in keyof M]: Handle<M[K]> } {
+  return Object.fromEntries(
+    Object.entries(specs).map(([name, spec]) => {
+      checkName("model", name);
+      return [name, handle(name, spec)];
+    }),
+  ) as never;
+}

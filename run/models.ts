@@ -1,0 +1,77 @@
+/** Reads what a run needs of its models before anything is compiled: configs, tokenizers, agreement of vocabularies. */
+import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { parameters, ropeTable } from "../compiler/models/transformer.ts";
+import type { CallGraph, ModelSpec } from "../ir/graph.ts";
+import type { EngineModel } from "../engine/engine.ts";
+import { type JsonObject, readTextOrNull } from "../engine/files.ts";
+import { Tokenizer } from "../engine/tokenizer.ts";
+import { loadWeights } from "../engine/weights.ts";
+
+export interface LoadedModel {
+  readonly name: string;
+  readonly folder: string;
+  readonly spec: ModelSpec;
+  readonly config: ModelConfig;
+  /** config.json as it was read. */
+  readonly json: JsonObject;
+  /** Null for a folder without tokenizer.json: token ids still work. */
+  readonly tokenizer: Tokenizer | null;
+  /** Text of tokenizer.json: equal text is an equal vocabulary. */
+  readonly vocabulary: string | null;
+}
+
+export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
+  const folder = spec.checkpoint, path = `${folder}/config.json`, text = await readTextOrNull(path);
+  if (text === null) {
+    throw new Error(`Cannot load model ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`);
+  }
+  const json = parseJson(text, path), config = parseConfig(json, path);
+  const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
+  const tokenizer = vocabulary === null ? null : await Tokenizer.load(folder, { embeddingRows: config.vocab });
+  return { name, folder, spec, config, json, tokenizer, vocabulary };
+}
+
+function parseJson(text: string, path: string): JsonObject {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`Cannot read ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** Models that appear in the graph's calls, loaded and checked against one another. */
+export async function loadModels(graph: CallGraph): Promise<Record<string, LoadedModel>> {
+  const models: Record<string, LoadedModel> = {};
+  for (const [name, spec] of Object.entries(graph.models)) models[name] = await loadModel(name, spec);
+  checkVocabularies(models);
+  return models;
+}
+
+/** Actor, reference and critic read one token field, so they share one vocabulary; a reward model may differ (DESIGN §3.5). */
+function checkVocabularies(models: Readonly<Record<string, LoadedModel>>): void {
+  const sharing = Object.values(models).filter((m) => m.spec.head !== "reward"), first = sharing[0];
+  const differing = sharing.filter((m) => m.config.vocab !== first!.config.vocab || m.vocabulary !== first!.vocabulary);
+  if (!first || !differing.length) return;
+  const describe = (m: LoadedModel) => `${m.name} has ${m.config.vocab} tokens (${m.folder})`;
+  throw new Error(
+    `Cannot run: ${describe(first)} but ${differing.map(describe).join(" and ")}; ` +
+      `policy and value models of one workflow share a vocabulary and a tokenizer, only a reward model may differ`,
+  );
+}
+
+/** The engine's view: parameters, rotary table for `positions`, and how to load. */
+export function engineModel(m: LoadedModel, positions: number): EngineModel {
+  const list = parameters(m.config, m.spec.head), trained = m.spec.optimizer !== null;
+  return {
+    spec: m.spec,
+    parameters: list,
+    constants: ropeTable(m.config, positions),
+    maxPositions: m.config.maxPositions,
+    // A critic may start from a language model: its scalar head is then new.
+    load: (sink) =>
+      loadWeights(m.folder, list, sink, {
+        allowMissing: trained && m.spec.head !== "lm" ? ["score.weight"] : [],
+        initialization: { seed: 0, std: Number(m.json.initializer_range ?? 0.02) },
+      }),
+  };
+}

@@ -1,0 +1,26 @@
+/** What may be said about a run beside its script, and where it comes from: script, YAML, then flags. */
+
+/** Options of `run` and `steps`. */
+export interface RunOptions {
+  /** Steps in all; a resumed run goes on to the same number. */
+  readonly steps?: number;
+  readonly seed?: number;
+  /** Output folder; `runs/NAME` by default. */
+  readonly out?: string;
+  /** Steps between checkpoints; 0 writes only the last. */
+  readonly saveEvery?: number;
+  /** Continue from the newest checkpoint in `out`. */
+  readonly resume?: boolean;
+  /** YAML file of the machine and the run. */
+  readonly config?: string;
+  /** "cpu:1". */
+  readonly devices?: string;
+  /** CPU threads of a device; all cores by default. */
+  readonly threads?: number;
+  readonly microBatchTokens?: number;
+  readonly recompute?: "nothing" | "cheap" | "layers";
+  /** No progress on stderr. */
+  readonly quiet?: boolean;
+}
+
+export const defaultThreads = (): number => navigator.hardwareConcurrency;

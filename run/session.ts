@@ -1,0 +1,160 @@
+/** One run of a workflow: prepared, allocated, then stepped; owns what has to survive from step to step. */
+import type { Workflow } from "../dsl/workflow.ts";
+import { Device } from "../ffi/device.ts";
+import { type Batch, batchOf } from "../engine/batch.ts";
+import { type Cursor, DataReader } from "../engine/data.ts";
+import { Engine } from "../engine/engine.ts";
+import { retokenizer } from "../engine/retokenize.ts";
+import type { Sample } from "../engine/sample.ts";
+import type { Scorer } from "../engine/score.ts";
+import { Stage, type StepHooks, type StepResult } from "../engine/stage.ts";
+import { PAGE } from "../ir/op.ts";
+import type { MemoryRow } from "../planner/memory.ts";
+import { arenaBytes } from "../planner/memory.ts";
+import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { engineModel, type LoadedModel, loadModels } from "./models.ts";
+import { byteTable, type Machine, type PreparedGraph, prepareGraph, tokenizerOwner } from "./prepare.ts";
+
+export interface SessionOptions {
+  readonly steps: number;
+  readonly seed: number;
+  readonly machine: Machine;
+  readonly scorers: (graph: PreparedGraph["graph"]) => ReadonlyMap<string, Scorer>;
+}
+
+/** Numbers evaluation randomness apart from training's: every evaluation of a run draws the same. */
+const EVALUATION_STEP = 2 ** 31;
+
+export class Session {
+  #reader: DataReader;
+  #step = 0;
+  /** States as they were when the current step began: what a cancelled step goes back to. */
+  #before: { readonly cursor: Cursor; readonly states: readonly (readonly [string, number])[] };
+
+  private constructor(
+    readonly workflow: Workflow,
+    readonly options: SessionOptions,
+    readonly models: Readonly<Record<string, LoadedModel>>,
+    readonly main: PreparedGraph,
+    readonly held: PreparedGraph | null,
+    readonly table: readonly MemoryRow[],
+    readonly engine: Engine,
+    readonly stage: Stage,
+    readonly evaluation: Stage | null,
+  ) {
+    this.#reader = this.#readerAt();
+    this.#before = { cursor: this.#reader.cursor, states: [] };
+  }
+
+  /** Plans, checks memory, allocates and loads. Throws before anything is written when the run cannot work. */
+  static async open(workflow: Workflow, options: SessionOptions): Promise<Session> {
+    const graphs = workflow.evaluation ? [workflow.graph, workflow.evaluation.graph] : [workflow.graph];
+    const models = await loadModels({ ...workflow.graph, models: Object.assign({}, ...graphs.map((g) => g.models)) });
+    const prepared: PreparedGraph[] = [];
+    for (const graph of graphs) prepared.push(await prepareGraph(graph, models, options.machine, options.seed));
+    const [main, held] = prepared as [PreparedGraph, PreparedGraph?];
+    const positions = Math.max(...prepared.map((p) => p.sizes.longest)) + PAGE;
+    const device = Device.open({ threads: options.machine.threads });
+    const table = byteTable(prepared, models, positions, device.scratchBytes, options.machine);
+    const engine = await Engine.create(device, {
+      models: Object.fromEntries(Object.entries(models).map(([name, m]) => [name, engineModel(m, positions)])),
+      states: main.graph.states,
+      arenaBytes: Math.max(...prepared.map((p) => arenaBytes(p.programs))),
+      prologue: main.schedule.prologue,
+    });
+    const stage = (p: PreparedGraph) => {
+      const owner = tokenizerOwner(p.graph, models);
+      return new Stage(engine, {
+        graph: p.graph,
+        schedule: p.schedule,
+        programs: p.programs,
+        scorers: options.scorers(p.graph),
+        stops: p.stops,
+        decode: (ids) => owner.tokenizer?.decode(ids, { skipSpecial: true }) ?? "",
+        retokenize: retokenizer(owner, models),
+        seed: options.seed,
+        totalUpdates: totalUpdates(p, options.steps),
+      });
+    };
+    return new Session(workflow, options, models, main, held ?? null, table, engine, stage(main), held ? stage(held) : null);
+  }
+
+  /** Steps completed. */
+  get completed(): number {
+    return this.#step;
+  }
+
+  #readerAt(cursor?: Cursor): DataReader {
+    const { graph, data } = this.main;
+    return new DataReader(data.training, { seed: this.options.seed, shuffle: graph.source.shuffle }, cursor);
+  }
+
+  /** Runs the next step. When it throws (cancelled, NaN), nothing of it counts unless a train call had finished. */
+  async step(hooks: StepHooks): Promise<{ readonly batch: Batch; readonly result: StepResult }> {
+    this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
+    const batch = batchOf(this.#reader.next(this.main.graph.source.batch), this.main.sizes.group);
+    const result = await this.stage.step(this.#step, batch, hooks);
+    this.#step++;
+    this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
+    return { batch, result };
+  }
+
+  /** Rows that evaluation uses: those held out of the training data, or the evaluation's own file. */
+  get heldOut(): readonly Sample[] {
+    if (!this.held || !this.workflow.evaluation) return [];
+    const { heldOut, training } = this.held.data;
+    return (heldOut.length ? heldOut : training).slice(0, this.workflow.evaluation.prompts);
+  }
+
+  /** Runs the evaluation flow on the held-out rows, in batches, always with the same randomness. */
+  async evaluate(hooks: StepHooks): Promise<readonly Batch[]> {
+    if (!this.held || !this.evaluation) return [];
+    const { graph, sizes } = this.held, rows = this.heldOut, batches: Batch[] = [];
+    for (let at = 0; at < rows.length; at += graph.source.batch) {
+      const batch = batchOf(rows.slice(at, at + graph.source.batch), sizes.group);
+      await this.evaluation.step(EVALUATION_STEP + at, batch, hooks);
+      batches.push(batch);
+    }
+    return batches;
+  }
+
+  /** Writes a checkpoint of the last completed step. */
+  async save(folder: string): Promise<string> {
+    for (const [name, value] of this.#before.states) this.engine.states.set(name, value);
+    return await saveCheckpoint(this.engine, folder, {
+      step: this.#step,
+      seed: this.options.seed,
+      graph: this.main.digest,
+      cursor: this.#before.cursor,
+    });
+  }
+
+  /** Goes on where a checkpoint stopped. */
+  async resume(path: string): Promise<void> {
+    const state = await loadCheckpoint(this.engine, path);
+    if (state.graph !== this.main.digest || state.seed !== this.options.seed) {
+      throw new Error(
+        `Cannot resume from ${path}: it was made by another workflow or seed, start in another output folder with --out`,
+      );
+    }
+    this.#step = state.step;
+    this.#reader = this.#readerAt(state.cursor);
+    this.#before = { cursor: state.cursor, states: [...this.engine.states] };
+  }
+
+  dispose(): void {
+    this.stage.dispose();
+    this.evaluation?.dispose();
+    this.engine.dispose();
+    this.engine.device[Symbol.dispose]();
+  }
+}
+
+/** Optimizer updates of each model over the run: its schedule's horizon. */
+function totalUpdates(p: PreparedGraph, steps: number): Record<string, number> {
+  const totals: Record<string, number> = {};
+  for (const call of p.graph.calls) {
+    if (call.kind === "train") totals[call.model] = (totals[call.model] ?? 0) + steps * call.minibatches * call.epochs;
+  }
+  return totals;
+}
