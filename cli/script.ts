@@ -1,6 +1,6 @@
 /** Loads a user's script, as `baton run` and `baton graph` take it. */
 import { pathToFileURL } from "node:url";
-import type { Workflow } from "../dsl/workflow.ts";
+import { isWorkflow, type Workflow } from "../dsl/workflow.ts";
 
 /**
  * The workflow that a script exports by default. The script sees `args` as its own `Deno.args`, as if Deno had run it.
@@ -24,10 +24,4 @@ export async function loadWorkflow(path: string, args: readonly string[]): Promi
     throw new TypeError(`Cannot load ${path}: ${found}, end it with \`export default workflow({ … })\``);
   }
   return script.default;
-}
-
-function isWorkflow(value: unknown): value is Workflow {
-  if (typeof value !== "object" || value === null || !("graph" in value)) return false;
-  const { graph } = value;
-  return typeof graph === "object" && graph !== null && "calls" in graph && Array.isArray(graph.calls);
 }

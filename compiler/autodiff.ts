@@ -18,7 +18,10 @@ export function differentiate(b: Builder, loss: Value, into: ReadonlyMap<Value, 
 
   const gradients = new Map<Value, Value>(into);
   /** A new value for the sum of all gradients of x so far; a parameter's is in its place. */
-  const next = (x: Value) => b.value(`d.${x.name}`, x.shape, { place: into.get(x)?.place });
+  const next = (x: Value) => {
+    const seed = into.get(x);
+    return b.value(seed?.name ?? `d.${x.name}`, x.shape, { place: seed?.place });
+  };
   gradients.set(loss, b.fill(1, loss.shape));
 
   for (const op of forward.toReversed()) {

@@ -55,18 +55,15 @@ export class Builder {
   /** @param reserve bytes set aside for a value when the builder chooses its place */
   constructor(private readonly reserve: (v: Value) => number) {}
 
+  /** A new value; the scope goes before the names of those that the planner places. */
   value(
     name: string,
     shape: Shape,
     o: { readonly dtype?: DType; readonly place?: Place | undefined } = {},
   ): Value {
-    const v = {
-      id: this.#nextId++,
-      name: this.scope ? `${this.scope}.${name}` : name,
-      shape,
-      dtype: o.dtype ?? "f32",
-    };
-    return o.place ? { ...v, place: o.place } : v;
+    const v = { id: this.#nextId++, name, shape, dtype: o.dtype ?? "f32" };
+    if (o.place) return { ...v, place: o.place };
+    return this.scope ? { ...v, name: `${this.scope}.${name}` } : v;
   }
 
   /** A value at a fixed place. */
@@ -279,7 +276,7 @@ export class Builder {
 
   /** The sum of all elements; with `running`, continues the sum that is at its place. */
   total(x: Value, running?: Value): Value {
-    const out = this.value("total", [1], { place: running?.place });
+    const out = this.value(running?.name ?? "total", [1], { place: running?.place });
     this.emit("total", running ? [x, running] : [x], [out], [size(x.shape), Number(running !== undefined)]);
     return out;
   }

@@ -2,47 +2,56 @@
 import { type Op, POINTWISE, type Value } from "../ir/op.ts";
 import { sameDim, showDim, size } from "./shape.ts";
 
-/** Most inputs and instructions of one operation; the kernel keeps a block of every register in cache. */
-export const MAX_REGISTERS = 64;
+/** Most inputs and instructions of one operation: the kernel keeps a block of every register in cache. */
+export const MAX_REGISTERS = 128;
 
 interface Group {
+  /** Position among what is emitted. */
+  readonly at: number;
   readonly members: Op[];
   readonly made: Set<Value>;
-  registers: number;
+  readonly read: Set<Value>;
 }
 
 /**
- * An operation joins the latest group over as many elements when everything it reads existed before that group or is made
- * in it: moving an operation up to its inputs is always sound. An operation that works in place stays alone, because a
- * chain of instructions must not overwrite what it reads.
+ * An operation joins the first group over as many elements before which everything exists that it reads: moving an
+ * operation up to its inputs is always sound. An operation that works in place stays alone, because a chain of
+ * instructions must not overwrite what it reads.
  */
 export function fuse(ops: readonly Op[]): Op[] {
   const constants = new Map<Value, number>(),
     madeAt = new Map<Value, number>(),
-    latest = new Map<string, number>();
+    groups = new Map<string, Group[]>();
   const slots: (Op | Group)[] = [];
+  const open = (extent: string): Group => {
+    const group = { at: slots.length, members: [], made: new Set<Value>(), read: new Set<Value>() };
+    slots.push(group);
+    groups.set(extent, [...groups.get(extent) ?? [], group]);
+    return group;
+  };
+  // Scalars that depend on inputs only come first, so that they keep no group from the values that they scale.
+  open(showDim(1));
   for (const op of ops) {
     if (op.kind === "fill") constants.set(op.outs[0]!, op.attrs[1] as number);
-    const at = op.kind === "pointwise" ? join(op) : slots.push(op) - 1;
+    const at = op.kind !== "pointwise" || worksInPlace(op) ? slots.push(op) - 1 : join(op).at;
     op.outs.forEach((v) => madeAt.set(v, at));
   }
-  function join(op: Op): number {
-    const extent = showDim(op.attrs[0]!), at = latest.get(extent), alone = worksInPlace(op);
-    const group = at === undefined ? undefined : slots[at] as Group;
-    const ready = (v: Value) => constants.has(v) || group!.made.has(v) || (madeAt.get(v) ?? -1) < at!;
-    const cost = 1 + 2 * op.ins.length;
-    if (group && !alone && group.registers + cost <= MAX_REGISTERS && op.ins.every(ready)) {
-      group.members.push(op);
-      group.made.add(op.outs[0]!);
-      group.registers += cost;
-      return at!;
-    }
-    slots.push({ members: [op], made: new Set(op.outs), registers: cost });
-    if (!alone) latest.set(extent, slots.length - 1);
-    return slots.length - 1;
+  function join(op: Op): Group {
+    const extent = showDim(op.attrs[0]!);
+    const fits = (g: Group) =>
+      op.ins.every((v) => constants.has(v) || g.made.has(v) || (madeAt.get(v) ?? -1) < g.at) &&
+      g.read.size + g.made.size + 1 + op.ins.length <= MAX_REGISTERS;
+    const group = groups.get(extent)?.find(fits) ?? open(extent);
+    group.members.push(op);
+    op.outs.forEach((v) => group.made.add(v));
+    op.ins.forEach((v) => group.made.has(v) || group.read.add(v));
+    return group;
   }
   const readers = countReaders(ops);
-  return slots.map((slot) => "members" in slot ? merge(slot, constants, readers) : slot);
+  return slots.flatMap((slot) => {
+    if (!("members" in slot)) return [slot];
+    return slot.members.length ? [merge(slot, constants, readers)] : [];
+  });
 }
 
 const worksInPlace = (op: Op): boolean => {

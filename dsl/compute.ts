@@ -10,9 +10,10 @@ import type { State } from "./state.ts";
 import type { Tensor } from "./tensor.ts";
 import { type AnyTensor, type Symbols, tokenFieldOf, trace } from "./trace.ts";
 
-type StateNames<S extends readonly State[]> = S[number]["name"];
+/** Names known to the type checker: results of these names are state writes, the others are fields. */
+type StateNames<S extends readonly State[]> = string extends S[number]["name"] ? never : S[number]["name"];
 type Current<S extends readonly State[], Of extends string> = {
-  readonly [K in StateNames<S>]: Tensor<"batch", Of>;
+  readonly [K in S[number]["name"]]: Tensor<"batch", Of>;
 };
 type Made<R, S extends readonly State[], Of extends string> = {
   readonly [K in Exclude<keyof R, StateNames<S>>]: R[K] extends Tensor<infer G, string>

@@ -1,7 +1,6 @@
 /** A call before it belongs to a graph, and how drafts become a graph. */
 import type { Schema } from "../ir/field.ts";
-import type { Call, CallGraph, ModelSpec, SourceSpec } from "../ir/graph.ts";
-import type { PrintableGraph } from "../ir/print.ts";
+import type { Call, CallGraph, ModelSpec } from "../ir/graph.ts";
 
 /** One sample as a score function sees it: the fields that it declared to read. */
 export type ScoreSample = Readonly<Record<string, string | number>>;
@@ -49,20 +48,20 @@ export function numberCalls(drafts: readonly Draft[]): Map<Draft, string> {
   return ids;
 }
 
-export interface Assembled<G extends PrintableGraph> {
-  readonly graph: G;
+export interface Assembled {
+  /** Everything of a graph but its data. */
+  readonly graph: Omit<CallGraph, "source">;
   /** Score functions by call id. */
   readonly scores: Readonly<Record<string, ScoreFunction>>;
 }
 
 /** Puts drafts together; throws where two of them mean different things by one name. */
-export function assemble<S extends SourceSpec | null>(
+export function assemble(
   name: string,
-  source: S,
   given: Schema,
   drafts: readonly Draft[],
   ids: ReadonlyMap<Draft, string>,
-): Assembled<S extends SourceSpec ? CallGraph : PrintableGraph> {
+): Assembled {
   const models: Record<string, ModelSpec> = {},
     states: Record<string, number> = {},
     scores: Record<string, ScoreFunction> = {};
@@ -92,5 +91,5 @@ export function assemble<S extends SourceSpec | null>(
   }
   const fields = Object.assign({}, given, ...drafts.map((d) => d.writes)) as Schema;
   const calls = drafts.map((d) => ({ id: ids.get(d)!, ...d.call }) as Call);
-  return { graph: { version: 1, name, models, source, fields, calls, states } as never, scores };
+  return { graph: { version: 1, name, models, fields, calls, states }, scores };
 }

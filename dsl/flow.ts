@@ -73,7 +73,8 @@ export class Flow<In extends Schema, Out extends Schema> {
   }
 
   #open() {
-    return assemble("flow", null, this.reads, this.drafts, numberCalls(this.drafts)).graph;
+    const { graph } = assemble("flow", this.reads, this.drafts, numberCalls(this.drafts));
+    return { ...graph, source: null };
   }
   /** Text of the flow's calls, as `console.log` shows it. */
   toString(): string {

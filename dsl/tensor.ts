@@ -111,31 +111,31 @@ export class Tensor<G extends Granularity = Granularity, Of extends string = "to
   }
 
   /** this + other. */
-  add<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  add<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("add", other);
   }
   /** this − other. */
-  sub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  sub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("sub", other);
   }
   /** other − this. */
-  rsub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  rsub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.neg().add(other);
   }
   /** this · other. */
-  mul<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  mul<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("mul", other);
   }
   /** this ÷ other. */
-  div<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  div<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("div", other);
   }
   /** The smaller of both. */
-  min<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  min<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("min", other);
   }
   /** The larger of both. */
-  max<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  max<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("max", other);
   }
   /** At least `low` and at most `high`: `max(low).min(high)`, with their derivatives. */
@@ -143,11 +143,11 @@ export class Tensor<G extends Granularity = Granularity, Of extends string = "to
     return this.#binary("max", low).min(high as number) as Tensor<G, Of>;
   }
   /** 1 where this < other, else 0. No derivative. */
-  lt<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  lt<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("lt", other);
   }
   /** 1 where this ≥ other, else 0. No derivative. */
-  ge<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, H>, Of> {
+  ge<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("ge", other);
   }
   /** `then` where this is not zero, `otherwise` elsewhere. */

@@ -3,7 +3,7 @@ import type { Schema } from "../ir/field.ts";
 import type { CallGraph } from "../ir/graph.ts";
 import { checkGraph } from "../ir/check.ts";
 import { mermaid, printGraph } from "../ir/print.ts";
-import { assemble, describe, numberCalls, type ScoreFunction } from "./draft.ts";
+import { assemble, describe, type Draft, numberCalls, type ScoreFunction } from "./draft.ts";
 import { checkName, type FieldError, type Mismatch } from "./fields.ts";
 import { type AnyFlow, type Flow, notebookView } from "./flow.ts";
 import { positive, refuse } from "./options.ts";
@@ -138,15 +138,19 @@ export function workflow<
   if (problems.length) throw new TypeError(`Cannot ${cannot}: ${problems.join("; ")}`);
   const evaluated: AnyFlow | undefined = evaluate?.flow;
   const ids = numberCalls([...new Set([...flow.drafts, ...evaluated?.drafts ?? []])]);
-  const main = assemble(w.name, w.data, w.data.fields, flow.drafts, ids);
-  checkGraph(main.graph);
+  const main = close(w.name, w.data, flow, ids);
   if (!evaluate || !evaluated) return new Workflow(w.name, main.graph, null, main.scores);
-  const data = evaluate.data ?? w.data;
-  const side = assemble(`${w.name}_evaluation`, data, data.fields, evaluated.drafts, ids);
-  checkGraph(side.graph);
+  const side = close(`${w.name}_evaluation`, evaluate.data ?? w.data, evaluated, ids);
   const { every, prompts } = evaluate;
   return new Workflow(w.name, main.graph, { every, prompts, graph: side.graph }, {
     ...main.scores,
     ...side.scores,
   });
+}
+
+function close(name: string, data: Source<Schema>, flow: AnyFlow, ids: ReadonlyMap<Draft, string>) {
+  const { graph, scores } = assemble(name, data.fields, flow.drafts, ids),
+    closed: CallGraph = { ...graph, source: data };
+  checkGraph(closed);
+  return { graph: closed, scores };
 }

@@ -4,30 +4,30 @@ import type { Batch } from "./batch.ts";
 
 /** One sample as a score function sees it: the fields that it declared. */
 export type ScoreSample = Readonly<Record<string, string | number>>;
-export type ScoreFunction = (sample: ScoreSample) => number | Promise<number>;
 
 export interface Scorer {
+  /** One finite number per sequence. Rejects with the sample that was slow, threw, or gave no number. */
   run(call: ScoreCall, batch: Batch, onDone: (samples: number) => void, signal?: AbortSignal): Promise<Float32Array>;
 }
 
 /** Samples whose function is awaited at the same time: rewards are often network calls. */
 const AT_ONCE = 32;
 
-/** Runs the function on the main thread: only its awaits have a deadline. */
-export function mainThreadScorer(fn: ScoreFunction, deadlineSeconds: number): Scorer {
+/** Runs the function on the main thread, where only its awaits can have a deadline. */
+export function mainThreadScorer(fn: (sample: never) => number | Promise<number>, deadlineSeconds: number): Scorer {
   return {
     async run(call, batch, onDone, signal) {
       const values = new Float32Array(batch.sequences);
       let next = 0, done = 0;
-      const worker = async () => {
+      const drain = async () => {
         while (next < batch.sequences) {
           signal?.throwIfAborted();
-          const i = next++;
-          values[i] = checked(call, i, await withDeadline(call, i, () => fn(sampleOf(call, batch, i)), deadlineSeconds));
+          const i = next++, sample = sampleOf(call, batch, i) as never;
+          values[i] = checkedScore(call, i, await withDeadline(call, i, () => fn(sample), deadlineSeconds));
           onDone(++done);
         }
       };
-      await Promise.all(Array.from({ length: Math.min(AT_ONCE, batch.sequences) }, worker));
+      await Promise.all(Array.from({ length: Math.min(AT_ONCE, batch.sequences) }, drain));
       return values;
     },
   };
@@ -39,33 +39,40 @@ export function sampleOf(call: ScoreCall, batch: Batch, i: number): ScoreSample 
       const text = batch.texts.get(field);
       if (text) return [port, text[i]!];
       const column = batch.numbersOf(field);
-      return [port, column.per === "batch" ? column.values[0]! : column.values[i] as number];
+      return [port, column.values[column.per === "batch" ? 0 : i] as number];
     }),
   );
 }
 
 async function withDeadline(call: ScoreCall, i: number, fn: () => number | Promise<number>, seconds: number): Promise<number> {
-  let timer: number | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`Cannot score sample ${i} in ${call.id}: the function took longer than ${seconds} s, raise the deadline`)),
-      seconds * 1000,
-    );
+    timer = setTimeout(() => reject(tooLate(call, i, seconds)), seconds * 1000);
   });
+  const guarded = async () => {
+    try {
+      return await fn();
+    } catch (error) {
+      throw scoreError(call, i, error instanceof Error ? error.message : String(error));
+    }
+  };
   try {
-    return await Promise.race([Promise.resolve().then(fn), late]);
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (message.startsWith("Cannot score")) throw error;
-    throw new Error(`Cannot score sample ${i} in ${call.id}: the function threw "${message}"`, { cause: error });
+    return await Promise.race([guarded(), late]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-function checked(call: ScoreCall, i: number, value: number): number {
-  if (typeof value !== "number" || !Number.isFinite(value)) {
-    throw new Error(`Cannot score sample ${i} in ${call.id}: the function returned ${value}, return a finite number`);
-  }
-  return value;
+const where = (call: ScoreCall): string => call.site ? ` (${call.site})` : "";
+
+export const tooLate = (call: ScoreCall, i: number, seconds: number): Error =>
+  new Error(`Cannot score sample ${i} in ${call.id}: the function took longer than ${seconds} s, raise the deadline${where(call)}`);
+
+export const scoreError = (call: ScoreCall, i: number, message: string): Error =>
+  new Error(`Cannot score sample ${i} in ${call.id}: the function threw "${message}"${where(call)}`);
+
+/** The value, when it is a finite number. */
+export function checkedScore(call: ScoreCall, i: number, value: unknown): number {
+  if (typeof value === "number" && Number.isFinite(value)) return value;
+  throw new Error(`Cannot score sample ${i} in ${call.id}: the function returned ${value}, return a finite number${where(call)}`);
 }

@@ -35,6 +35,17 @@ export class ChatTemplate {
     this.#variables = variables;
   }
 
+  /** What the template writes after an assistant's answer; empty for a template of another kind of conversation. */
+  afterAnswer(): string {
+    const mark = "0123456789";
+    try {
+      const text = this.render([{ role: "user", content: "1" }, { role: "assistant", content: mark }], false);
+      return text.includes(mark) ? text.slice(text.lastIndexOf(mark) + mark.length) : "";
+    } catch {
+      return "";
+    }
+  }
+
   /** Text of a conversation; `addGenerationPrompt` ends it where the assistant's next turn begins. */
   render(messages: readonly Message[], addGenerationPrompt: boolean): string {
     const environment = new Environment();

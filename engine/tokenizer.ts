@@ -1,8 +1,10 @@
 /** Text to token ids and back, for the tokenizer of a Hugging Face folder. */
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
+import { assistantParts, type Part } from "./assistant.ts";
 import { isObject, join, type JsonObject, readJson, readJsonOrNull } from "./files.ts";
 import { type ChatTemplate, loadTemplate, type Message } from "./template.ts";
 
+export type { Part } from "./assistant.ts";
 export type { Message } from "./template.ts";
 
 /** Token ids of a conversation or a completed prompt, and which of them the model chose. */
@@ -10,12 +12,6 @@ export interface ActionTokens {
   readonly ids: Int32Array;
   /** Positions in `ids`, ascending, never 0: nothing predicts the first token. */
   readonly actions: Int32Array;
-}
-
-/** Consecutive text; `action` marks what the model writes. */
-export interface Part {
-  readonly text: string;
-  readonly action: boolean;
 }
 
 export interface TokenizerOptions {
@@ -157,12 +153,7 @@ export class Tokenizer {
     messages: readonly Message[],
     { addGenerationPrompt = false }: { readonly addGenerationPrompt?: boolean } = {},
   ) {
-    if (this.#template === null) {
-      throw new Error(
-        `Cannot render messages: ${this.folder} has no chat template, add chat_template.jinja or use text prompts`,
-      );
-    }
-    return this.#template.render(messages, addGenerationPrompt);
+    return this.#needTemplate().render(messages, addGenerationPrompt);
   }
 
   /** Token ids of a conversation that the assistant is to continue. The template alone decides about BOS. */
@@ -178,26 +169,7 @@ export class Tokenizer {
    * when the template rewrites earlier turns, so that the assistant's text cannot be located exactly.
    */
   assistantMask(messages: readonly Message[], { from = 0 }: { readonly from?: number } = {}): ActionTokens {
-    const full = this.render(messages);
-    const parts: Part[] = [];
-    let done = 0;
-    messages.forEach((message, i) => {
-      if (message.role !== "assistant" || i < from) return;
-      const where = `message ${i + 1} of ${messages.length}`;
-      const prompt = this.render(messages.slice(0, i), { addGenerationPrompt: true });
-      if (!full.startsWith(prompt) || prompt.length < done) {
-        throw new Error(
-          `Cannot locate the assistant's text: rendered up to ${where}, the conversation does not begin as the whole does ` +
-            `(the template of ${
-              this.#template!.origin
-            } rewrites earlier turns), use { prompt, completion } lines instead`,
-        );
-      }
-      parts.push({ text: full.slice(done, prompt.length), action: false });
-      done = this.#endOfAssistantText(messages, i, full, prompt.length, where);
-      parts.push({ text: full.slice(prompt.length, done), action: true });
-    });
-    parts.push({ text: full.slice(done), action: false });
+    const parts = assistantParts(this.#needTemplate(), messages, this.endOfTurn?.text ?? null, from);
     const encoded = this.encodeParts(parts, { bos: false });
     this.#checkOneBos(encoded.ids);
     return encoded;
@@ -242,32 +214,11 @@ export class Tokenizer {
     return lengths;
   }
 
-  #endOfAssistantText(
-    messages: readonly Message[],
-    i: number,
-    full: string,
-    start: number,
-    where: string,
-  ): number {
-    if (this.endOfTurn === null) {
-      const upToHere = this.render(messages.slice(0, i + 1));
-      if (full.startsWith(upToHere)) return upToHere.length;
-      throw new Error(
-        `Cannot locate the end of the assistant's text in ${where}: the template of ${
-          this.#template!.origin
-        } writes no ` +
-          `token there and rewrites earlier turns, use { prompt, completion } lines instead`,
-      );
-    }
-    const stop = this.endOfTurn.text;
-    if (messages[i]!.content.includes(stop)) {
-      throw new Error(`Cannot use ${where}: its text contains ${stop}, which ends a turn, remove it`);
-    }
-    const at = full.indexOf(stop, start);
-    if (at < 0) {
-      throw new Error(`Cannot locate the end of the assistant's text in ${where}: no ${stop} follows it`);
-    }
-    return at + stop.length;
+  #needTemplate(): ChatTemplate {
+    if (this.#template !== null) return this.#template;
+    throw new Error(
+      `Cannot render messages: ${this.folder} has no chat template, add chat_template.jinja or use text prompts`,
+    );
   }
 
   #encode(text: string): number[] {
@@ -300,25 +251,11 @@ export class Tokenizer {
     return text === null ? null : this.#engine.token_to_id(text) ?? null;
   }
 
-  /** Renders a conversation with a marked answer and takes the first special token after the mark. */
+  /** The first special token that the template writes after an answer. */
   #findEndOfTurn(): { readonly text: string; readonly id: number } | null {
-    if (this.#template === null) return null;
-    const mark = "0123456789";
-    let text: string;
-    try {
-      text = this.#template.render(
-        [{ role: "user", content: "1" }, { role: "assistant", content: mark }],
-        false,
-      );
-    } catch {
-      // A template for another kind of conversation: its own error comes when it is used.
-      return null;
-    }
-    const at = text.lastIndexOf(mark);
-    if (at < 0) return null;
-    for (const id of this.#encode(text.slice(at + mark.length))) {
-      const special = this.#special.get(id);
-      if (special !== undefined) return { text: special, id };
+    for (const id of this.#encode(this.#template?.afterAnswer() ?? "")) {
+      const text = this.#special.get(id);
+      if (text !== undefined) return { text, id };
     }
     return null;
   }

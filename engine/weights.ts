@@ -218,8 +218,8 @@ export async function saveModel(folder: string, options: SaveOptions): Promise<v
   await publishFolder(temporary, folder);
 }
 
-/** Writes the files of a saved model into an existing folder, without the care for other readers of {@link saveModel}. */
-export async function writeModel(folder: string, options: SaveOptions): Promise<void> {
+/** Writes the files of a saved model into an existing folder. */
+async function writeModel(folder: string, options: SaveOptions): Promise<void> {
   const { parameters, source, dtype, tokenizerFolder } = options;
   const byName = new Map(parameters.map((p) => [p.name, p]));
   await writeSafetensors(

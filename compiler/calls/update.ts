@@ -18,7 +18,7 @@ export function compileUpdate(
   config: ModelConfig,
   head: Head,
   optimizer: AdamW,
-  _o: Readonly<Record<never, never>> = {},
+  o: { readonly guard?: number } = {},
 ): Program {
   const { betas: [beta1, beta2], eps, weightDecay, decay, clip } = optimizer;
   const b = new Builder((v) => reservedBytes(v, NO_ROWS)),
@@ -45,5 +45,5 @@ export function compileUpdate(
     ]);
   });
   b.output("norm", norm);
-  return finish(`${head} update`, b, b.ops, { maxima: NO_ROWS });
+  return finish(`${head} update`, b, b.ops, { ...o, maxima: NO_ROWS });
 }

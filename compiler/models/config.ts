@@ -151,7 +151,8 @@ export function parseConfig(json: unknown, file: string): ModelConfig {
     initializerRange: f.initializer_range,
     bosToken: f.bos_token_id ?? null,
     eosTokens: [f.eos_token_id ?? []].flat(),
-    padToken: f.pad_token_id != null && f.pad_token_id >= 0 ? f.pad_token_id : null,
+    // Some files write −1 for none.
+    padToken: typeof f.pad_token_id === "number" && f.pad_token_id >= 0 ? f.pad_token_id : null,
   };
 }
 

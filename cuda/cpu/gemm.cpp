@@ -129,8 +129,8 @@ void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, boo
   // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
   long pieces = by_rows ? larger(parts(m, GEMM_ROWS), threads) : smaller(panels, threads * 2);
-  if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   if (by_rows) pieces = parts(pieces, threads) * threads;
+  if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   parallel(pool, pieces, [&](long piece, int thread) {
     Area area{0, m, 0, panels};
     if (by_rows) area.row = m * piece / pieces, area.row_end = m * (piece + 1) / pieces;

@@ -24,7 +24,7 @@ export const RHYMES: Readonly<Record<string, Rhyme>> = {
     things: "chair, pear",
     creatures: "bear, hare, mare",
     verbs: "share, stare",
-    adjectives: "rare, fair",
+    adjectives: "fair, de-bo-nair",
     tails: "with-out a care, up-on the stair, a-cross the square, in o-pen air",
   },
   all: {

@@ -86,10 +86,10 @@ if (import.meta.main) {
     }
     const texts = data.sft.map(({ prompt, response }) => prompt + response);
     const tokenizer = trainTokenizer(texts, VOCABULARY);
-    await Deno.writeTextFile(new URL("tokenizer.json", folder), `${JSON.stringify(tokenizer, null, 1)}\n`);
+    await Deno.writeTextFile(new URL("tokenizer.json", folder), `${JSON.stringify(tokenizer, null, 2)}\n`);
     await Deno.writeTextFile(
       new URL("tokenizer_config.json", folder),
-      `${JSON.stringify(tokenizerConfig, null, 1)}\n`,
+      `${JSON.stringify(tokenizerConfig, null, 2)}\n`,
     );
     console.log(`tokenizer.json: ${VOCABULARY} tokens`);
   }

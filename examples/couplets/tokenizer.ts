@@ -26,7 +26,8 @@ export interface TokenizerJson {
     readonly byte_fallback: false;
     readonly ignore_merges: false;
     readonly vocab: Readonly<Record<string, number>>;
-    readonly merges: readonly (readonly [left: string, right: string])[];
+    /** Each "left right", in the order in which they are applied. */
+    readonly merges: readonly string[];
   };
 }
 
@@ -82,10 +83,10 @@ export function trainTokenizer(texts: Iterable<string>, vocabSize: number): Toke
   }
   const pieces = countPieces(texts);
   const tokens = [...BYTE_CHARACTERS];
-  const merges: (readonly [string, string])[] = [];
+  const merges: string[] = [];
   while (merges.length < mergeCount) {
     const [left, right] = mostFrequentPair(pieces, tokens.length);
-    merges.push([tokens[left]!, tokens[right]!]);
+    merges.push(`${tokens[left]!} ${tokens[right]!}`);
     for (const piece of pieces) piece.ids = merged(piece.ids, left, right, tokens.length);
     tokens.push(tokens[left]! + tokens[right]!);
   }

@@ -127,9 +127,9 @@ export function secondLine(first: Line, rhymes: boolean, draw: Random): Line {
 
 const text = (line: Line): string => `${line.opening} ${line.ending}`;
 
-/** Whether a word of four letters or more stands twice: tolerable once, tiresome in two lines. */
+/** Whether a word of four letters or more stands twice, be it as a plural: two lines are too short for that. */
 function repeats(verse: string): boolean {
-  const long = words(verse).filter((word) => word.length >= 4);
+  const long = words(verse).filter((word) => word.length >= 4).map((word) => word.replace(/'?s$/, ""));
   return new Set(long).size < long.length;
 }
 

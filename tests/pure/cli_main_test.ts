@@ -4,7 +4,7 @@ import { type Check, checks, instructionSet, type Machine } from "../../cli/diag
 import { doctorFor } from "../../cli/doctor.ts";
 import { tokenIds } from "../../cli/generate.ts";
 import { main } from "../../cli/main.ts";
-import { parseItem } from "../../cli/score.ts";
+import { toItem } from "../../cli/score.ts";
 
 /** Runs a command line and keeps what it printed. */
 async function baton(...args: string[]): Promise<{ code: number; out: string[]; err: string[] }> {
@@ -88,7 +88,8 @@ Deno.test("baton graph reports scripts that it cannot load with exit code 1 and 
 Deno.test("baton graph hands the arguments after -- to the script", async () => {
   const graph =
     "{ version: 1, name: Deno.args.join('+'), models: {}, source: null, fields: {}, calls: [], states: {} }";
-  const script = `data:text/javascript,export default { graph: ${graph} }`;
+  const script =
+    `data:text/javascript,export default { [Symbol.for("baton.workflow")]: true, graph: ${graph} }`;
   const { code, out } = await baton("graph", script, "--json", "--", "--lr", "3");
   assert.equal(code, 0);
   assert.equal(out.length, 1);
@@ -108,25 +109,20 @@ Deno.test("tokenIds() reads ids with spaces around them", () => {
   assert.throws(() => tokenIds("1,,2"), /--tokens has ""/);
 });
 
-Deno.test("parseItem() reads texts and token ids and names file and line of anything else", () => {
-  assert.deepEqual(parseItem('{"text":"a"}', "f:1"), { text: "a" });
-  assert.deepEqual(parseItem('{"tokens":[1,0]}', "f:1"), { tokens: [1, 0] });
+Deno.test("toItem() reads texts and token ids and says what is wrong with anything else", () => {
+  assert.deepEqual(toItem({ text: "a" }), { text: "a" });
+  assert.deepEqual(toItem({ tokens: [1, 0] }), { tokens: [1, 0] });
   for (
     const [line, why] of [
-      ["{", "it is not JSON"],
-      ["null", "it is not an object"],
-      ["{}", 'it needs one of "text" and "tokens"'],
-      ['{"text":"a","tokens":[1]}', 'it needs one of "text" and "tokens"'],
-      ['{"text":1}', '"text" is no string'],
-      ['{"tokens":"1"}', '"tokens" is no list'],
-      ['{"tokens":[1,-2]}', '"tokens" holds -2, which is no token id'],
-      ['{"tokens":[1.5]}', '"tokens" holds 1.5, which is no token id'],
+      [{}, 'needs one of "text" and "tokens"'],
+      [{ text: "a", tokens: [1] }, 'needs one of "text" and "tokens"'],
+      [{ text: 1 }, '"text" is no string'],
+      [{ tokens: "1" }, '"tokens" is no list'],
+      [{ tokens: [1, -2] }, '"tokens" holds -2, which is no token id'],
+      [{ tokens: [1.5] }, '"tokens" holds 1.5, which is no token id'],
     ] as const
   ) {
-    assert.throws(() => parseItem(line, "f.jsonl:3"), (error) => {
-      assert.ok(error instanceof Error && error.message.startsWith(`Cannot score f.jsonl:3: ${why}, `), line);
-      return true;
-    });
+    assert.throws(() => toItem(line), { name: "LineError", message: why });
   }
 });
 

@@ -1,0 +1,62 @@
+// AdamW (Loshchilov and Hutter 2019, algorithm 2) and the gradient norm that it clips with.
+#include "kernel.h"
+
+namespace baton {
+namespace BATON_ISA {
+
+// Every tensor is cut into chunks; a chunk is summed in 16 double lanes, and the chunks in order.
+void grad_norm(Call& c) {
+  constexpr long CHUNK = 65536;
+  long chunks = 0;
+  for (int i = 0; i < c.attributes; i++) chunks += parts(size(c, i), CHUNK);
+  double* sums = reinterpret_cast<double*>(c.pool->scratch(0));
+  if (chunks > long(SCRATCH_BYTES / sizeof(double))) {
+    fail(c, "%ld chunks of gradients do not fit into the scratch", chunks);
+    return;
+  }
+  long before = 0;
+  for (int i = 0; i < c.attributes; i++) {
+    const float* g = floats(c, i);
+    long n = size(c, i), count = parts(n, CHUNK);
+    parallel(*c.pool, count, [&](long chunk, int) {
+      double lane[16] = {};
+      long j = chunk * CHUNK, end = smaller(n, j + CHUNK);
+      for (; j + 16 <= end; j += 16)
+        for (int l = 0; l < 16; l++) lane[l] += double(g[j + l]) * double(g[j + l]);
+      for (int l = 0; j < end; j++, l++) lane[l] += double(g[j]) * double(g[j]);
+      for (int half = 8; half; half /= 2)
+        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
+      sums[before + chunk] = lane[0];
+    });
+    before += count;
+  }
+  double sum = 0;
+  for (long i = 0; i < chunks; i++) sum += sums[i];
+  *floats(c, c.operands - 1) = float(__builtin_sqrt(sum));
+}
+
+void adamw(Call& c) {
+  long n = size(c, 0);
+  float beta1 = real(c, 1), beta2 = real(c, 2), eps = real(c, 3), decay = real(c, 4), clip = real(c, 5);
+  const float *p = floats(c, 0), *g = floats(c, 1), *m = floats(c, 2), *v = floats(c, 3), *hyper = floats(c, 4);
+  float norm = *floats(c, 5), *p_out = floats(c, 6), *m_out = floats(c, 7), *v_out = floats(c, 8);
+  if (!__builtin_isfinite(norm)) return;
+  float lr = hyper[0], scale = 1;
+  if (clip > 0 && norm + 1e-6f > clip) scale = clip / (norm + 1e-6f);
+  v16 keep = all(1.f - lr * decay), step = all(lr / hyper[1]), unbias = all(1.f / __builtin_sqrtf(hyper[2]));
+  v16 b1 = all(1.f - beta1), b2 = all(beta2), c2 = all(1.f - beta2), e = all(eps), factor = all(scale);
+  split(*c.pool, n, 8192, [&](long begin, long end) {
+    by_lanes(begin, end, [&](long i, long live) {
+      v16 gi = load_live(g + i, live) * factor, mi = load_live(m + i, live), vi = load_live(v + i, live);
+      mi = mi + b1 * (gi - mi);
+      vi = b2 * vi + c2 * gi * gi;
+      store_live(m_out + i, mi, live);
+      store_live(v_out + i, vi, live);
+      v16 pi = load_live(p + i, live) * keep;
+      store_live(p_out + i, pi - step * mi / (root(vi) * unbias + e), live);
+    });
+  });
+}
+
+}  // namespace BATON_ISA
+}  // namespace baton
