@@ -1,6 +1,8 @@
 /** `baton generate`: one completion of one prompt. */
-import { type GenerateOptions, runner } from "./api.ts";
+import type { GenerateOptions } from "../run/standalone.ts";
+import { runner } from "./api.ts";
 import { command, UsageError } from "./command.ts";
+import { THREADS } from "./options.ts";
 
 export const generate = command({
   name: "generate",
@@ -41,6 +43,7 @@ export const generate = command({
       min: 0,
     },
     "ignore-eos": { kind: "flag", help: "go on after stop tokens, to --max-new-tokens" },
+    ...THREADS,
     json: { kind: "flag", help: "the line of JSON only, without the text on stderr" },
   },
   examples: [
@@ -64,6 +67,7 @@ export const generate = command({
       topP: values["top-p"],
       seed: values.seed,
       ignoreEos: values["ignore-eos"],
+      ...(values.threads === undefined ? {} : { threads: values.threads }),
     };
     const result = await (await runner()).generate(positional[0]!, options);
     io.out(JSON.stringify({ tokens: result.tokens, text: result.text, logprobs: result.logprobs }));

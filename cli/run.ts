@@ -1,6 +1,7 @@
 /** `baton run`: trains what a script describes. */
-import { runner, type RunOptions } from "./api.ts";
+import { runner } from "./api.ts";
 import { command } from "./command.ts";
+import { RUN_OPTIONS, runOptions } from "./options.ts";
 import { loadWorkflow } from "./script.ts";
 
 export const run = command({
@@ -14,10 +15,15 @@ export const run = command({
     "checkpoint that --resume continues from bit for bit; the second ends at once.",
   ].join("\n"),
   options: {
-    config: { kind: "string", value: "FILE.yaml", help: "the machine and the run; the script says the rest" },
-    steps: { kind: "number", value: "N", help: "steps to run to", integer: true, min: 1 },
-    seed: { kind: "number", value: "S", help: "what all randomness starts from", integer: true, min: 0 },
-    out: { kind: "string", value: "FOLDER", help: "output folder" },
+    ...RUN_OPTIONS,
+    steps: { kind: "number", value: "N", help: "steps in all", integer: true, min: 1 },
+    "save-every": {
+      kind: "number",
+      value: "N",
+      help: "steps between checkpoints; 0 writes only the last",
+      integer: true,
+      min: 0,
+    },
     resume: { kind: "flag", help: "go on from the newest checkpoint of the output folder" },
     json: { kind: "flag", help: "the metrics of every step as one line of JSON on stdout" },
   },
@@ -28,13 +34,7 @@ export const run = command({
   ],
   run: async ({ positional, rest, values }, io) => {
     const workflow = await loadWorkflow(positional[0]!, rest);
-    const options: RunOptions = {
-      ...(values.config === undefined ? {} : { config: values.config }),
-      ...(values.steps === undefined ? {} : { steps: values.steps }),
-      ...(values.seed === undefined ? {} : { seed: values.seed }),
-      ...(values.out === undefined ? {} : { out: values.out }),
-      resume: values.resume,
-    };
+    const options = runOptions({ ...values, saveEvery: values["save-every"] });
     const { run, steps } = await runner();
     if (!values.json) await run(workflow, options);
     else {for await (const { step, metrics } of steps(workflow, options)) {

@@ -1,8 +1,10 @@
 /** `baton score`: log-probabilities of given texts or token ids. */
 import type { JsonObject } from "../engine/files.ts";
 import { LineError, readJsonLines } from "../engine/jsonl.ts";
-import { runner, type ScoreItem } from "./api.ts";
+import type { ScoreItem } from "../run/standalone.ts";
+import { runner } from "./api.ts";
 import { command, UsageError } from "./command.ts";
+import { THREADS } from "./options.ts";
 
 export const score = command({
   name: "score",
@@ -16,6 +18,7 @@ export const score = command({
   ].join("\n"),
   options: {
     input: { kind: "string", value: "FILE.jsonl", help: "what to score; - reads stdin" },
+    ...THREADS,
     json: { kind: "flag", help: "lines of JSON only, without the count on stderr" },
   },
   examples: [
@@ -28,8 +31,9 @@ export const score = command({
     }
     const input = values.input === "-" ? "/dev/stdin" : values.input;
     const { values: items } = await readJsonLines(input, toItem);
+    const options = values.threads === undefined ? {} : { threads: values.threads };
     let scored = 0;
-    for await (const { tokens, logprobs, sum } of (await runner()).score(positional[0]!, items)) {
+    for await (const { tokens, logprobs, sum } of (await runner()).score(positional[0]!, items, options)) {
       io.out(JSON.stringify({ tokens, logprobs, sum }));
       scored += logprobs.length;
     }

@@ -88,12 +88,12 @@ export function compute<
     call: {
       kind: "compute",
       expr,
-      reads: { ...identity(reads), ...(of in tokens && { tokens: of }) },
+      reads: { ...(of in tokens && { tokens: of }), ...identity(reads) },
       writes: identity(made),
       states: Object.fromEntries(written.map((s) => [s, `state.${s}`])),
       ...(site && { site }),
     },
-    reads: { ...reads, ...tokens },
+    reads: { ...tokens, ...reads },
     writes: made,
     states: Object.fromEntries(states.map((s) => [s.name, s.init])),
   });

@@ -234,7 +234,7 @@ function handle(model: string, spec: ModelSpec) {
           `the loss has no metric "${stopWhen}" but ${loss.metrics.join(", ") || "none"}`,
         ]);
         const of = Object.values(loss.reads).find((t) => t.per === "token")?.of ?? "tokens";
-        const ports = { reads: { ...identity(loss.reads), tokens: of }, writes: {}, ...(site && { site }) };
+        const ports = { reads: { tokens: of, ...identity(loss.reads) }, writes: {}, ...(site && { site }) };
         return call("train", {
           call: {
             kind: "train",
@@ -245,7 +245,7 @@ function handle(model: string, spec: ModelSpec) {
             ...(stopWhen !== undefined && { stopWhen }),
             ...ports,
           },
-          reads: { ...loss.reads, [of]: tokenIds },
+          reads: { [of]: tokenIds, ...loss.reads },
           writes: {},
         });
       },

@@ -92,7 +92,9 @@ export class Binding {
 
   /** Queues the program behind what the device already has; resolves when it ran. */
   run(live: Live): Promise<void> {
-    return this.device.submit(this.#loaded, this.#segments, full(live));
+    const dims = full(live);
+    this.device.flops += this.program.flops(dims);
+    return this.device.submit(this.#loaded, this.#segments, dims);
   }
 
   dispose(): void {

@@ -40,6 +40,8 @@ export interface StepResult {
   readonly metrics: Readonly<Record<string, number>>;
   /** Seconds per call. */
   readonly seconds: Readonly<Record<string, number>>;
+  /** Floating point operations that the step's programs needed. */
+  readonly flops: number;
 }
 
 export class Stage {
@@ -78,7 +80,7 @@ export class Stage {
 
   /** Runs every call of one step on `batch`, which then holds all fields. */
   async step(step: number, batch: Batch, hooks: StepHooks = {}): Promise<StepResult> {
-    const seconds: Record<string, number> = {}, metrics: Record<string, number> = {};
+    const seconds: Record<string, number> = {}, metrics: Record<string, number> = {}, before = this.engine.device.flops;
     for (const instruction of this.input.schedule.step) {
       if (instruction.op !== "run") continue;
       const call = this.#call(instruction.call), start = performance.now();
@@ -90,7 +92,7 @@ export class Stage {
       else Object.assign(metrics, await this.#train(call, step, batch, hooks));
       seconds[call.id] = (performance.now() - start) / 1000;
     }
-    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds };
+    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds, flops: this.engine.device.flops - before };
   }
 
   #call(id: string): Call {

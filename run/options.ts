@@ -21,6 +21,10 @@ export interface RunOptions {
   readonly recompute?: "nothing" | "cheap" | "layers";
   /** No progress on stderr. */
   readonly quiet?: boolean;
+  /** Number format of exported models. */
+  readonly saveDtype?: "f32" | "bf16";
+  /** Module that exports the workflow, where it is not the main one: score functions are imported from it again in a worker. */
+  readonly script?: string;
 }
 
 export const defaultThreads = (): number => navigator.hardwareConcurrency;

@@ -118,6 +118,11 @@ export class Session {
     return batches;
   }
 
+  /** Text of one token, for people. */
+  tokenText(id: number): string {
+    return tokenizerOwner(this.main.graph, this.models).tokenizer?.tokenText(id) ?? `${id} `;
+  }
+
   /** Writes a checkpoint of the last completed step. */
   async save(folder: string): Promise<string> {
     for (const [name, value] of this.#before.states) this.engine.states.set(name, value);

@@ -1,6 +1,6 @@
 /**
- * Documents that hold: every exported symbol of mod.ts says what it is, every exported value shows how it is used, and
- * links between documents lead somewhere. The examples themselves are run by `deno test --doc`.
+ * Documents that hold: every exported symbol of mod.ts says what it is, every exported function shows how it is used,
+ * links between documents lead somewhere, and docs/errors.md knows every kind of message. The examples themselves are run by `deno test --doc`.
  */
 import { readSources, type Source } from "./source.ts";
 
@@ -13,14 +13,12 @@ interface DocSymbol {
   readonly name: string;
   readonly declarations: readonly {
     readonly kind: string;
-    readonly jsDoc?: { readonly doc?: string };
+    readonly jsDoc?: { readonly doc?: string; readonly tags?: readonly { readonly doc?: string }[] };
     readonly location: { readonly filename: string; readonly line: number };
   }[];
 }
 
-const VALUES = new Set(["function", "class", "variable"]);
-
-/** Exported symbols without a doc comment, and functions, classes and constants without a ```ts example. */
+/** Exported symbols without a doc comment, and functions without a ```ts example. */
 export function undocumented(docs: DocJson): string[] {
   if (docs.version !== 2) {
     throw new Error(`Cannot read deno doc --json: version ${docs.version}, this check knows version 2`);
@@ -28,11 +26,14 @@ export function undocumented(docs: DocJson): string[] {
   const bad: string[] = [];
   for (const { symbols } of Object.values(docs.nodes)) {
     for (const { name, declarations } of symbols) {
-      const text = declarations.map((d) => d.jsDoc?.doc ?? "").join("\n");
+      const text = declarations.flatMap((
+        { jsDoc },
+      ) => [jsDoc?.doc, ...(jsDoc?.tags ?? []).map((tag) => tag.doc)])
+        .join("\n");
       const first = declarations[0];
       const where = first ? `${first.location.filename}:${first.location.line}` : "mod.ts";
       if (text.trim() === "") bad.push(`${where}: ${name} has no doc comment`);
-      else if (declarations.some((d) => VALUES.has(d.kind)) && !text.includes("```ts")) {
+      else if (declarations.some((d) => d.kind === "function") && !text.includes("```ts")) {
         bad.push(`${where}: ${name} has no \`\`\`ts example`);
       }
     }
@@ -72,6 +73,29 @@ function headings(markdown: string): Set<string> {
   return new Set(slugs);
 }
 
+/** Folders whose messages docs/errors.md lists. */
+const SPEAKING = /^(?:ir|dsl|compiler|planner|engine|ffi|run|cli)(?:\.ts|\/)/;
+
+/** Messages, by their first verb, that the page of errors misses, and verbs of the page that no message begins with. */
+export function unlistedErrors(sources: readonly Source[], page: string): string[] {
+  const verbs = (text: string): string[] =>
+    [...text.matchAll(/\bCannot ([a-z]+)/g)].map((match) => match[1]!);
+  const listed = new Set(verbs(page));
+  const said = new Map<string, string>();
+  for (const { path, text } of sources) {
+    if (!path.endsWith(".ts") || !SPEAKING.test(path)) continue;
+    for (const verb of verbs(text)) if (!said.has(verb)) said.set(verb, path);
+  }
+  return [
+    ...[...said].filter(([verb]) => !listed.has(verb)).map(([verb, path]) =>
+      `${path}: says "Cannot ${verb}", which docs/errors.md does not explain`
+    ),
+    ...[...listed].filter((verb) => !said.has(verb)).map((verb) =>
+      `docs/errors.md: explains "Cannot ${verb}", which nothing says`
+    ),
+  ];
+}
+
 /** Every path of the repository: Markdown with its text, other files and folders with `null`. */
 async function listFiles(root: URL, documents: readonly Source[]): Promise<Map<string, string | null>> {
   const files = new Map<string, string | null>();
@@ -103,6 +127,7 @@ if (import.meta.main) {
   const bad = [
     ...undocumented(await publicDocs(root)).map((line) => line.replace(root.href, "")),
     ...documents.flatMap((source) => brokenLinks(source, files)),
+    ...unlistedErrors(await readSources(root, [".ts"]), files.get("docs/errors.md") ?? ""),
   ];
   for (const line of bad) console.error(line);
   console.error(bad.length ? `${bad.length} faults in documents` : `${documents.length} documents hold`);

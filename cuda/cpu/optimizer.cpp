@@ -37,14 +37,16 @@ void grad_norm(Call& c) {
 
 void adamw(Call& c) {
   long n = size(c, 0);
-  float beta1 = real(c, 1), beta2 = real(c, 2), eps = real(c, 3), decay = real(c, 4), clip = real(c, 5);
+  double beta1 = c.attribute[1], beta2 = c.attribute[2], decay = c.attribute[4];
+  float eps = real(c, 3), clip = real(c, 5);
   const float *p = floats(c, 0), *g = floats(c, 1), *m = floats(c, 2), *v = floats(c, 3), *hyper = floats(c, 4);
   float norm = *floats(c, 5), *p_out = floats(c, 6), *m_out = floats(c, 7), *v_out = floats(c, 8);
   if (!__builtin_isfinite(norm)) return;
   float lr = hyper[0], scale = 1;
   if (clip > 0 && norm + 1e-6f > clip) scale = clip / (norm + 1e-6f);
-  v16 keep = all(1.f - lr * decay), step = all(lr / hyper[1]), unbias = all(1.f / __builtin_sqrtf(hyper[2]));
-  v16 b1 = all(1.f - beta1), b2 = all(beta2), c2 = all(1.f - beta2), e = all(eps), factor = all(scale);
+  v16 keep = all(float(1 - double(lr) * decay)), step = all(lr / hyper[1]);
+  v16 unbias = all(1.f / __builtin_sqrtf(hyper[2])), e = all(eps), factor = all(scale);
+  v16 b1 = all(float(1 - beta1)), b2 = all(float(beta2)), c2 = all(float(1 - beta2));
   split(*c.pool, n, 8192, [&](long begin, long end) {
     by_lanes(begin, end, [&](long i, long live) {
       v16 gi = load_live(g + i, live) * factor, mi = load_live(m + i, live), vi = load_live(v + i, live);

@@ -19,6 +19,7 @@ import {
   syllables,
 } from "../../examples/couplets/verses.ts";
 
+const data = makeData();
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** Every opening and every ending that the grammar has, hyphenated. */
@@ -93,7 +94,7 @@ for (const [name, spoil] of Object.entries(FAULTS)) {
       if (response === asResponse(line)) continue;
       const { echoes, wellFormed } = judge(asPrompt(first), response);
       assert.ok(echoes || !wellFormed, `${asPrompt(first)}${response}`);
-      assert.equal(name === "echo", echoes && !["half"].includes(name));
+      assert.equal(echoes, name === "echo");
     }
   });
 }
@@ -121,7 +122,7 @@ Deno.test("pair() prefers a rhyme to none and a sound line to a faulty one", () 
 });
 
 Deno.test("makeData() keeps held-out prompts out of everything else and rhymes in 35 to 40 of 100 couplets", () => {
-  const { heldout, prompts, sft, pairs } = makeData();
+  const { heldout, prompts, sft, pairs } = data;
   const held = new Set(heldout.map(({ prompt }) => prompt));
   assert.equal(held.size, 512);
   assert.equal(new Set(prompts.map(({ prompt }) => prompt)).size, 2048);
@@ -132,7 +133,6 @@ Deno.test("makeData() keeps held-out prompts out of everything else and rhymes i
 });
 
 Deno.test("makeData() writes the committed prompts again", () => {
-  const data = makeData();
   for (const name of ["heldout", "prompts"] as const) {
     const file = new URL(`../../examples/couplets/data/${name}.jsonl`, import.meta.url);
     const lines = Deno.readTextFileSync(file).trimEnd().split("\n");
@@ -141,8 +141,7 @@ Deno.test("makeData() writes the committed prompts again", () => {
 });
 
 Deno.test("makeData() prefers no last word by its look: chosen and rejected rhymes end on the same words as often", () => {
-  const { pairs } = makeData();
-  const sound = pairs.filter(({ prompt, rejected }) => {
+  const sound = data.pairs.filter(({ prompt, rejected }) => {
     const verdict = judge(prompt, rejected);
     return verdict.wellFormed && !verdict.echoes;
   });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { brokenLinks, type DocJson, undocumented } from "../../tools/check_docs.ts";
+import { brokenLinks, type DocJson, undocumented, unlistedErrors } from "../../tools/check_docs.ts";
 
 const symbol = (name: string, kind: string, doc?: string) => ({
   name,
@@ -14,10 +14,14 @@ const docs = (...symbols: ReturnType<typeof symbol>[]): DocJson => ({
   nodes: { "file:///r/mod.ts": { symbols } },
 });
 
-Deno.test("undocumented() wants a comment on every symbol and an example on values", () => {
+Deno.test("undocumented() wants a comment on every symbol and an example on functions", () => {
+  const { declarations: [declaration], name } = symbol("tagged", "function");
+  const jsDoc = { doc: "Does it.", tags: [{ doc: "```ts\ntagged();\n```" }] };
+  const tagged = { name, declarations: [{ ...declaration!, jsDoc }] };
   const bad = undocumented(docs(
     symbol("good", "function", "Does it.\n```ts\ngood();\n```"),
     symbol("Fine", "interface", "A thing."),
+    tagged,
     symbol("bare", "typeAlias"),
     symbol("told", "function", "Does it."),
   ));
@@ -51,5 +55,17 @@ Deno.test("brokenLinks() follows relative links and anchors", () => {
   assert.deepEqual(brokenLinks(source, files), [
     "docs/x.md:3: links to gone.md, which does not exist",
     "docs/x.md:3: links to glossary.md#nope, and docs/glossary.md has no such heading",
+  ]);
+});
+
+Deno.test("unlistedErrors() compares messages with the page in both directions", () => {
+  const sources = [
+    { path: "engine/a.ts", text: 'throw new Error("Cannot read x"); `Cannot bind ${y}`' },
+    { path: "run.ts", text: '"Cannot start"' },
+    { path: "examples/b.ts", text: '"Cannot rhyme"' },
+  ];
+  assert.deepEqual(unlistedErrors(sources, "`Cannot read`, `Cannot start a run`, `Cannot fly`"), [
+    'engine/a.ts: says "Cannot bind", which docs/errors.md does not explain',
+    'docs/errors.md: explains "Cannot fly", which nothing says',
   ]);
 });

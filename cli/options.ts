@@ -1,0 +1,25 @@
+/** Options that several commands share. */
+import type { RunOptions } from "../run/options.ts";
+import type { Options } from "./command.ts";
+
+/** CPU threads, for every command that computes. */
+export const THREADS = {
+  threads: { kind: "number", value: "N", help: "CPU threads; all cores by default", integer: true, min: 1 },
+} as const satisfies Options;
+
+/** What the command line may change of any use of a workflow; the script and its YAML say the rest. */
+export const RUN_OPTIONS = {
+  config: { kind: "string", value: "FILE.yaml", help: "the machine and the run; flags win over it" },
+  out: { kind: "string", value: "FOLDER", help: "output folder; runs/NAME by default" },
+  seed: { kind: "number", value: "S", help: "what all randomness starts from", integer: true, min: 0 },
+  ...THREADS,
+} as const satisfies Options;
+
+type Given = { readonly [K in keyof RunOptions]?: RunOptions[K] | undefined };
+
+/** The options that were given: what is absent must stay absent, so that YAML and defaults apply. */
+export function runOptions(values: Given & { readonly json?: boolean }): RunOptions {
+  const names = ["config", "out", "seed", "threads", "steps", "saveEvery", "resume"] as const;
+  const given = names.filter((name) => values[name] !== undefined && values[name] !== false);
+  return Object.fromEntries(given.map((name) => [name, values[name]]));
+}

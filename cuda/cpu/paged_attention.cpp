@@ -1,0 +1,211 @@
+// The key-value cache in pages of 16 tokens, and attention over it with the bits of `attention`. Page p of a layer holds
+// K as [kv][D][16] and V as [kv][16][D]: a page of keys is a panel, a page of values is 16 rows.
+#include "softmax.h"
+#include "tile.h"
+
+namespace baton {
+namespace BATON_ISA {
+namespace {
+
+constexpr long PAGE = 16, BLOCK_PAGES = 16;  // 256 keys, as in `attention`
+constexpr long BLOCK_SCORES = PAGE * BLOCK_PAGES + 16;
+
+struct Cache {
+  float* base;  // of a layer
+  long kv, d, pages;
+  const int32_t* table;
+  long slots, max_pages;
+
+  Cache(float* kv_memory, long kv, long d, long layer, long pages, const int32_t* table, long table_elements, long max_pages)
+      : base(kv_memory + layer * pages * page_size(kv, d)), kv(kv), d(d), pages(pages), table(table),
+        slots(max_pages ? table_elements / max_pages : 0), max_pages(max_pages) {}
+  static long page_size(long kv, long d) { return 2 * kv * d * PAGE; }
+  // Page that holds a token of a slot, or −1.
+  long page(long slot, long position) const {
+    if (position < 0 || position >= max_pages * PAGE) return -1;
+    long p = table[slot * max_pages + position / PAGE];
+    return p >= 0 && p < pages ? p : -1;
+  }
+  float* keys(long page, long head) const { return base + page * page_size(kv, d) + head * d * PAGE; }
+  float* values(long page, long head) const { return keys(page, head) + kv * d * PAGE; }
+};
+
+}  // namespace
+
+void kv_write(Call& c) {
+  long t = size(c, 0), kv = size(c, 1), d = size(c, 2);
+  const float *k = floats(c, 0), *v = floats(c, 1);
+  const int32_t *slots = ints(c, 2), *positions = ints(c, 3), *finished = ints(c, 5);
+  Cache cache(floats(c, 6), kv, d, size(c, 3), size(c, 4), ints(c, 4), elements(c, 4), size(c, 5));
+  if (!check_indexes(c, "slot", slots, t, smaller(cache.slots, elements(c, 5)))) return;
+  for (long i = 0; i < t; i++)
+    if (!finished[slots[i]] && cache.page(slots[i], positions[i]) < 0) {
+      fail(c, "slot %d has no page for position %d", slots[i], positions[i]);
+      return;
+    }
+  split(*c.pool, t, rows_of(2 * kv * d), [&](long begin, long end) {
+    for (long i = begin; i < end; i++) {
+      if (finished[slots[i]]) continue;
+      long page = cache.page(slots[i], positions[i]), lane = positions[i] % PAGE;
+      for (long h = 0; h < kv; h++) {
+        float* keys = cache.keys(page, h) + lane;
+        for (long j = 0; j < d; j++) keys[PAGE * j] = k[(i * kv + h) * d + j];
+        memcpy(cache.values(page, h) + lane * d, v + (i * kv + h) * d, size_t(d) * 4);
+      }
+    }
+  });
+}
+
+namespace {
+
+// Scores of R heads against P pages.
+template <int R, int P>
+void score_pages(long d, const float* q, const float* const* keys, float* s) {
+  v16 sum[R][P];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) sum[r][p] = zero();
+  for (long k = 0; k < d; k++) {
+    v16 w[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) w[p] = load(keys[p] + PAGE * k);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      v16 x = all(q[r * d + k]);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p++) sum[r][p] = fma(x, w[p], sum[r][p]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) store(s + r * BLOCK_SCORES + PAGE * p, sum[r][p]);
+}
+
+// o += Σ p · v over keys [from, to) of a block, for R heads and columns of one panel width P; the last has `live`.
+template <int R, int P>
+void gather_pages(long d, const float* p, const float* const* values, long from, long to, float* o, long live) {
+  v16 sum[R][P];
+  Cells cells{o, d, 16, live};
+  tile_load<R, P>(cells, sum);
+  for (long key = from; key < to; key++) {
+    const float* row = values[key / PAGE] + key % PAGE * d;
+    v16 w[P];
+#pragma GCC unroll 16
+    for (int j = 0; j < P; j++) w[j] = j + 1 == P && live < 16 ? load(row + 16 * j, live) : load(row + 16 * j);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      v16 x = all(p[r * BLOCK_SCORES + key]);
+#pragma GCC unroll 16
+      for (int j = 0; j < P; j++) sum[r][j] = fma(x, w[j], sum[r][j]);
+    }
+  }
+  tile_store<R, P>(cells, sum);
+}
+
+// R heads of one key-value head, for one row.
+template <int R>
+struct Heads {
+  static constexpr int SCORE_PAGES = ATTENTION_ROWS * ATTENTION_PANELS / R > 4 ? 4
+                                     : ATTENTION_ROWS * ATTENTION_PANELS / R > 1 ? ATTENTION_ROWS * ATTENTION_PANELS / R
+                                                                                 : 1;
+  static constexpr int VALUE_PANELS = SCORE_PAGES;
+
+  template <int P>
+  static void score(long pages, long d, const float* q, const float* const* keys, float* s, long from) {
+    for (; from + P <= pages; from += P) score_pages<R, P>(d, q, keys + from, s + PAGE * from);
+    if constexpr (P > 1)
+      if (from < pages) score<1>(pages, d, q, keys, s, from);
+  }
+  template <int P>
+  static void gather(long d, const float* p, float* const* values, long from, long to, float* o, long column) {
+    for (; d - column > 16 * (P - 1); column += 16 * P) {
+      const float* at[BLOCK_PAGES];
+      for (long page = from / PAGE; page < parts(to, PAGE); page++) at[page] = values[page] + column;
+      gather_pages<R, P>(d, p, at, from, to, o + column, smaller(16, d - column - 16 * (P - 1)));
+    }
+    if constexpr (P > 1)
+      if (column < d) gather<1>(d, p, values, from, to, o, column);
+  }
+
+  static void run(const Cache& cache, long slot, long position, long window, float scale, long kv, const float* q,
+                  float* o) {
+    Softmax state[R];
+    float scores[R * BLOCK_SCORES];
+    long d = cache.d, low = window ? larger(0, position - window + 1) : 0;
+    for (int r = 0; r < R; r++) state[r].clear();
+    memset(o, 0, size_t(R * d) * 4);
+    for (long base = low / (PAGE * BLOCK_PAGES) * PAGE * BLOCK_PAGES; base <= position; base += PAGE * BLOCK_PAGES) {
+      long from = larger(low - base, 0), to = smaller(position + 1 - base, PAGE * BLOCK_PAGES);
+      const float* keys[BLOCK_PAGES];
+      float* values[BLOCK_PAGES];
+      for (long page = from / PAGE; page < parts(to, PAGE); page++) {
+        long at = cache.page(slot, base + page * PAGE);
+        keys[page] = cache.keys(at, kv), values[page] = cache.values(at, kv);
+      }
+      score<SCORE_PAGES>(parts(to, PAGE), d, q, keys, scores, from / PAGE);
+      for (int r = 0; r < R; r++) {
+        v16 shrink = all(absorb<false>(state[r], scores + r * BLOCK_SCORES, from, to, scale));
+        by_lanes(0, d, [&](long j, long n) {
+          store_live(o + r * d + j, load_live(o + r * d + j, n) * shrink, n);
+        });
+      }
+      gather<VALUE_PANELS>(d, scores, values, from, to, o, 0);
+    }
+    for (int r = 0; r < R; r++) {
+      v16 total = all(state[r].total());
+      by_lanes(0, d, [&](long j, long n) { store_live(o + r * d + j, load_live(o + r * d + j, n) / total, n); });
+    }
+  }
+};
+
+}  // namespace
+
+// A task is one row and one key-value head. A row whose pages are not all there gives NaN: the slot has finished (its
+// pages may be gone and nobody reads the row), or the NaN is seen.
+void paged_attention(Call& c) {
+  long t = size(c, 0), heads = size(c, 1), kv = size(c, 2), d = size(c, 3), window = size(c, 4), group = heads / kv;
+  float scale = real(c, 5);
+  const float* q = floats(c, 0);
+  const int32_t *slots = ints(c, 2), *positions = ints(c, 3);
+  float* o = floats(c, 5);
+  Cache cache(floats(c, 1), kv, d, size(c, 6), size(c, 7), ints(c, 4), elements(c, 4), size(c, 8));
+  if (!check_indexes(c, "slot", slots, t, cache.slots)) return;
+  parallel(*c.pool, t * kv, [&](long task, int) {
+    long i = task / kv, head = task % kv, slot = slots[i], position = positions[i];
+    const float* from = q + i * heads * d + head * group * d;
+    float* to = o + i * heads * d + head * group * d;
+    long low = window ? larger(0, position - window + 1) : 0;
+    bool there = position >= 0;
+    for (long at = low / PAGE * PAGE; there && at <= position; at += PAGE) there = cache.page(slot, at) >= 0;
+    if (!there) {
+      for (long j = 0; j < group * d; j++) to[j] = __builtin_nanf("");
+      return;
+    }
+    auto run = [&](long first, auto heads_at_once) {
+      decltype(heads_at_once)::run(cache, slot, position, window, scale, head, from + first * d, to + first * d);
+    };
+    long h = 0;
+    for (; h + 8 <= group; h += 8) run(h, Heads<8>());
+    for (; h + 4 <= group; h += 4) run(h, Heads<4>());
+    for (; h + 2 <= group; h += 2) run(h, Heads<2>());
+    for (; h < group; h++) run(h, Heads<1>());
+  });
+}
+
+void copy_pages(Call& c) {
+  long n = size(c, 0), kv = size(c, 1), d = size(c, 2), layers = size(c, 3), pages = size(c, 4);
+  const float* in = floats(c, 0);
+  const int32_t *from = ints(c, 1), *to = ints(c, 2);
+  float* out = floats(c, 3);
+  long page = Cache::page_size(kv, d);
+  if (!check_indexes(c, "page", from, n, pages) || !check_indexes(c, "page", to, n, pages)) return;
+  parallel(*c.pool, layers, [&](long layer, int) {
+    for (long i = 0; i < n; i++)
+      memmove(out + (layer * pages + to[i]) * page, in + (layer * pages + from[i]) * page, size_t(page) * 4);
+  });
+}
+
+}  // namespace BATON_ISA
+}  // namespace baton

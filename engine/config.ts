@@ -1,0 +1,104 @@
+/** The YAML file of a run: the machine and how long to run. The algorithm is in the script. */
+import * as z from "zod";
+import { readTextOrNull } from "./files.ts";
+import { parse } from "./yaml.ts";
+
+/** What a configuration file says, defaults filled in. Everything is optional in the file. */
+export interface Config {
+  readonly run: {
+    /** Steps to run to; the command line may say it instead. */
+    readonly steps?: number | undefined;
+    /** Steps between checkpoints. */
+    readonly saveEvery: number;
+    /** Checkpoints that are kept. */
+    readonly keep: number;
+    /** Output folder; the command line may say it instead. */
+    readonly out?: string | undefined;
+    readonly seed: number;
+    /** Samples of every step that are written to samples.jsonl. */
+    readonly logSamples: number;
+  };
+  /** Kind and number of devices. */
+  readonly devices: "cpu:1";
+  /** Threads of each device; all cores when absent. */
+  readonly threads?: number | undefined;
+  /** Memory that Baton may use, GiB; what the machine has free when absent. */
+  readonly memoryGiB?: number | undefined;
+  readonly plan: {
+    /** Most tokens of one micro-batch; the planner's choice when absent. */
+    readonly microBatchTokens?: number | undefined;
+    /** What the backward pass computes again; the planner's choice when absent. */
+    readonly recompute?: "nothing" | "cheap" | "layers" | undefined;
+  };
+  readonly score: {
+    /** Seconds that a score function may take for one sample. */
+    readonly deadlineSeconds: number;
+  };
+}
+
+const positive = z.int().positive();
+
+const schema = z.strictObject({
+  run: z.strictObject({
+    steps: positive.optional(),
+    saveEvery: positive.default(50),
+    keep: positive.default(2),
+    out: z.string().min(1).optional(),
+    seed: z.int().nonnegative().default(1),
+    logSamples: z.int().nonnegative().default(4),
+  }).prefault({}),
+  devices: z.literal("cpu:1").default("cpu:1"),
+  threads: positive.max(1024).optional(),
+  memoryGiB: z.number().positive().optional(),
+  plan: z.strictObject({
+    microBatchTokens: positive.optional(),
+    recompute: z.enum(["nothing", "cheap", "layers"]).optional(),
+  }).prefault({}),
+  score: z.strictObject({ deadlineSeconds: z.number().positive().default(60) }).prefault({}),
+});
+
+/**
+ * Checks a configuration. Throws one error that lists every violation with its path; unknown keys are violations.
+ *
+ * @param origin file, for messages
+ */
+export function parseConfig(value: unknown, origin: string): Config {
+  // An empty YAML file is null: nothing is said, and all defaults hold.
+  const result = schema.safeParse(value ?? {});
+  if (result.success) return result.data;
+  const problems = result.error.issues.flatMap(describe);
+  throw new TypeError(`Cannot use ${origin}: ${problems.join("; ")}`);
+}
+
+function describe(issue: z.core.$ZodIssue): string[] {
+  const path = issue.path.map(String);
+  if (issue.code !== "unrecognized_keys") {
+    return [`${path.join(".") || "the file"}: ${issue.message.replace(/^Invalid input: /, "")}`];
+  }
+  const names = Object.keys(path.length === 0 ? KNOWN : KNOWN[path[0]!] ?? {}).join(", ");
+  return issue.keys.map((key) =>
+    `${[...path, key].join(".")}: unknown key, ${path.join(".") || "the file"} has ${names}`
+  );
+}
+
+/** Sections of the file and their keys. */
+const KNOWN: Readonly<Record<string, object>> = Object.fromEntries(
+  Object.entries(schema.shape).map(([name, part]) => {
+    const inner = part instanceof z.ZodPrefault ? part.unwrap() : part;
+    return [name, inner instanceof z.ZodObject ? inner.shape : {}];
+  }),
+);
+
+/** Reads a YAML file; without a path, the defaults. */
+export async function loadConfig(path?: string): Promise<Config> {
+  if (path === undefined) return parseConfig({}, "the default configuration");
+  const text = await readTextOrNull(path);
+  if (text === null) throw new Error(`Cannot read the configuration: there is no file ${path}`);
+  let value: unknown;
+  try {
+    value = parse(text);
+  } catch (error) {
+    throw new SyntaxError(`Cannot use ${path}: ${(error as Error).message}`);
+  }
+  return parseConfig(value, path);
+}

@@ -1,0 +1,20 @@
+/** YAML with the call shape of @std/yaml, so that the library behind it can be changed in this one place. */
+import { parse as parseYaml, stringify as stringifyYaml, YAMLParseError } from "yaml";
+
+/** The value of one YAML 1.2 document. Throws SyntaxError with line and column; repeated keys are errors. */
+export function parse(text: string): unknown {
+  try {
+    return parseYaml(text);
+  } catch (error) {
+    if (!(error instanceof YAMLParseError)) throw error;
+    const at = error.linePos?.[0];
+    // The library repeats the source below its message; a terminal line has no room for that.
+    const what = error.message.split("\n")[0]!.replace(/ at line \d+, column \d+:?$/, "");
+    throw new SyntaxError(`Cannot parse YAML: ${at ? `line ${at.line}, column ${at.col}: ` : ""}${what}`);
+  }
+}
+
+/** YAML text of a plain value. */
+export function stringify(value: unknown): string {
+  return stringifyYaml(value);
+}

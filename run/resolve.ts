@@ -1,0 +1,60 @@
+/** Options of a run with everything filled in: flags of the command line win over the script's options, those over YAML. */
+import type { Workflow } from "../dsl/workflow.ts";
+import { loadConfig } from "../engine/config.ts";
+import { defaultThreads, type RunOptions } from "./options.ts";
+import type { Machine } from "./prepare.ts";
+
+export interface Resolved {
+  readonly steps: number;
+  readonly seed: number;
+  readonly out: string;
+  readonly saveEvery: number;
+  readonly keep: number;
+  readonly resume: boolean;
+  readonly quiet: boolean;
+  readonly logSamples: number;
+  readonly machine: Machine;
+  /** Module of the script that exports the workflow, for workers; null in a notebook. */
+  readonly script: string | null;
+  readonly scoreSeconds: number;
+  readonly saveDtype: "F32" | "BF16";
+  readonly note: (line: string) => void;
+}
+
+export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise<Resolved> {
+  const config = await loadConfig(o.config), steps = o.steps ?? config.run.steps;
+  if (steps === undefined || !(Number.isInteger(steps) && steps > 0)) {
+    throw new RangeError(
+      `Cannot run ${workflow.name}: ${steps === undefined ? "nobody said how many steps" : `steps is ${steps}`}, ` +
+        `give a whole number above 0 with --steps, run(workflow, { steps }) or run.steps in YAML`,
+    );
+  }
+  const devices = o.devices ?? config.devices;
+  if (devices !== "cpu:1") {
+    throw new RangeError(`Cannot use devices "${devices}": this version runs on cpu:1, more devices are on the way`);
+  }
+  const microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens, recompute = o.recompute ?? config.plan.recompute;
+  return {
+    steps,
+    seed: o.seed ?? config.run.seed,
+    out: o.out ?? config.run.out ?? `runs/${workflow.name}`,
+    saveEvery: o.saveEvery ?? config.run.saveEvery,
+    keep: config.run.keep,
+    resume: o.resume ?? false,
+    quiet: o.quiet ?? false,
+    logSamples: config.run.logSamples,
+    machine: {
+      threads: o.threads ?? config.threads ?? defaultThreads(),
+      memoryBytes: config.memoryGiB === undefined ? Deno.systemMemoryInfo().available : config.memoryGiB * 2 ** 30,
+      ...(microBatchTokens !== undefined && { microBatchTokens }),
+      ...(recompute !== undefined && { recompute }),
+    },
+    script: o.script ?? mainScript(),
+    scoreSeconds: config.score.deadlineSeconds,
+    saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",
+    note: o.quiet ? () => {} : (line) => console.error(line),
+  };
+}
+
+/** A notebook's main module is no file that could be imported again. */
+const mainScript = (): string | null => /\.(ts|js|mts|mjs|tsx)$/.test(Deno.mainModule) && !Deno.mainModule.includes("$deno$") ? Deno.mainModule : null;

@@ -1,0 +1,146 @@
+/** `run` and `steps`: a workflow from its first step to its last, with everything that a person sees or finds afterwards. */
+import type { Workflow } from "../dsl/workflow.ts";
+import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
+import type { Batch } from "../engine/batch.ts";
+import { fromStored, saveModel } from "../engine/weights.ts";
+import { type Evaluation, evaluationOf } from "./evaluation.ts";
+import { Interruption } from "./interruption.ts";
+import type { RunOptions } from "./options.ts";
+import { resolveOptions, type Resolved } from "./resolve.ts";
+import { Recorder } from "./recorder.ts";
+import { scorersOf } from "./scorers.ts";
+import { Session } from "./session.ts";
+
+/** One completed step. */
+export interface Step {
+  /** From 1. */
+  readonly step: number;
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Every field of the step: samples, rewards, advantages. */
+  readonly batch: Batch;
+}
+
+/** What a run came to. */
+export interface RunResult {
+  readonly steps: number;
+  /** Folder with metrics, samples, report, checkpoints and trained models. */
+  readonly out: string;
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Held-out evaluation before the first and after the last step, when the workflow has one. */
+  readonly before: Evaluation | null;
+  readonly after: Evaluation | null;
+  /** Ctrl-C ended the run early; its last checkpoint can be resumed. */
+  readonly interrupted: boolean;
+}
+
+/**
+ * Runs a workflow and hands out every step.
+ *
+ * @throws one line that says what cannot be done and what to do, before anything is overwritten
+ * @example
+ * ```ts
+ * import { steps, type Workflow } from "@baton/baton";
+ *
+ * async function watch(workflow: Workflow) {
+ *   for await (const { step, metrics } of steps(workflow, { steps: 10 })) console.log(step, metrics.reward);
+ * }
+ * ```
+ */
+export async function* steps(workflow: Workflow, options: RunOptions = {}): AsyncGenerator<Step, RunResult> {
+  const o = await resolveOptions(workflow, options);
+  const scorers = await scorersOf(workflow, o);
+  const session = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
+  await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, { resume: o.resume });
+  if (latest) await session.resume(latest.path);
+  const recorder = await Recorder.open(session, o), interruption = new Interruption(recorder);
+  let before: Evaluation | null = null, after: Evaluation | null = null, metrics: Readonly<Record<string, number>> = {};
+  try {
+    before = await evaluate(session, recorder, interruption, latest ? "resumed" : "before");
+    while (session.completed < o.steps && !interruption.asked) {
+      const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
+      let done: Awaited<ReturnType<Session["step"]>>;
+      try {
+        done = await session.step(hooks);
+      } catch (error) {
+        if (interruption.cancelled(error)) break;
+        throw error;
+      }
+      metrics = await recorder.step(session.completed, done.batch, done.result);
+      const every = workflow.evaluation?.every;
+      if (every && session.completed % every === 0 && session.completed < o.steps) {
+        await evaluate(session, recorder, interruption, "between");
+      }
+      if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
+        await session.save(checkpoints);
+        await keepLast(checkpoints, o.keep);
+      }
+      yield { step: session.completed, metrics, batch: done.batch };
+    }
+    await session.save(checkpoints);
+    await keepLast(checkpoints, o.keep);
+    if (!interruption.asked) {
+      after = await evaluate(session, recorder, interruption, "after");
+      await exportModels(session, o);
+    }
+    await recorder.finish({ before, after });
+  } finally {
+    interruption.dispose();
+    await recorder.dispose();
+    scorers.dispose();
+    session.dispose();
+  }
+  return { steps: session.completed, out: o.out, metrics, before, after, interrupted: interruption.asked };
+}
+
+/**
+ * Runs a workflow to its last step: progress and a table on stderr; metrics.jsonl, samples.jsonl, report.html, checkpoints and
+ * the trained models under `out`. Flags on the command line (`--steps 20 --out runs/x`, see `--help`) win over options.
+ *
+ * @throws one line that says what cannot be done and what to do, before anything is overwritten
+ * @example
+ * ```ts
+ * import { run, type Workflow } from "@baton/baton";
+ *
+ * const train = (workflow: Workflow) => run(workflow, { steps: 20, out: "runs/mine" });
+ * ```
+ */
+export async function run(workflow: Workflow, options: RunOptions = {}): Promise<RunResult> {
+  const all = steps(workflow, options);
+  for (let next = await all.next();; next = await all.next()) {
+    if (next.done) return next.value;
+  }
+}
+
+async function evaluate(
+  session: Session,
+  recorder: Recorder,
+  interruption: Interruption,
+  when: "before" | "resumed" | "between" | "after",
+): Promise<Evaluation | null> {
+  if (!session.evaluation || interruption.asked) return null;
+  try {
+    const result = evaluationOf(session.held!.graph, await session.evaluate(interruption.hooks(recorder.hooks(session.completed))));
+    await recorder.evaluation(session.completed, when, result);
+    return result;
+  } catch (error) {
+    if (interruption.cancelled(error)) return null;
+    throw error;
+  }
+}
+
+/** Trained models as Hugging Face files, under the run's folder by their names. */
+async function exportModels(session: Session, o: Resolved): Promise<void> {
+  for (const [name, replica] of session.engine.replicas) {
+    if (!replica.trained) continue;
+    const model = session.models[name]!;
+    await saveModel(`${o.out}/${name}`, {
+      config: model.json,
+      head: replica.head,
+      parameters: replica.parameters,
+      source: (p) => fromStored(p, replica.read(p)),
+      dtype: o.saveDtype,
+      tokenizerFolder: model.folder,
+    });
+  }
+}
