@@ -14,3 +14,4 @@ export type { Flow } from "./dsl/flow.ts";
 export type { Tensor } from "./dsl/tensor.ts";
 export type { Workflow } from "./dsl/workflow.ts";
 export type { CallGraph } from "./ir/graph.ts";
+export { flags, run, type RunOptions, type RunResult, type Step, steps } from "./run.ts";

@@ -3,14 +3,10 @@
  * never wait for, or fail with, the native library.
  */
 import type { Workflow } from "../dsl/workflow.ts";
+import type { Evaluation } from "../run/evaluation.ts";
 import type { RunOptions } from "../run/options.ts";
+import type { RunResult, Step } from "../run/run.ts";
 import type { Generated, GenerateOptions, Scored, ScoreItem } from "../run/standalone.ts";
-
-/** Mean of a metric over the held-out data, with its standard error. */
-export interface Estimate {
-  readonly mean: number;
-  readonly standardError: number;
-}
 
 /** The exports of `run.ts` that the commands call. */
 export interface Runner {
@@ -20,15 +16,13 @@ export interface Runner {
     items: Iterable<ScoreItem>,
     options: { readonly threads?: number },
   ): AsyncIterable<Scored>;
-  /** Runs the workflow's evaluation once; with `resume`, on the newest checkpoint of `out`. Writes nothing. */
-  evaluate(workflow: Workflow, options: RunOptions): Promise<Readonly<Record<string, Estimate>>>;
-  /** Trains with live progress on stderr. */
-  run(workflow: Workflow, options: RunOptions): Promise<unknown>;
-  /** Trains and hands out the metrics of every step. */
-  steps(
-    workflow: Workflow,
-    options: RunOptions,
-  ): AsyncIterable<{ readonly step: number; readonly metrics: Readonly<Record<string, number>> }>;
+  /**
+   * Runs the workflow's evaluation once; with `resume`, on the newest checkpoint of `out`. Writes nothing. Throws when the
+   * workflow has no evaluation.
+   */
+  evaluate(workflow: Workflow, options: RunOptions): Promise<Evaluation>;
+  /** Trains, hands out every step and returns what came of it; progress on stderr. */
+  steps(workflow: Workflow, options: RunOptions): AsyncGenerator<Step, RunResult>;
 }
 
 /** Loads the composition root. */

@@ -40,26 +40,42 @@ export interface Invocation<O extends Options> {
   readonly values: Values<O>;
 }
 
-export interface Command<O extends Options = Options> {
+/** What help shows of a command. */
+interface Described {
   readonly name: string;
   /** One line for the list of commands. */
   readonly summary: string;
   /** What follows the name: "MODEL [options]". */
   readonly usage: string;
-  /** How many positional arguments it takes. */
-  readonly positional: number;
   /** What a newcomer has to know, in a few lines. */
   readonly about: string;
-  readonly options: O;
   /** Command lines that work, each with what it does. */
   readonly examples: readonly (readonly [line: string, what: string])[];
+}
+
+export interface Definition<O extends Options> extends Described {
+  /** How many positional arguments it takes. */
+  readonly positional: number;
+  readonly options: O;
   /** Returns the exit code. */
   readonly run: (invocation: Invocation<O>, io: Io) => Promise<number>;
 }
 
-/** Infers the types of a command's options. */
-export function command<const O extends Options>(definition: Command<O>): Command<O> {
-  return definition;
+export interface Command extends Described {
+  readonly options: Options;
+  /** Checks the arguments that follow the name without doing anything. Throws {@link UsageError}. */
+  readonly check: (args: readonly string[]) => void;
+  /** Checks and runs; returns the exit code. */
+  readonly run: (args: readonly string[], io: Io) => Promise<number>;
+}
+
+/** A command from its definition, whose types follow from its options. */
+export function command<const O extends Options>(definition: Definition<O>): Command {
+  return {
+    ...definition,
+    check: (args) => void parseInvocation(definition, args),
+    run: async (args, io) => await definition.run(parseInvocation(definition, args), io),
+  };
 }
 
 /** A wrong command line: exit code 2, and a pointer to the help. */
@@ -69,24 +85,27 @@ export class UsageError extends Error {
 
 /** Parses and checks the arguments of a command; every fault is in the one error. */
 export function parseInvocation<O extends Options>(
-  command: Command<O>,
+  command: Pick<Described, "name" | "usage"> & { readonly positional: number; readonly options: O },
   args: readonly string[],
 ): Invocation<O> {
   const faults: string[] = [];
   const ofKind = (...kinds: string[]): string[] =>
-    Object.entries(command.options).filter(([, option]) => kinds.includes(option.kind)).map(([name]) => name);
+    Object.entries<Option>(command.options).filter(([, option]) => kinds.includes(option.kind)).map((
+      [name],
+    ) => name);
+  const hint = command.usage.includes("[-- ") ? " (flags of the script come after --)" : "";
   const parsed = parseArgs(args, {
     string: ofKind("string", "number"),
     boolean: ofKind("flag"),
     "--": true,
-    unknown: (arg) => faults.push(`there is no option ${arg}`),
+    unknown: (arg) => faults.push(`there is no option ${arg}${hint}`),
   });
   if (parsed._.length < command.positional) faults.push(`${command.usage.split(" [")[0]} is needed`);
   if (parsed._.length > command.positional) {
     faults.push(`"${parsed._.slice(command.positional).join(" ")}" is one argument too many`);
   }
   const values: Record<string, string | number | boolean | undefined> = {};
-  for (const [name, option] of Object.entries(command.options)) {
+  for (const [name, option] of Object.entries<Option>(command.options)) {
     const given = parsed[name];
     if (option.kind === "flag") values[name] = given === true;
     else if (typeof given !== "string") values[name] = option.default;

@@ -1,8 +1,10 @@
 /** `baton eval`: the held-out metrics of a script's models. */
+import { columns } from "../ir/print.ts";
+import type { Evaluation } from "../run/evaluation.ts";
 import { runner } from "./api.ts";
 import { command } from "./command.ts";
 import { RUN_OPTIONS, runOptions } from "./options.ts";
-import { loadWorkflow } from "./script.ts";
+import { loadScript } from "./script.ts";
 
 export const evaluate = command({
   name: "eval",
@@ -19,20 +21,33 @@ export const evaluate = command({
       kind: "flag",
       help: "the models of the newest checkpoint of the output folder, not the script's",
     },
-    json: { kind: "flag", help: "one line of JSON per metric" },
+    json: { kind: "flag", help: "the result as one line of JSON" },
   },
   examples: [
     ["baton eval examples/ppo.ts", "the models that the script starts from"],
     ["baton eval examples/ppo.ts --out runs/try --resume", "the models that a run has made so far"],
   ],
   run: async ({ positional, rest, values }, io) => {
-    const workflow = await loadWorkflow(positional[0]!, rest);
-    const metrics = Object.entries(await (await runner()).evaluate(workflow, runOptions(values)));
-    const width = Math.max(...metrics.map(([name]) => name.length));
-    for (const [metric, { mean, standardError }] of metrics) {
-      if (values.json) io.out(JSON.stringify({ metric, mean, standardError }));
-      else io.out(`${metric.padEnd(width)}  ${mean.toPrecision(5)} ± ${standardError.toPrecision(2)}`);
-    }
+    const { workflow, url } = await loadScript(positional[0]!, rest);
+    const { evaluate } = await runner();
+    const { samples: _, ...result } = await evaluate(workflow, { ...runOptions(values), script: url });
+    io.out(values.json ? JSON.stringify(result) : evaluationText(result));
     return 0;
   },
 });
+
+/** One row per metric: mean and standard error where there is one. */
+export function evaluationText({ sequences, fields, distinct2, kl }: Omit<Evaluation, "samples">): string {
+  const rows = Object.entries(fields).map(([name, { mean, error }]) => [
+    name,
+    `${mean.toPrecision(5)} ± ${error.toPrecision(2)}`,
+  ]);
+  rows.push(["distinct-2", distinct2.toPrecision(3)]);
+  if (kl) {
+    rows.push([
+      "KL to the reference, nats per token",
+      `${kl.klK1.toPrecision(3)} (k1), ${kl.klK3.toPrecision(3)} (k3)`,
+    ]);
+  }
+  return columns([...rows, ["sequences", String(sequences)]], "");
+}

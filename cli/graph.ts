@@ -1,7 +1,7 @@
 /** `baton graph`: what a script does, without running it. */
 import { command, UsageError } from "./command.ts";
 import { mermaid, printGraph } from "../ir/print.ts";
-import { loadWorkflow } from "./script.ts";
+import { loadScript } from "./script.ts";
 
 export const graph = command({
   name: "graph",
@@ -28,7 +28,7 @@ export const graph = command({
         "Cannot run baton graph: --mermaid and --json are two forms of the result, choose one",
       );
     }
-    const { graph } = await loadWorkflow(positional[0]!, rest);
+    const { workflow: { graph } } = await loadScript(positional[0]!, rest);
     io.out(values.json ? JSON.stringify(graph) : values.mermaid ? mermaid(graph) : printGraph(graph));
     return 0;
   },

@@ -1,6 +1,6 @@
 /** The `baton` command: finds the command, runs it, and turns every failure into one line and an exit code. */
 import config from "../deno.json" with { type: "json" };
-import { type Command, type Io, parseInvocation, UsageError } from "./command.ts";
+import { type Command, type Io, UsageError } from "./command.ts";
 import { doctor } from "./doctor.ts";
 import { evaluate } from "./eval.ts";
 import { generate } from "./generate.ts";
@@ -9,8 +9,7 @@ import { commandHelp, mainHelp } from "./help.ts";
 import { run } from "./run.ts";
 import { score } from "./score.ts";
 
-// A list of commands with different options: each is only ever called with what it parsed itself.
-const COMMANDS = [run, graph, generate, score, evaluate, doctor] as unknown as readonly Command[];
+export const COMMANDS: readonly Command[] = [run, graph, generate, score, evaluate, doctor];
 
 /** One line of an error. Messages of several lines (every violation of a file) are joined. */
 function errorLine(error: unknown): string {
@@ -40,7 +39,7 @@ export async function main(args: readonly string[], io: Io, debug = false): Prom
       io.out(commandHelp(command));
       return 0;
     }
-    return await command.run(parseInvocation(command, rest), io);
+    return await command.run(rest, io);
   } catch (error) {
     // The reader of a pipe has what it wanted and left (`| head`).
     if (error instanceof Deno.errors.BrokenPipe) return 0;

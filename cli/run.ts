@@ -2,7 +2,10 @@
 import { runner } from "./api.ts";
 import { command } from "./command.ts";
 import { RUN_OPTIONS, runOptions } from "./options.ts";
-import { loadWorkflow } from "./script.ts";
+import { loadScript } from "./script.ts";
+
+/** Exit code after Ctrl-C, as shells have it: 128 + SIGINT. */
+const INTERRUPTED = 130;
 
 export const run = command({
   name: "run",
@@ -33,13 +36,12 @@ export const run = command({
     ["baton run train.ts --json -- --lr 1e-4 > metrics.jsonl", "with a flag for the script itself"],
   ],
   run: async ({ positional, rest, values }, io) => {
-    const workflow = await loadWorkflow(positional[0]!, rest);
-    const options = runOptions({ ...values, saveEvery: values["save-every"] });
-    const { run, steps } = await runner();
-    if (!values.json) await run(workflow, options);
-    else {for await (const { step, metrics } of steps(workflow, options)) {
-        io.out(JSON.stringify({ step, ...metrics }));
-      }}
-    return 0;
+    const { workflow, url } = await loadScript(positional[0]!, rest);
+    const options = { ...runOptions({ ...values, saveEvery: values["save-every"] }), script: url };
+    const all = (await runner()).steps(workflow, options);
+    for (let next = await all.next();; next = await all.next()) {
+      if (next.done) return next.value.interrupted ? INTERRUPTED : 0;
+      if (values.json) io.out(JSON.stringify({ step: next.value.step, ...next.value.metrics }));
+    }
   },
 });

@@ -2,12 +2,19 @@
 import { pathToFileURL } from "node:url";
 import { isWorkflow, type Workflow } from "../dsl/workflow.ts";
 
+/** A script and what it exports by default. */
+export interface Script {
+  readonly workflow: Workflow;
+  /** Address of the module: reward functions are imported from it again in a worker. */
+  readonly url: string;
+}
+
 /**
- * The workflow that a script exports by default. The script sees `args` as its own `Deno.args`, as if Deno had run it.
+ * Imports a script. It sees `args` as its own `Deno.args`, as if Deno had run it.
  *
  * Throws `Cannot load …` when there is no such file or it exports no workflow.
  */
-export async function loadWorkflow(path: string, args: readonly string[]): Promise<Workflow> {
+export async function loadScript(path: string, args: readonly string[]): Promise<Script> {
   const url = /^[a-z]+:/.test(path) ? path : pathToFileURL(path).href;
   if (url.startsWith("file:")) {
     const found = await Deno.stat(new URL(url)).catch(() => null);
@@ -23,5 +30,5 @@ export async function loadWorkflow(path: string, args: readonly string[]): Promi
       : "its default export is something else";
     throw new TypeError(`Cannot load ${path}: ${found}, end it with \`export default workflow({ … })\``);
   }
-  return script.default;
+  return { workflow: script.default, url };
 }

@@ -1,10 +1,14 @@
 /** From rewards to advantages: traced arithmetic written with `compute` like any script's own. */
-import { perSequence, perToken } from "../ir/field.ts";
+import { type PerSequence, perSequence, type PerToken, perToken, type TokenIds } from "../ir/field.ts";
 import { compute } from "./compute.ts";
+import type { None } from "./fields.ts";
+import type { CallFlow } from "./flow.ts";
 import { between, positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 import { type State, state } from "./state.ts";
 import type { Tensor } from "./tensor.ts";
+
+type KlReads = { readonly tokens: TokenIds; readonly logprobs: PerToken; readonly refLogprobs: PerToken };
 
 export type KlEstimator = "k1" | "k2" | "k3";
 
@@ -28,7 +32,9 @@ const ESTIMATE: Readonly<Record<KlEstimator, (logRatio: Tensor<"token">) => Tens
  * const shaped = shapedRewards({ beta: 0.05 });
  * ```
  */
-export function shapedRewards(options: { readonly beta: number | State; readonly kl?: KlEstimator }) {
+export function shapedRewards(
+  options: { readonly beta: number | State; readonly kl?: KlEstimator },
+): CallFlow<KlReads & { readonly rewards: PerSequence }, { readonly tokenRewards: PerToken }> {
   const { beta, kl = "k1" } = options,
     estimate = ESTIMATE[kl],
     moving = typeof beta === "number" ? null : beta;
@@ -61,7 +67,7 @@ export function shapedRewards(options: { readonly beta: number | State; readonly
  */
 export function adaptiveKl(
   options: { readonly init: number; readonly target: number; readonly rate?: number },
-) {
+): { readonly beta: State<"klCoefficient">; readonly move: CallFlow<KlReads, None> } {
   const { init, target, rate = 0.1 } = options;
   refuse(`make adaptiveKl${at(callSite())}`, [
     positive("init", init),
@@ -101,16 +107,31 @@ function whitened(x: Tensor<"token">): Tensor<"token"> {
  */
 export function gae(
   options: GaeOptions & { readonly bootstrapTruncated?: false },
-): ReturnType<typeof plainGae>;
+): CallFlow<GaeReads, Estimates>;
 export function gae(
   options: GaeOptions & { readonly bootstrapTruncated: true },
-): ReturnType<typeof bootstrappedGae>;
-export function gae(options: GaeOptions & { readonly bootstrapTruncated?: boolean }) {
-  refuse(`make gae${at(callSite())}`, [
-    between("gamma", options.gamma, 0, 1),
-    between("lambda", options.lambda, 0, 1),
-  ]);
-  return options.bootstrapTruncated ? bootstrappedGae(options) : plainGae(options);
+): CallFlow<GaeReads & { readonly finalValues: PerSequence; readonly finished: PerSequence }, Estimates>;
+export function gae(
+  options: GaeOptions & { readonly bootstrapTruncated?: boolean },
+): CallFlow<GaeReads, Estimates> {
+  const { gamma, lambda, whiten = false } = options, discount = { gamma, lambda };
+  refuse(`make gae${at(callSite())}`, [between("gamma", gamma, 0, 1), between("lambda", lambda, 0, 1)]);
+  const results = (estimates: Tensor<"token">, values: Tensor<"token">) => ({
+    advantages: whiten ? whitened(estimates) : estimates,
+    returns: estimates.add(values),
+  });
+  const reads = { tokenRewards: perToken, values: perToken };
+  if (!options.bootstrapTruncated) {
+    return compute(
+      "gae",
+      reads,
+      (batch) => results(batch.tokenRewards.gae(batch.values, discount), batch.values),
+    );
+  }
+  return compute("gae", { ...reads, finalValues: perSequence, finished: perSequence }, (batch) => {
+    const final = batch.finished.where(0, batch.finalValues);
+    return results(batch.tokenRewards.gae(batch.values, { ...discount, final }), batch.values);
+  });
 }
 
 export interface GaeOptions {
@@ -120,26 +141,8 @@ export interface GaeOptions {
   readonly lambda: number;
   readonly whiten?: boolean;
 }
-
-const results = (estimates: Tensor<"token">, values: Tensor<"token">, whiten = false) => ({
-  advantages: whiten ? whitened(estimates) : estimates,
-  returns: estimates.add(values),
-});
-
-const plainGae = ({ gamma, lambda, whiten }: GaeOptions) =>
-  compute(
-    "gae",
-    { tokenRewards: perToken, values: perToken },
-    (batch) => results(batch.tokenRewards.gae(batch.values, { gamma, lambda }), batch.values, whiten),
-  );
-
-const bootstrappedGae = ({ gamma, lambda, whiten }: GaeOptions) => {
-  const reads = { tokenRewards: perToken, values: perToken, finalValues: perSequence, finished: perSequence };
-  return compute("gae", reads, (batch) => {
-    const final = batch.finished.where(0, batch.finalValues);
-    return results(batch.tokenRewards.gae(batch.values, { gamma, lambda, final }), batch.values, whiten);
-  });
-};
+type GaeReads = { readonly tokens: TokenIds; readonly tokenRewards: PerToken; readonly values: PerToken };
+type Estimates = { readonly advantages: PerToken; readonly returns: PerToken };
 
 /**
  * Whitens a per-token field over all actions of the step: mean 0, unbiased variance 1. Reads `advantages`, writes
@@ -152,7 +155,10 @@ const bootstrappedGae = ({ gamma, lambda, whiten }: GaeOptions) => {
  * const rewards = whiten().from({ advantages: "tokenRewards" }).as("whitenedRewards");
  * ```
  */
-export const whiten = () =>
+export const whiten = (): CallFlow<
+  { readonly tokens: TokenIds; readonly advantages: PerToken },
+  { readonly whitenedAdvantages: PerToken }
+> =>
   compute(
     "whiten",
     { advantages: perToken },
@@ -172,7 +178,9 @@ export const whiten = () =>
  * const relative = groupAdvantages({ scale: false });
  * ```
  */
-export function groupAdvantages(options: { readonly scale?: boolean; readonly eps?: number } = {}) {
+export function groupAdvantages(
+  options: { readonly scale?: boolean; readonly eps?: number } = {},
+): CallFlow<{ readonly rewards: PerSequence }, { readonly advantages: PerSequence }> {
   const { scale = true, eps = 1e-4 } = options;
   refuse(`make groupAdvantages${at(callSite())}`, [
     !(eps >= 0 && eps < Infinity) && `eps is ${eps}, it must be 0 or more`,

@@ -1,6 +1,6 @@
 /** Calls that belong to no model: traced arithmetic on fields, and scores in plain TypeScript. */
 import type { Expr } from "../ir/expr.ts";
-import { perSequence, type PerTokenOf, type Schema, tokenIds } from "../ir/field.ts";
+import { type PerSequence, perSequence, type PerTokenOf, type Schema, tokenIds } from "../ir/field.ts";
 import type { Ports } from "../ir/graph.ts";
 import type { ScoreFunction } from "./draft.ts";
 import { checkName, type Numbers, type OneTokenField, type TokenFieldOf, type TokensFor } from "./fields.ts";
@@ -44,16 +44,18 @@ type StatesAreScalars<R, S extends readonly State[], Of extends string> = {
 export function compute<
   const In extends Schema,
   R extends
-    & StatesAreScalars<R, S, Of>
-    & Readonly<Record<string, Tensor<"token" | "sequence" | "pair" | "batch", Of>>>,
+    & StatesAreScalars<R, S, TokenFieldOf<In>>
+    & Readonly<Record<string, Tensor<"token" | "sequence" | "pair" | "batch", TokenFieldOf<In>>>>,
   const S extends readonly State[] = readonly [],
-  Of extends string = TokenFieldOf<In>,
 >(
   name: string,
   reads: In & OneTokenField<In> & Numbers<In>,
-  fn: (batch: Symbols<In, Of>, state: Current<S, Of>) => R,
+  fn: (batch: Symbols<In, TokenFieldOf<In>>, state: Current<S, TokenFieldOf<In>>) => R,
   options: { readonly states?: S } = {},
-): CallFlow<In & TokensFor<In & Made<R, S, Of>, Of>, Made<R, S, Of>> {
+): CallFlow<
+  In & TokensFor<In & Made<R, S, TokenFieldOf<In>>, TokenFieldOf<In>>,
+  Made<R, S, TokenFieldOf<In>>
+> {
   checkName("call", name);
   const site = callSite(), states = options.states ?? [], stateNames = states.map((s) => s.name);
   const what = `compute "${name}"`;
@@ -131,7 +133,7 @@ export function score<const K extends string, const In extends { readonly [P in 
   field: K,
   reads: In,
   fn: (sample: Sample<In>) => number | Promise<number>,
-): CallFlow<In, { readonly [P in K]: typeof perSequence }> {
+): CallFlow<In, { readonly [P in K]: PerSequence }> {
   const site = callSite();
   checkName("field", field);
   if (typeof fn !== "function") {

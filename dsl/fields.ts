@@ -7,6 +7,9 @@ export interface FieldError<Message extends string, Fields> {
   readonly fields: Fields;
 }
 
+/** No fields. */
+export type None = Readonly<Record<never, never>>;
+// deno-lint-ignore ban-types -- the usual way to have an intersection shown as one object; Record<never, never> is circular here
 export type Simplify<T> = { readonly [K in keyof T]: T[K] } & {};
 
 /** Names that both schemas hold, with different types. */

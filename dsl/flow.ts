@@ -48,7 +48,7 @@ type Checked<In, Out, N, Have = Before<Out, N>> = {
  * Work that reads the fields `In` and adds the fields `Out`. Immutable. `In` holds what earlier calls or the data set
  * must provide.
  */
-export class Flow<In extends Schema, Out extends Schema> {
+export class Flow<out In extends Schema, out Out extends Schema> {
   constructor(readonly reads: In, readonly writes: Out, readonly drafts: readonly Draft[]) {}
 
   /**
@@ -96,7 +96,7 @@ export const notebookView = (text: string, diagram: string): Record<string, stri
 });
 
 /** A flow of one call, whose fields can be renamed. Every method gives a new call. */
-export class CallFlow<In extends Schema, Out extends Schema> extends Flow<In, Out> {
+export class CallFlow<out In extends Schema, out Out extends Schema> extends Flow<In, Out> {
   readonly #draft: Draft;
   constructor(draft: Draft) {
     super(draft.reads as In, draft.writes as Out, [draft]);

@@ -2,7 +2,8 @@
  * What a later version runs and this one only types, so that scripts and their wiring can be written now: tools during
  * generation, selection within a group, and refilling (dynamic sampling). Using them throws.
  */
-import type { perSequence, Schema } from "../ir/field.ts";
+import type { PerSequence, Schema } from "../ir/field.ts";
+import type { None } from "./fields.ts";
 import type { CallFlow, Flow } from "./flow.ts";
 import { at, callSite } from "./site.ts";
 
@@ -43,7 +44,7 @@ export function refuseTools(options: ToolOptions, site: string | undefined): voi
  */
 export function select<const By extends string>(
   _options: { readonly by: By; readonly keep: number | "bestAndWorst" },
-): CallFlow<{ readonly [K in By]: typeof perSequence }, {}> {
+): CallFlow<{ readonly [K in By]: PerSequence }, None> {
   throw notYet("select samples of a group", "weight them in compute()", callSite());
 }
 
@@ -54,16 +55,16 @@ export function select<const By extends string>(
  * @throws RangeError always: not in this version
  * @example
  * ```ts
- * import { type Flow, perSequence, refill } from "@baton/baton";
+ * import { type Flow, type perSequence, refill, type text } from "@baton/baton";
  *
- * type Informative = { readonly informative: typeof perSequence };
- * const twice = (rollout: Flow<{}, Informative>) => refill(rollout, { until: "informative", maxRounds: 2 });
+ * type Judged = Flow<{ readonly prompt: typeof text }, { readonly informative: typeof perSequence }>;
+ * const twice = (rollout: Judged) => refill(rollout, { until: "informative", maxRounds: 2 });
  * ```
  */
 export function refill<In extends Schema, Out extends Schema>(
   _flow: Flow<In, Out>,
   _options: {
-    readonly until: { [K in keyof Out]: Out[K] extends typeof perSequence ? K : never }[keyof Out];
+    readonly until: { [K in keyof Out]: Out[K] extends PerSequence ? K : never }[keyof Out];
     readonly maxRounds: number;
   },
 ): Flow<In, Out> {

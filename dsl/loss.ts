@@ -1,6 +1,6 @@
 /** Losses: traced functions from what the model makes now and from recorded data to one number. */
 import type { Expr } from "../ir/expr.ts";
-import { perSequence, type PerTokenOf, type Schema } from "../ir/field.ts";
+import { type PerSequence, perSequence, type PerTokenOf, type Schema } from "../ir/field.ts";
 import type { Head } from "../ir/graph.ts";
 import type { Numbers, OneTokenField, TokenFieldOf } from "./fields.ts";
 import { callSite } from "./site.ts";
@@ -18,7 +18,7 @@ export interface Loss<H extends Head, In extends Schema, Metrics extends string 
 interface NowOf<Of extends string> {
   readonly lm: { readonly logprobs: PerTokenOf<Of>; readonly entropy: PerTokenOf<Of> };
   readonly value: { readonly values: PerTokenOf<Of> };
-  readonly reward: { readonly rewards: typeof perSequence };
+  readonly reward: { readonly rewards: PerSequence };
 }
 type Now<H extends Head, Of extends string> = {
   readonly [K in keyof NowOf<Of>[H]]: Symbol_<NowOf<Of>[H][K], Of>;
@@ -36,10 +36,21 @@ const NOW: Readonly<Record<Head, (of: string) => Schema>> = {
   reward: () => ({ rewards: perSequence }),
 };
 
-function lossFor<H extends Head>(head: H, what: string) {
-  return <const In extends Schema, Metrics extends string = never, Of extends string = TokenFieldOf<In>>(
-    reads: In & OneTokenField<In> & Numbers<In>,
-    fn: (now: Now<H, Of>, batch: Symbols<In, Of>) => Result<Metrics, Of>,
+type DefineLoss<H extends Head> = <
+  const In extends Schema,
+  Metrics extends string = never,
+>(
+  reads: In & OneTokenField<In> & Numbers<In>,
+  fn: (
+    now: Now<H, TokenFieldOf<In>>,
+    batch: Symbols<In, TokenFieldOf<In>>,
+  ) => Result<Metrics, TokenFieldOf<In>>,
+) => Loss<H, In, Metrics>;
+
+function lossFor<H extends Head>(head: H, what: string): DefineLoss<H> {
+  return <In extends Schema, Metrics extends string>(
+    reads: In,
+    fn: (now: never, batch: never) => unknown,
   ): Loss<H, In, Metrics> => {
     const model = NOW[head](tokenFieldOf(reads));
     const expr = trace({ what, site: callSite(), batch: reads, model }, ({ now, batch }) => {
@@ -70,7 +81,7 @@ function lossFor<H extends Head>(head: H, what: string) {
  * }));
  * ```
  */
-export const policyLoss = lossFor("lm", "the policy loss");
+export const policyLoss: DefineLoss<"lm"> = lossFor("lm", "the policy loss");
 
 /**
  * A loss for value models: `now.values` holds V before each action.
@@ -83,7 +94,7 @@ export const policyLoss = lossFor("lm", "the policy loss");
  * const squared = valueLoss({ returns: perToken }, (now, batch) => now.values.sub(batch.returns).square().mean().mul(0.5));
  * ```
  */
-export const valueLoss = lossFor("value", "the value loss");
+export const valueLoss: DefineLoss<"value"> = lossFor("value", "the value loss");
 
 /**
  * A loss for reward models: `now.rewards` holds one number per sequence.
@@ -91,9 +102,9 @@ export const valueLoss = lossFor("value", "the value loss");
  * @throws TypeError as {@link policyLoss}
  * @example Regression on given scores
  * ```ts
- * import { perSequence, rewardLoss } from "@baton/baton";
+ * import { type PerSequence, perSequence, rewardLoss } from "@baton/baton";
  *
  * const regression = rewardLoss({ scores: perSequence }, (now, batch) => now.rewards.sub(batch.scores).square().mean());
  * ```
  */
-export const rewardLoss = lossFor("reward", "the reward loss");
+export const rewardLoss: DefineLoss<"reward"> = lossFor("reward", "the reward loss");

@@ -1,6 +1,7 @@
 /** Losses of the field, written with `policyLoss`, `valueLoss` and `rewardLoss` like any script's own. */
-import { perToken } from "../ir/field.ts";
-import { policyLoss, rewardLoss, valueLoss } from "./loss.ts";
+import { type PerToken, perToken } from "../ir/field.ts";
+import { type Loss, policyLoss, rewardLoss, valueLoss } from "./loss.ts";
+import type { None } from "./fields.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 
@@ -32,7 +33,7 @@ export function ppoClip(options: {
   readonly dualClip?: number;
   readonly entropy?: number;
   readonly targetKl?: number;
-}) {
+}): Loss<"lm", { readonly logprobs: PerToken; readonly advantages: PerToken }, keyof PpoMetrics<unknown>> {
   const { epsilon, epsilonHigh = epsilon, dualClip, entropy, targetKl } = options;
   refuse(`make ppoClip${at(callSite())}`, [
     !(epsilon > 0 && epsilon < 1) && `epsilon is ${epsilon}, it must be above 0 and below 1`,
@@ -85,7 +86,13 @@ type PpoMetrics<T> = {
  * const loss = valueClip({ epsilon: 0.2 });
  * ```
  */
-export function valueClip(options: { readonly epsilon?: number } = {}) {
+export function valueClip(
+  options: { readonly epsilon?: number } = {},
+): Loss<
+  "value",
+  { readonly values: PerToken; readonly returns: PerToken },
+  "clipFraction" | "explainedVariance"
+> {
   const { epsilon } = options;
   refuse(`make valueClip${at(callSite())}`, [epsilon !== undefined && positive("epsilon", epsilon)]);
   return valueLoss({ values: perToken, returns: perToken }, (now, batch) => {
@@ -116,7 +123,7 @@ export function valueClip(options: { readonly epsilon?: number } = {}) {
  * const update = actor.train(sft());
  * ```
  */
-export const sft = () => policyLoss({}, (now) => now.logprobs.mean().neg());
+export const sft = (): Loss<"lm", None, never> => policyLoss({}, (now) => now.logprobs.mean().neg());
 
 /**
  * Direct preference optimisation (Rafailov et al. 2023, eq. 7). Reads `refLogprobs`. Metrics: `accuracy` (share of pairs whose
@@ -131,7 +138,9 @@ export const sft = () => policyLoss({}, (now) => now.logprobs.mean().neg());
  * const update = ref.infer().as("refLogprobs").then(actor.train(dpo({ beta: 0.1 })));
  * ```
  */
-export function dpo({ beta }: { readonly beta: number }) {
+export function dpo(
+  { beta }: { readonly beta: number },
+): Loss<"lm", { readonly refLogprobs: PerToken }, "accuracy" | "margin"> {
   refuse(`make dpo${at(callSite())}`, [positive("beta", beta)]);
   return policyLoss({ refLogprobs: perToken }, (now, batch) => {
     const { chosen, rejected } = now.logprobs.sub(batch.refLogprobs).sumPerSequence().pairs();
@@ -159,7 +168,7 @@ export function dpo({ beta }: { readonly beta: number }) {
  * });
  * ```
  */
-export const bradleyTerry = () =>
+export const bradleyTerry = (): Loss<"reward", None, "accuracy" | "margin"> =>
   rewardLoss({}, (now) => {
     const { chosen, rejected } = now.rewards.pairs(), margin = chosen.sub(rejected);
     return {

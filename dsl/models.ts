@@ -1,8 +1,17 @@
 /** Models of a script and the calls that they offer. */
-import { perSequence, type PerTokenOf, type Schema, text, tokenIds } from "../ir/field.ts";
+import {
+  type PerSequence,
+  perSequence,
+  type PerTokenOf,
+  type Schema,
+  type Text,
+  text,
+  type TokenIds,
+  tokenIds,
+} from "../ir/field.ts";
 import type { AdamW, Head, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
 import type { Draft } from "./draft.ts";
-import { checkName, type TokenFieldOf } from "./fields.ts";
+import { checkName, type None, type TokenFieldOf } from "./fields.ts";
 import { CallFlow } from "./flow.ts";
 import type { Loss } from "./loss.ts";
 import { positive, refuse, whole } from "./options.ts";
@@ -14,13 +23,13 @@ export interface Model<H extends Head, O extends AdamW | null> extends ModelSpec
   readonly head: H;
   readonly optimizer: O;
 }
-type TokenField<Of extends string> = { readonly [K in Of]: typeof tokenIds };
+type TokenField<Of extends string> = { readonly [K in Of]: TokenIds };
 type Generated = {
-  readonly tokens: typeof tokenIds;
-  readonly response: typeof text;
+  readonly tokens: TokenIds;
+  readonly response: Text;
   readonly logprobs: PerTokenOf<"tokens">;
-  readonly length: typeof perSequence;
-  readonly finished: typeof perSequence;
+  readonly length: PerSequence;
+  readonly finished: PerSequence;
 };
 
 export interface TrainOptions<Metrics extends string> {
@@ -38,7 +47,7 @@ interface Generates {
    * (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and `finished` (1 where
    * a stop token was sampled, 0 where the response was cut).
    */
-  generate(options?: Partial<Sampling> & ToolOptions): CallFlow<{ readonly prompt: typeof text }, Generated>;
+  generate(options?: Partial<Sampling> & ToolOptions): CallFlow<{ readonly prompt: Text }, Generated>;
 }
 interface InfersLogprobs {
   /** Log-probabilities of the actions under this model; with `entropy` also the entropy of each action's distribution. */
@@ -56,7 +65,7 @@ interface InfersValues {
     options?: { readonly from?: From; readonly final?: F },
   ): CallFlow<
     TokenField<From>,
-    F extends true ? { readonly values: PerTokenOf<From>; readonly finalValues: typeof perSequence }
+    F extends true ? { readonly values: PerTokenOf<From>; readonly finalValues: PerSequence }
       : { readonly values: PerTokenOf<From> }
   >;
 }
@@ -64,14 +73,14 @@ interface InfersRewards {
   /** One reward per sequence, read at its last token. */
   infer<const From extends string = "tokens">(
     options?: { readonly from?: From },
-  ): CallFlow<TokenField<From>, { readonly rewards: typeof perSequence }>;
+  ): CallFlow<TokenField<From>, { readonly rewards: PerSequence }>;
 }
 interface Trains<H extends Head> {
   /** Gradient steps on a loss. Writes no field but a new version of the model. */
   train<In extends Schema, Metrics extends string>(
     loss: Loss<H, In, Metrics>,
     options?: TrainOptions<NoInfer<Metrics>>,
-  ): CallFlow<TokenField<TokenFieldOf<In>> & In, {}>;
+  ): CallFlow<TokenField<TokenFieldOf<In>> & In, None>;
 }
 interface Infers {
   readonly lm: Generates & InfersLogprobs;
@@ -83,7 +92,11 @@ export type Handle<M> = M extends Model<infer H, infer O>
   ? Infers[H] & (O extends AdamW ? Trains<H> : unknown)
   : never;
 
-function modelOf<H extends Head>(head: H) {
+interface Declare<H extends Head> {
+  (checkpoint: string): Model<H, null>;
+  (checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
+}
+function modelOf<H extends Head>(head: H): Declare<H> {
   function declare(checkpoint: string): Model<H, null>;
   function declare(checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
   function declare(checkpoint: string, optimizer: AdamW | null = null): Model<H, AdamW | null> {
@@ -110,7 +123,7 @@ function modelOf<H extends Head>(head: H) {
  * const frozen = policyModel("Qwen/Qwen3-0.6B");
  * ```
  */
-export const policyModel = modelOf("lm");
+export const policyModel: Declare<"lm"> = modelOf("lm");
 /**
  * A model with one number per action: a critic. May start from a language model's checkpoint.
  *
@@ -122,7 +135,7 @@ export const policyModel = modelOf("lm");
  * const critic = valueModel("Qwen/Qwen3-0.6B", adamw({ lr: 5e-6 }));
  * ```
  */
-export const valueModel = modelOf("value");
+export const valueModel: Declare<"value"> = modelOf("value");
 /**
  * A model with one number per sequence: a reward model.
  *
@@ -134,7 +147,7 @@ export const valueModel = modelOf("value");
  * const reward = rewardModel("Skywork/Skywork-Reward-V2-Qwen3-0.6B");
  * ```
  */
-export const rewardModel = modelOf("reward");
+export const rewardModel: Declare<"reward"> = modelOf("reward");
 
 const DEFAULTS: Sampling = {
   maxNewTokens: 512,

@@ -1,7 +1,15 @@
 /** What the data sets of a script give each step. Nothing is read here: the engine opens the file. */
-import { perPair, perSequence, type Schema, text, tokenIds } from "../ir/field.ts";
+import {
+  type PerPair,
+  type PerSequence,
+  type Schema,
+  type Text,
+  text,
+  type TokenIds,
+  tokenIds,
+} from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
-import { checkName } from "./fields.ts";
+import { checkName, type None } from "./fields.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 
@@ -10,7 +18,7 @@ export interface Source<F extends Schema> extends SourceSpec {
   readonly fields: F;
 }
 /** A column of a data set: text, a number or token ids per sequence. */
-type Column = typeof text | typeof perSequence | typeof tokenIds;
+type Column = Text | PerSequence | TokenIds;
 type Columns<C> = { readonly [name: string]: C };
 
 export interface SourceOptions<F> {
@@ -58,10 +66,10 @@ function source<F extends Schema>(
  * const questions = prompts("data/gsm8k.jsonl", { batch: 64, fields: { answer: text }, heldOut: 0.05 });
  * ```
  */
-export function prompts<const F extends Columns<Column> = {}>(
+export function prompts<const F extends Columns<Column> = None>(
   path: string,
   options: SourceOptions<F>,
-): Source<{ readonly prompt: typeof text } & F> {
+): Source<{ readonly prompt: Text } & F> {
   return source("prompts", path, options as SourceOptions<Schema>, { prompt: text });
 }
 
@@ -77,10 +85,10 @@ export function prompts<const F extends Columns<Column> = {}>(
  * const chats = conversations("data/chats.jsonl", { batch: 32 });
  * ```
  */
-export function conversations<const F extends Columns<Column> = {}>(
+export function conversations<const F extends Columns<Column> = None>(
   path: string,
   options: SourceOptions<F>,
-): Source<{ readonly tokens: typeof tokenIds } & F> {
+): Source<{ readonly tokens: TokenIds } & F> {
   return source("conversations", path, options as SourceOptions<Schema>, { tokens: tokenIds });
 }
 
@@ -96,9 +104,9 @@ export function conversations<const F extends Columns<Column> = {}>(
  * const comparisons = preferences("data/preferences.jsonl", { batch: 128, fields: { margin: perPair } });
  * ```
  */
-export function preferences<const F extends Columns<Column | typeof perPair> = {}>(
+export function preferences<const F extends Columns<Column | PerPair> = None>(
   path: string,
   options: SourceOptions<F>,
-): Source<{ readonly tokens: typeof tokenIds } & F> {
+): Source<{ readonly tokens: TokenIds } & F> {
   return source("pairs", path, options as SourceOptions<Schema>, { tokens: tokenIds });
 }

@@ -4,7 +4,7 @@ import type { CallGraph } from "../ir/graph.ts";
 import { checkGraph } from "../ir/check.ts";
 import { mermaid, printGraph } from "../ir/print.ts";
 import { assemble, describe, type Draft, numberCalls, type ScoreFunction } from "./draft.ts";
-import { checkName, type FieldError, type Mismatch } from "./fields.ts";
+import { checkName, type FieldError, type Mismatch, type None } from "./fields.ts";
 import { type AnyFlow, type Flow, notebookView } from "./flow.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
@@ -106,8 +106,8 @@ export function workflow<
   F extends Schema,
   In extends Schema,
   Out extends Schema,
-  EIn extends Schema = {},
-  EOut extends Schema = {},
+  EIn extends Schema = None,
+  EOut extends Schema = None,
 >(w: {
   readonly name: string;
   readonly data: Source<F>;

@@ -219,7 +219,7 @@ export async function saveModel(folder: string, options: SaveOptions): Promise<v
 }
 
 /** Writes the files of a saved model into an existing folder. */
-async function writeModel(folder: string, options: SaveOptions): Promise<void> {
+export async function writeModel(folder: string, options: SaveOptions): Promise<void> {
   const { parameters, source, dtype, tokenizerFolder } = options;
   const byName = new Map(parameters.map((p) => [p.name, p]));
   await writeSafetensors(

@@ -26,7 +26,11 @@ export type Schema = { readonly [name: string]: FieldType };
 /** One number per action of the default token field `tokens`. */
 export const perToken = { per: "token", dtype: "f32", of: "tokens" } as const;
 /** One number per action of another token field: what a second `generate` or the data set wrote. */
-export const perTokenOf = <const Of extends string>(of: Of): PerTokenOf<Of> => ({ per: "token", dtype: "f32", of });
+export const perTokenOf = <const Of extends string>(of: Of): PerTokenOf<Of> => ({
+  per: "token",
+  dtype: "f32",
+  of,
+});
 export interface PerTokenOf<Of extends string> {
   readonly per: "token";
   readonly dtype: "f32";
@@ -42,3 +46,9 @@ export const perBatch = { per: "batch", dtype: "f32" } as const;
 export const tokenIds = { per: "sequence", dtype: "tokens" } as const;
 /** Text of a sequence; lives on the host. */
 export const text = { per: "sequence", dtype: "text" } as const;
+
+export type PerToken = typeof perToken;
+export type PerSequence = typeof perSequence;
+export type PerPair = typeof perPair;
+export type TokenIds = typeof tokenIds;
+export type Text = typeof text;

@@ -142,7 +142,7 @@ export function sampleRecords(graph: CallGraph, batch: Batch, step: number, coun
       step,
       index: batch.rowOf(s).index,
       prompt: batch.texts.get("prompt")?.[s] ?? "",
-      tokens: [...actions].map((a) => session.tokenText(ids[a]!)),
+      tokens: session.pieces(actions.map((a) => ids[a]!), ids.subarray(0, actions[0] ?? ids.length)),
       completion: batch.texts.get(generate?.writes.response ?? "")?.[s] ?? "",
       perToken,
       scores,

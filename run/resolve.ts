@@ -57,4 +57,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
 }
 
 /** A notebook's main module is no file that could be imported again. */
-const mainScript = (): string | null => /\.(ts|js|mts|mjs|tsx)$/.test(Deno.mainModule) && !Deno.mainModule.includes("$deno$") ? Deno.mainModule : null;
+export const mainScript = (): string | null => {
+  const main = Deno.mainModule, ours = new URL("../cli/", import.meta.url).href;
+  return /\.(ts|js|mts|mjs|tsx)$/.test(main) && !main.includes("$deno$") && !main.startsWith(ours) ? main : null;
+};

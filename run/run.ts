@@ -2,11 +2,12 @@
 import type { Workflow } from "../dsl/workflow.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import type { Batch } from "../engine/batch.ts";
-import { fromStored, saveModel } from "../engine/weights.ts";
+import { fromStored, saveModel, writeModel } from "../engine/weights.ts";
 import { type Evaluation, evaluationOf } from "./evaluation.ts";
+import { exitWith, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
-import { resolveOptions, type Resolved } from "./resolve.ts";
+import { mainScript, resolveOptions, type Resolved } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
@@ -106,9 +107,15 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
  * ```
  */
 export async function run(workflow: Workflow, options: RunOptions = {}): Promise<RunResult> {
-  const all = steps(workflow, options);
-  for (let next = await all.next();; next = await all.next()) {
-    if (next.done) return next.value;
+  // A script that is run directly ends with one line on an error; the command line and tests catch it themselves.
+  const direct = options.script === undefined && mainScript() !== null;
+  try {
+    const all = steps(workflow, direct ? { ...options, ...runFlags() } : options);
+    for (let next = await all.next();; next = await all.next()) {
+      if (next.done) return next.value;
+    }
+  } catch (error) {
+    return direct ? exitWith(error) : Promise.reject(error);
   }
 }
 
@@ -129,12 +136,13 @@ async function evaluate(
   }
 }
 
-/** Trained models as Hugging Face files, under the run's folder by their names. */
+/** Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. */
 async function exportModels(session: Session, o: Resolved): Promise<void> {
-  for (const [name, replica] of session.engine.replicas) {
-    if (!replica.trained) continue;
+  const trained = [...session.engine.replicas].filter(([, replica]) => replica.trained);
+  for (const [name, replica] of trained) {
     const model = session.models[name]!;
-    await saveModel(`${o.out}/${name}`, {
+    const write = trained.length === 1 ? writeModel : saveModel;
+    await write(trained.length === 1 ? o.out : `${o.out}/${name}`, {
       config: model.json,
       head: replica.head,
       parameters: replica.parameters,

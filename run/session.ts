@@ -4,6 +4,7 @@ import { Device } from "../ffi/device.ts";
 import { type Batch, batchOf } from "../engine/batch.ts";
 import { type Cursor, DataReader } from "../engine/data.ts";
 import { Engine } from "../engine/engine.ts";
+import { pieces } from "../engine/pieces.ts";
 import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
@@ -118,9 +119,10 @@ export class Session {
     return batches;
   }
 
-  /** Text of one token, for people. */
-  tokenText(id: number): string {
-    return tokenizerOwner(this.main.graph, this.models).tokenizer?.tokenText(id) ?? `${id} `;
+  /** The text that each token adds, for people. */
+  pieces(ids: Int32Array, after: Int32Array): readonly string[] {
+    const { tokenizer } = tokenizerOwner(this.main.graph, this.models);
+    return tokenizer ? pieces(tokenizer, ids, after) : Array.from(ids, (id) => `${id} `);
   }
 
   /** Writes a checkpoint of the last completed step. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { parseArgs } from "../../cli/args.ts";
-import { command, parseInvocation, UsageError } from "../../cli/command.ts";
+import { parseInvocation, UsageError } from "../../cli/command.ts";
 
 Deno.test("parseArgs() splits flags from positional arguments", () => {
   const args = parseArgs(["a", "--name", "x", "--on", "b", "--eq=1=2", "-s", "9", "-", "--", "--on"], {
@@ -52,21 +52,17 @@ Deno.test("parseArgs() keeps newlines and empty strings of an inline value", () 
   assert.equal(parseArgs(["--x="], { string: ["x"] }).x, "");
 });
 
-const sample = command({
+const sample = {
   name: "sample",
-  summary: "a command",
   usage: "MODEL [options]",
   positional: 1,
-  about: "For a test.",
   options: {
     text: { kind: "string", value: "TEXT", help: "text" },
     count: { kind: "number", value: "N", help: "count", default: 3, integer: true, min: 1 },
     share: { kind: "number", value: "P", help: "share", min: 0, max: 1 },
     json: { kind: "flag", help: "json" },
   },
-  examples: [["baton sample m", "runs"]],
-  run: () => Promise.resolve(0),
-});
+} as const;
 
 Deno.test("parseInvocation() gives typed values with defaults", () => {
   const { positional, rest, values } = parseInvocation(sample, ["m", "--share", "0.5", "--", "--lr", "1"]);

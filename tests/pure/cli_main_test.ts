@@ -3,7 +3,7 @@ import type { Io } from "../../cli/command.ts";
 import { type Check, checks, instructionSet, type Machine } from "../../cli/diagnosis.ts";
 import { doctorFor } from "../../cli/doctor.ts";
 import { tokenIds } from "../../cli/generate.ts";
-import { main } from "../../cli/main.ts";
+import { COMMANDS, main } from "../../cli/main.ts";
 import { toItem } from "../../cli/score.ts";
 
 /** Runs a command line and keeps what it printed. */
@@ -14,19 +14,19 @@ async function baton(...args: string[]): Promise<{ code: number; out: string[]; 
   return { code: await main(args, io), out, err };
 }
 
-const COMMANDS = ["run", "graph", "generate", "score", "eval", "doctor"];
+const NAMES = ["run", "graph", "generate", "score", "eval", "doctor"];
 
 Deno.test("baton --help lists every command", async () => {
   for (const args of [["--help"], ["-h"], ["help"], []]) {
     const { code, out, err } = await baton(...args);
     assert.equal(code, 0);
     assert.deepEqual(err, []);
-    for (const name of COMMANDS) assert.match(out[0]!, new RegExp(`^  ${name} +\\S`, "m"));
+    for (const name of NAMES) assert.match(out[0]!, new RegExp(`^  ${name} +\\S`, "m"));
   }
 });
 
-Deno.test("baton COMMAND --help shows usage, every option with its default, and examples that parse", async () => {
-  for (const name of COMMANDS) {
+Deno.test("baton COMMAND --help shows usage, every option with its default, and examples", async () => {
+  for (const name of NAMES) {
     const { code, out } = await baton(name, "--help");
     assert.equal(code, 0);
     assert.match(out[0]!, new RegExp(`^usage: baton ${name} `, "m"));
@@ -40,11 +40,27 @@ Deno.test("baton COMMAND --help shows usage, every option with its default, and 
   );
 });
 
+Deno.test("every example of the help is a command line that parses", () => {
+  const words = (line: string) =>
+    line.match(/"[^"]*"|'[^']*'|[^\s"']+/g)!.map((word) => word.replace(/^["']|["']$/g, ""));
+  for (const command of COMMANDS) {
+    for (const [line] of command.examples) {
+      const all = words(line);
+      const from = all.indexOf("baton") + 1;
+      const to = all.findIndex((word, i) => i > from && (word === "|" || word === ">"));
+      const [name, ...args] = all.slice(from, to < 0 ? undefined : to);
+      assert.equal(name, command.name);
+      command.check(args);
+    }
+  }
+});
+
 Deno.test("baton refuses a wrong command line with exit code 2 and one line of error", async () => {
   const cases: readonly (readonly [string[], RegExp])[] = [
     [["nope"], /^error: Cannot run baton nope: there is no such command, choose from run, graph, generate/],
     [["graph"], /^error: Cannot run baton graph: SCRIPT is needed$/],
     [["graph", "x.ts", "--json", "--mermaid"], /^error: Cannot run baton graph: .*choose one$/],
+    [["run", "x.ts", "--lr", "1"], /there is no option --lr \(flags of the script come after --\); "1" is one/],
     [["generate", "m"], /^error: Cannot run baton generate: give the prompt either as/],
     [["generate", "m", "--prompt", "x", "--tokens", "1"], /give the prompt either as/],
     [["generate", "m", "--tokens", "1,x,-2"], /--tokens has "x", "-2", give ids as 1,5,9$/],
@@ -185,10 +201,10 @@ Deno.test("doctor prints one check per line of JSON and fails when something nee
     const command = doctorFor(() => Promise.resolve(machine));
     const out: string[] = [];
     const io: Io = { out: (line) => out.push(line), err: () => assert.fail("nothing for people") };
-    assert.equal(await command.run({ positional: [], rest: [], values: { json: true } }, io), code);
+    assert.equal(await command.run(["--json"], io), code);
     assert.deepEqual(out.map((line): Check => JSON.parse(line)), checks(machine));
     out.length = 0;
-    await command.run({ positional: [], rest: [], values: { json: false } }, io);
+    await command.run([], io);
     for (const { name, fix } of checks(machine)) {
       assert.ok(out[0]!.includes(name));
       if (fix) assert.ok(out[0]!.includes(`→ ${fix}`));

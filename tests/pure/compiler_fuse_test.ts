@@ -43,10 +43,12 @@ Deno.test("fuse() does not merge an operation that works in place", () => {
 /** A random chain of pointwise operations with reductions and broadcasts between. */
 function randomProgram(choices: readonly (readonly [number, number, number])[]) {
   const b = builder(), n = [dim("actions")] as const;
-  const vectors: Value[] = [b.input("x", n), b.input("y", n)], scalars: Value[] = [b.input("s", [1]), b.fill(0.5)];
+  const vectors: Value[] = [b.input("x", n), b.input("y", n)],
+    scalars: Value[] = [b.input("s", [1]), b.fill(0.5)];
   const kinds: readonly PointwiseKind[] = ["add", "sub", "mul", "min", "max", "lt", "neg", "sigmoid"];
   choices.forEach(([kind, i, j], step) => {
-    const x = vectors[i % vectors.length]!, y = [...vectors, ...scalars][j % (vectors.length + scalars.length)]!;
+    const x = vectors[i % vectors.length]!,
+      y = [...vectors, ...scalars][j % (vectors.length + scalars.length)]!;
     if (kind % 7 === 6) scalars.push(b.pointwise("mul", b.total(x), scalars[j % scalars.length]!));
     else {
       const op = kinds[kind % kinds.length]!;
@@ -60,26 +62,46 @@ function randomProgram(choices: readonly (readonly [number, number, number])[]) 
 }
 const memoryOf = (b: Builder): Memory => {
   const data: Record<string, number[]> = { x: [0.5, -1, 2, 0.1, -3], y: [1, 1, -0.5, 4, 0.25], s: [-0.75] };
-  return new Map(Object.entries(data).map(([name, values]) => [keyOf(b.placed.get(`inputs/${name}`)!), Float64Array.from(values)]));
+  return new Map(
+    Object.entries(data).map((
+      [name, values],
+    ) => [keyOf(b.placed.get(`inputs/${name}`)!), Float64Array.from(values)]),
+  );
 };
 const outputsOf = (b: Builder, memory: Memory) =>
-  [...b.placed].filter(([port]) => port.startsWith("outputs/")).map(([port, v]) => [port, [...memory.get(keyOf(v))!]]);
-const choices = fc.array(fc.tuple(fc.nat(1000), fc.nat(1000), fc.nat(1000)), { minLength: 1, maxLength: 120 });
+  [...b.placed].filter(([port]) => port.startsWith("outputs/")).map((
+    [port, v],
+  ) => [port, [...memory.get(keyOf(v))!]]);
+const choices = fc.array(fc.tuple(fc.nat(1000), fc.nat(1000), fc.nat(1000)), {
+  minLength: 1,
+  maxLength: 120,
+});
 
 Deno.test("lowerOps() never changes a result", () => {
-  fc.assert(fc.property(choices, (c) => {
-    const b = randomProgram(c), plain: Op[] = [...b.ops];
-    const copies = b.pinned.map(([v, at]): Op => ({ kind: "copy", ins: [v], outs: [at], attrs: [v.shape[0] ?? 1] }));
-    const expected = outputsOf(b, interpret([...plain, ...copies], live, memoryOf(b)));
-    assert.deepEqual(outputsOf(b, interpret(lowerOps(b, plain), live, memoryOf(b))), expected);
-  }), { numRuns: 200 });
+  fc.assert(
+    fc.property(choices, (c) => {
+      const b = randomProgram(c), plain: Op[] = [...b.ops];
+      const copies = b.pinned.map(([v, at]): Op => ({
+        kind: "copy",
+        ins: [v],
+        outs: [at],
+        attrs: [v.shape[0] ?? 1],
+      }));
+      const expected = outputsOf(b, interpret([...plain, ...copies], live, memoryOf(b)));
+      assert.deepEqual(outputsOf(b, interpret(lowerOps(b, plain), live, memoryOf(b))), expected);
+    }),
+    { numRuns: 200 },
+  );
 });
 
 Deno.test("fuse() keeps every operation within the registers of the kernel", () => {
-  fc.assert(fc.property(choices, (c) => {
-    const b = randomProgram(c);
-    for (const op of fuse(b.ops).filter((op) => op.kind === "pointwise")) {
-      assert.ok((op.attrs[1] as number) + (op.attrs[2] as number) <= MAX_REGISTERS);
-    }
-  }), { numRuns: 100 });
+  fc.assert(
+    fc.property(choices, (c) => {
+      const b = randomProgram(c);
+      for (const op of fuse(b.ops).filter((op) => op.kind === "pointwise")) {
+        assert.ok((op.attrs[1] as number) + (op.attrs[2] as number) <= MAX_REGISTERS);
+      }
+    }),
+    { numRuns: 100 },
+  );
 });

@@ -58,7 +58,11 @@ function run(op: Op, ins: readonly Float64Array[], at: (a: Attr) => number): Flo
   }
 }
 
-function gae([rewards, values, finals, ends]: readonly [Float64Array, Float64Array, Float64Array, Float64Array], gamma: number, lambda: number) {
+function gae(
+  [rewards, values, finals, ends]: readonly [Float64Array, Float64Array, Float64Array, Float64Array],
+  gamma: number,
+  lambda: number,
+) {
   const out = new Float64Array(rewards.length);
   ends.forEach((end, s) => {
     let carry = 0;
@@ -72,7 +76,9 @@ function gae([rewards, values, finals, ends]: readonly [Float64Array, Float64Arr
 
 function pointwise(a: readonly number[], ins: readonly Float64Array[]): Float64Array[] {
   const [n, inputs, count, outputs] = a as [number, number, number, number];
-  const strides = a.slice(4, 4 + inputs), words = a.slice(4 + inputs), outs = words.slice(4 * count, 4 * count + outputs);
+  const strides = a.slice(4, 4 + inputs),
+    words = a.slice(4 + inputs),
+    outs = words.slice(4 * count, 4 * count + outputs);
   const results = outs.map(() => new Float64Array(n));
   for (let i = 0; i < n; i++) {
     const r = ins.map((x, k) => x[strides[k]! * i]!);

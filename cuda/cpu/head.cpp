@@ -1,0 +1,118 @@
+// log p(target) and entropy of a vocabulary head without a [rows, vocabulary] buffer: logits exist one tile at a time.
+// With s = x·wᵀ / T: logprob = s[target] − lse, entropy H = lse − Σ p s.
+#include "gemm.h"
+#include "softmax.h"
+
+namespace baton {
+namespace BATON_ISA {
+namespace {
+
+constexpr long VOCABULARY = 1024;              // of a tile; `sample` has the same, and therefore the same lse
+constexpr long TILE_STEP = VOCABULARY + 16;    // floats between rows; not a power of two, so rows spread over the cache
+constexpr long FORWARD_ROWS = 128, BACKWARD_ROWS = 512;
+
+float* tile_of(Pool& pool, int thread) { return reinterpret_cast<float*>(pool.scratch(thread)) + GEMM_SCRATCH; }
+
+// Raw logits of rows [row, row_end) for one tile of the vocabulary.
+void logits(const float* x, const float* w, long h, long row, long row_end, long v0, long columns, float* tile, float* scratch) {
+  multiply({x + row * h, h, false}, {Right::panels, w + v0 * h, h}, {tile, TILE_STEP, false},
+           {0, row_end - row, 0, parts(columns, 16)}, columns, h, false, scratch);
+}
+
+}  // namespace
+
+void linear_logprob(Call& c) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
+  bool entropy = size(c, 3) == 1;
+  const float *x = floats(c, 0), *w = floats(c, 1), inverse = *floats(c, 3);
+  const int32_t* targets = ints(c, 2);
+  float *logprob = floats(c, 4), *lse = floats(c, 5), *entropies = entropy ? floats(c, 6) : nullptr;
+  if (!check_indexes(c, "target", targets, rows, vocabulary)) return;
+  long pieces = larger(parts(rows, FORWARD_ROWS), smaller(c.pool->threads(), parts(rows, 8)));
+  parallel(*c.pool, pieces, [&](long piece, int thread) {
+    float *scratch = reinterpret_cast<float*>(c.pool->scratch(thread)), *tile = tile_of(*c.pool, thread);
+    Softmax state[FORWARD_ROWS];
+    float picked[FORWARD_ROWS];
+    long row = rows * piece / pieces, row_end = rows * (piece + 1) / pieces;
+    for (long i = row; i < row_end; i++) state[i - row].clear();
+    for (long v0 = 0; v0 < vocabulary; v0 += VOCABULARY) {
+      long columns = smaller(VOCABULARY, vocabulary - v0);
+      logits(x, w, h, row, row_end, v0, columns, tile, scratch);
+      for (long i = row; i < row_end; i++) {
+        float* s = tile + (i - row) * TILE_STEP;
+        long target = targets[i] - v0;
+        if (target >= 0 && target < columns) picked[i - row] = s[target] * inverse;
+        if (entropy) absorb<true>(state[i - row], s, 0, columns, inverse);
+        else absorb<false>(state[i - row], s, 0, columns, inverse);
+      }
+    }
+    for (long i = row; i < row_end; i++) {
+      const Softmax& z = state[i - row];
+      lse[i] = z.lse();
+      logprob[i] = picked[i - row] - lse[i];
+      if (entropy) entropies[i] = lse[i] - sum(load(z.weighted)) / z.total();
+    }
+  });
+}
+
+namespace {
+
+// What flows into one row.
+struct RowGrad {
+  float dlogprob, lse, dentropy, entropy, inverse;
+  long target;  // in this tile, if it is
+};
+
+// Raw logits become their gradients: with ℓ = s − lse and p = eˡ, ds = dlogprob (δ − p) − dentropy · p (ℓ + H).
+void differentiate(float* s, long columns, const RowGrad& g) {
+  bool here = g.target >= 0 && g.target < columns;
+  float target = here ? s[g.target] : 0.f;
+  v16 inverse = all(g.inverse), lse = all(g.lse), dl = all(g.dlogprob), de = all(g.dentropy), entropy = all(g.entropy);
+  auto mass = [&](v16 raw) {
+    v16 l = raw * inverse - lse;
+    return exp(l) * fma(de, l + entropy, dl);
+  };
+  for (long j = 0; j < columns; j += 16) store(s + j, zero() - mass(load(s + j)) * inverse);
+  if (here) s[g.target] = (g.dlogprob - first(mass(all(target)))) * g.inverse;
+}
+
+}  // namespace
+
+// Two forks per tile: rows (logits, their gradients, dx), then columns (dw). dx walks the vocabulary in order, dw the rows.
+void linear_logprob_grad(Call& c) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
+  bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
+  const float *dlogprob = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), inverse = *floats(c, 4), *lse = floats(c, 5);
+  const int32_t* targets = ints(c, 3);
+  const float *dentropy = entropy ? floats(c, 6) : nullptr, *entropies = entropy ? floats(c, 7) : nullptr;
+  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
+  if (!check_indexes(c, "target", targets, rows, vocabulary)) return;
+  continue_or_zero(carry, floats(c, c.operands - 3), dw, parts(vocabulary, 16) * 16 * h);
+  Pool& pool = *c.pool;
+  float* tile = tile_of(pool, 0);
+  for (long r0 = 0; r0 < rows; r0 += BACKWARD_ROWS) {
+    long count = smaller(BACKWARD_ROWS, rows - r0);
+    for (long v0 = 0; v0 < vocabulary; v0 += VOCABULARY) {
+      long columns = smaller(VOCABULARY, vocabulary - v0);
+      long pieces = smaller(pool.threads() > 1 ? 2 * pool.threads() : 1, parts(count, 8));
+      parallel(pool, pieces, [&](long piece, int thread) {
+        float* scratch = reinterpret_cast<float*>(pool.scratch(thread));
+        long row = count * piece / pieces, row_end = count * (piece + 1) / pieces;
+        float* mine = tile + row * TILE_STEP;
+        logits(x, w, h, r0 + row, r0 + row_end, v0, columns, mine, scratch);
+        for (long i = row; i < row_end; i++) {
+          long at = r0 + i;
+          differentiate(tile + i * TILE_STEP, columns,
+                        {dlogprob[at], lse[at], entropy ? dentropy[at] : 0.f, entropy ? entropies[at] : 0.f, inverse,
+                         targets[at] - v0});
+        }
+        multiply({mine, TILE_STEP, false}, {Right::transposed, w + v0 * h, h}, {dx + (r0 + row) * h, h, false},
+                 {0, row_end - row, 0, parts(h, 16)}, h, columns, v0 > 0, scratch);
+      });
+      multiply(pool, {x + r0 * h, h, true}, {Right::rows, tile, TILE_STEP}, {dw + v0 * h, h, true}, h, columns, count, true);
+    }
+  }
+}
+
+}  // namespace BATON_ISA
+}  // namespace baton

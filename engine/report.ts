@@ -1,0 +1,183 @@
+/** report.html: one file that shows a run, from disk, without a network. */
+import script from "./report/page.js" with { type: "text" };
+import style from "./report/style.css" with { type: "text" };
+import { replaceFile } from "./files.ts";
+import type { SampleRecord, StepRecord } from "./metrics.ts";
+import { type Column, shortNumber, shortTime } from "./table.ts";
+
+/** A table of the report; a row whose first cell is "total" is set off. */
+export interface ReportTable {
+  readonly title: string;
+  readonly columns: readonly Column[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** Text that is shown as it is: the call graph, the configuration. */
+export interface ReportText {
+  readonly title: string;
+  readonly text: string;
+}
+
+export interface ReportInput {
+  /** Name of the workflow. */
+  readonly name: string;
+  /** One line below it: models, data, machine. */
+  readonly subtitle: string;
+  readonly steps: readonly StepRecord[];
+  readonly samples: readonly SampleRecord[];
+  /** Plan, memory. */
+  readonly tables: readonly ReportTable[];
+  readonly texts: readonly ReportText[];
+}
+
+/** Samples embedded at most: more make a page that browsers open slowly. */
+const SAMPLES = 400;
+/** Metrics shown first, in this order; the others follow by name. */
+const FIRST = ["reward", "klK3", "klK1", "length", "truncated", "entropy"];
+
+/** Names that are no metric of the algorithm, and standard errors, which belong to their metric. */
+const isCurve = (name: string, names: ReadonlySet<string>): boolean =>
+  name !== "step" && !(name.endsWith("Error") && names.has(name.slice(0, -"Error".length)));
+
+/** Names of the curves, the most telling ones first. */
+export function curveNames(steps: readonly StepRecord[]): readonly string[] {
+  const names = new Set(steps.flatMap((record) => Object.keys(record)));
+  const rank = (name: string) => FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length;
+  return [...names].filter((name) => isCurve(name, names)).sort((a, b) =>
+    rank(a) - rank(b) || (a < b ? -1 : 1)
+  );
+}
+
+/** Whole steps spread evenly from the first to the last, so that at most `most` samples remain. */
+export function thinSamples(samples: readonly SampleRecord[], most: number): readonly SampleRecord[] {
+  if (samples.length <= most) return samples;
+  const steps = [...new Set(samples.map((sample) => sample.step))].sort((a, b) => a - b);
+  const kept = Math.max(1, Math.min(steps.length, Math.floor(most * steps.length / samples.length)));
+  const chosen = new Set(
+    Array.from(
+      { length: kept },
+      (_, i) => steps[Math.round((kept === 1 ? 1 : i / (kept - 1)) * (steps.length - 1))]!,
+    ),
+  );
+  return samples.filter((sample) => chosen.has(sample.step)).slice(-most);
+}
+
+/** The page. */
+export function renderReport(input: ReportInput): string {
+  const { steps } = input;
+  const curves = curveNames(steps).map((name, i) => ({
+    name,
+    first: i === 0,
+    values: steps.map((record) => record[name] ?? null),
+    ...(steps.some((record) => record[`${name}Error`] !== undefined) && {
+      errors: steps.map((record) => record[`${name}Error`] ?? 0),
+    }),
+  }));
+  const samples = thinSamples(input.samples, SAMPLES);
+  const data = { steps: steps.map((record) => record.step), metrics: curves, samples };
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(input.name)}</title>
+<style>
+${style}</style>
+</head>
+<body>
+<h1>${escape(input.name)}</h1>
+<p class="subtitle">${escape(input.subtitle)}</p>
+<nav>${SECTIONS.map(([id, label]) => `<a href="#${id}">${label}</a>`).join("")}</nav>
+<div class="tiles">${tiles(steps).map(tile).join("")}</div>
+<h2 id="curves">Curves</h2>
+<div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.8"></label></div>
+<div class="charts" id="charts"></div>
+<h2 id="samples-heading">Samples</h2>
+${samples.length > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
+${thinNote(samples.length, input.samples.length)}
+<div id="samples"></div>
+<h2 id="plan">Plan and memory</h2>
+${input.tables.map(tableHtml).join("\n")}
+<h2 id="configuration">Configuration</h2>
+${input.texts.map(textHtml).join("\n")}
+<noscript><p>Curves and samples are drawn by a script in this page, which this browser does not run.</p></noscript>
+<script type="application/json" id="data">${embed(data)}</script>
+<script>
+${script}</script>
+</body>
+</html>
+`;
+}
+
+/** Writes the page; a browser that reloads meanwhile sees the old one or the new one. */
+export async function writeReport(path: string, input: ReportInput): Promise<void> {
+  await replaceFile(path, renderReport(input));
+}
+
+const SAMPLE_CONTROLS = `<div class="controls">
+<label>Step <select id="step"></select></label>
+<label>Order <select id="order"></select></label>
+<label>Colour by <select id="field"></select></label>
+<span class="scale" id="scale"></span>
+</div>`;
+
+const thinNote = (shown: number, all: number): string =>
+  shown < all ? `<p class="faint">${shown} of ${all} logged samples; samples.jsonl has the others.</p>` : "";
+
+const SECTIONS = [
+  ["curves", "Curves"],
+  ["samples-heading", "Samples"],
+  ["plan", "Plan and memory"],
+  ["configuration", "Configuration"],
+] as const;
+
+/** What the run came to, in a few numbers. */
+function tiles(steps: readonly StepRecord[]): [label: string, value: string][] {
+  const first = steps[0], last = steps.at(-1);
+  if (first === undefined || last === undefined) return [["steps", "0"]];
+  const change = (label: string, name: string): [string, string][] => {
+    const from = first[name], to = last[name];
+    // A number that was not finite is null in metrics.jsonl.
+    return first === last || typeof from !== "number" || typeof to !== "number"
+      ? []
+      : [[label, `${shortNumber(from)} → ${shortNumber(to)}`]];
+  };
+  const sum = (name: string) => steps.reduce((total, record) => total + (record[name] ?? 0), 0);
+  const seconds = sum("seconds"), tokens = sum("tokens");
+  return [
+    ["steps", shortNumber(last.step)],
+    ...change("reward", "reward"),
+    ...change("KL from the reference", "klK3"),
+    ...change("response tokens", "length"),
+    ...(seconds > 0 ? [["time in steps", shortTime(seconds)] as [string, string]] : []),
+    ...(seconds > 0 && tokens > 0
+      ? [["tokens per second", shortNumber(Math.round(tokens / seconds))] as [string, string]]
+      : []),
+  ];
+}
+
+const tile = ([label, value]: readonly [string, string]): string =>
+  `<div class="tile"><b>${escape(value)}</b><span>${escape(label)}</span></div>`;
+
+function tableHtml({ title, columns, rows }: ReportTable): string {
+  const side = (c: number) => columns[c]?.align === "right" ? ' class="right"' : "";
+  const head = columns.map((column, c) => `<th${side(c)}>${escape(column.title)}</th>`).join("");
+  const body = rows.map((row) =>
+    `<tr${row[0] === "total" ? ' class="total"' : ""}>${
+      row.map((cell, c) => `<td${side(c)}>${escape(cell)}</td>`).join("")
+    }</tr>`
+  ).join("\n");
+  return `<div class="scroll"><table><caption>${escape(title)}</caption><thead><tr>${head}</tr></thead>
+<tbody>${body}</tbody></table></div>`;
+}
+
+const textHtml = ({ title, text }: ReportText): string =>
+  `<details open><summary>${escape(title)}</summary><pre>${escape(text)}</pre></details>`;
+
+const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+
+/** Names, prompts and file paths come from outside: none may become markup. */
+const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
+
+/** JSON inside a script element ends at the first "</script": no "<" may appear in it. */
+const embed = (value: unknown): string => JSON.stringify(value).replaceAll("<", "\\u003c");

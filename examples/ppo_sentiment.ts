@@ -1,0 +1,59 @@
+/**
+ * PPO on a real pretrained model: story openings are continued so that their sentiment rises. The reward is written in
+ * TypeScript: VADER's word valences (Hutto & Gilbert 2014) summed over the square root of the number of words.
+ *
+ *     deno run -A examples/ppo_sentiment.ts --model ../shared/assets/models/stories260K --assets ../shared/assets/data
+ */
+import {
+  adamw,
+  flags,
+  gae,
+  models,
+  policyModel,
+  ppoClip,
+  prompts,
+  run,
+  score,
+  shapedRewards,
+  text,
+  valueClip,
+  valueModel,
+  workflow,
+} from "../mod.ts";
+import { parseLexicon, sentiment } from "./sentiment/vader.ts";
+import { z } from "zod";
+
+const o = flags({
+  model: z.string().default("../shared/assets/models/stories260K").describe("folder of the language model"),
+  assets: z.string().default(new URL("../../shared/assets/data", import.meta.url).pathname)
+    .describe("folder with sentiment/vader_lexicon.txt and tinystories/story_openings.jsonl"),
+  lr: z.number().positive().default(1e-3),
+  beta: z.number().nonnegative().default(0.1).describe("weight of the KL penalty"),
+});
+
+const { actor, critic, ref } = models({
+  actor: policyModel(o.model, adamw({ lr: o.lr })),
+  critic: valueModel(o.model, adamw({ lr: 2 * o.lr })),
+  ref: policyModel(o.model),
+});
+
+const lexicon = parseLexicon(Deno.readTextFileSync(`${o.assets}/sentiment/vader_lexicon.txt`));
+const happy = score("rewards", { response: text }, ({ response }) => sentiment(response, lexicon));
+
+const judged = actor.generate({ maxNewTokens: 100 }).then(happy, ref.infer().as("refLogprobs"));
+
+const ppo = workflow({
+  name: "ppo_sentiment",
+  data: prompts(`${o.assets}/tinystories/story_openings.jsonl`, { batch: 64, heldOut: 0.2 }),
+  flow: judged.then(critic.infer())
+    .then(shapedRewards({ beta: o.beta }))
+    .then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
+    .then(
+      actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: 4, epochs: 2 }),
+      critic.train(valueClip({ epsilon: 0.2 }), { minibatches: 4, epochs: 2 }),
+    ),
+  evaluate: { every: 1000, prompts: 64, flow: judged },
+});
+export default ppo;
+
+if (import.meta.main) await run(ppo, { steps: 40 });

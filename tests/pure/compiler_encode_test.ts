@@ -1,0 +1,142 @@
+import assert from "node:assert/strict";
+import { Builder } from "../../compiler/builder.ts";
+import {
+  compileCopyPages,
+  compileDecode,
+  compileInfer,
+  compilePrefill,
+  compileTrain,
+  compileUpdate,
+} from "../../compiler/compile.ts";
+import { encode, FORMAT_VERSION, MAGIC } from "../../compiler/encode.ts";
+import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
+import { dim, extent, OPCODE, type OpKind, type Segment, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
+import type { Program } from "../../ir/program.ts";
+import { ADAMW, CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
+
+/** Reads a program back by `docs/program-format.md`. */
+function decode(bytes: Uint8Array<ArrayBuffer>) {
+  const view = new DataView(bytes.buffer);
+  let at = 0;
+  const u16 = () => view.getUint16((at += 2) - 2, true), u32 = () => view.getUint32((at += 4) - 4, true);
+  const u64 = () => Number(view.getBigUint64((at += 8) - 8, true)),
+    f64 = () => view.getFloat64((at += 8) - 8, true);
+  const [magic, version, segmentCount, symbolCount, operations] = [u32(), u32(), u32(), u32(), u32()];
+  assert.equal(u32(), 0);
+  const segments = Array.from({ length: segmentCount }, u64),
+    symbols = Array.from({ length: symbolCount }, u32);
+  if (symbolCount % 2) u32();
+  const ops = Array.from({ length: operations }, () => {
+    const kind = Object.keys(OPCODE)[u16() - 1] as OpKind, operands = u16(), attributes = u16();
+    assert.equal(u16(), 0);
+    return {
+      kind,
+      operands: Array.from(
+        { length: operands },
+        () => ({ segment: SEGMENTS[u32()]!, offset: 64 * u32(), bytes: u64() }),
+      ),
+      attributes: Array.from(
+        { length: attributes },
+        (_, i) => SIZE_ATTRIBUTES[kind].includes(i) ? { symbol: SYMBOLS[u32()]!, times: u32() } : f64(),
+      ),
+    };
+  });
+  assert.equal(at, bytes.length);
+  return { magic, version, segments, symbols, ops };
+}
+
+Deno.test("encode() writes what docs/program-format.md says", () => {
+  const b = new Builder(() => 64),
+    x = b.input("x", [dim("tokens", 3)]),
+    y = b.declare("outputs", "y", [dim("tokens", 3)]);
+  b.emit("fill", [], [b.value("unused", [2], { place: { segment: "saved", offset: 128 } })], [2, -1.5]);
+  b.emit("copy", [x], [y], [dim("tokens", 3)]);
+  const bytes = Object.fromEntries(SEGMENTS.map((s, i) => [s, 64 * i])) as Record<Segment, number>;
+  const decoded = decode(encode(b.ops, (v) => v.place!, bytes, MAXIMA));
+  assert.deepEqual([decoded.magic, decoded.version], [MAGIC, FORMAT_VERSION]);
+  assert.deepEqual(decoded.segments, SEGMENTS.map((_, i) => 64 * i));
+  assert.deepEqual(decoded.symbols, SYMBOLS.map((s) => MAXIMA[s]));
+  assert.deepEqual(decoded.ops, [
+    {
+      kind: "fill",
+      operands: [{ segment: "saved", offset: 128, bytes: 8 }],
+      attributes: [{ symbol: "one", times: 2 }, -1.5],
+    },
+    {
+      kind: "copy",
+      operands: [{ segment: "inputs", offset: 0, bytes: 768 }, { segment: "outputs", offset: 0, bytes: 768 }],
+      attributes: [{ symbol: "tokens", times: 3 }],
+    },
+  ]);
+});
+
+Deno.test("encode() is the same bytes every time", async () => {
+  const bytes = () =>
+    compileTrain(tiny(), "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "cheap" }).bytes;
+  const digest = async (x: Uint8Array<ArrayBuffer>) =>
+    new Uint8Array(await crypto.subtle.digest("SHA-256", x));
+  assert.deepEqual(await digest(bytes()), await digest(bytes()));
+});
+
+Deno.test("encode() refuses an offset that is no cache line", () => {
+  const b = new Builder(() => 64);
+  b.emit("fill", [], [b.value("odd", [1], { place: { segment: "inputs", offset: 4 } })], [1, 0]);
+  const none = Object.fromEntries(SEGMENTS.map((s) => [s, 0])) as Record<Segment, number>;
+  assert.throws(
+    () => encode(b.ops, (v) => v.place!, none, MAXIMA),
+    /Cannot encode fill: odd is at byte 4/,
+  );
+});
+
+const all = (): Program[] => {
+  const config = tiny({ model_type: "qwen3", architectures: [], head_dim: 8, tie_word_embeddings: true });
+  const generate = { ...CACHE, maxima: MAXIMA, sampling: SAMPLING };
+  return [
+    compileInfer(config, "lm", { maxima: MAXIMA, outputs: ["logprobs", "entropy"] }),
+    compileInfer(config, "reward", { maxima: MAXIMA, outputs: ["rewards"] }),
+    compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "layers" }),
+    compileUpdate(config, "lm", ADAMW),
+    compilePrefill(config, generate),
+    compileDecode(config, generate),
+    compileCopyPages(config, generate),
+  ];
+};
+
+Deno.test("programs decode to as many operations as they say, inside their segments", () => {
+  for (const p of all()) {
+    const { ops, segments } = decode(p.bytes);
+    assert.equal(ops.length, p.operations, p.name);
+    assert.deepEqual(segments, SEGMENTS.map((s) => p.segmentBytes[s]));
+    for (const { operands } of ops) {
+      for (const o of operands) {
+        assert.ok(o.offset + o.bytes <= p.segmentBytes[o.segment], `${p.name} ${o.segment}`);
+      }
+    }
+  }
+});
+
+Deno.test("the byte table and the ports cover exactly the segments", () => {
+  for (const p of all()) {
+    for (const s of SEGMENTS) {
+      const end = Math.max(
+        0,
+        ...p.table.filter((row) => row.segment === s).map((row) => row.offset + row.bytes),
+      );
+      assert.equal(end, p.segmentBytes[s], `${p.name} ${s}`);
+    }
+    for (const [name, port] of Object.entries(p.ports)) {
+      assert.equal(port.bytes, 4 * port.shape.reduce<number>((n, d) => n * extent(d, MAXIMA), 1), name);
+    }
+  }
+});
+
+Deno.test("SIZE_ATTRIBUTES are those of cuda/common/opcodes.h", () => {
+  const header = Deno.readTextFileSync(new URL("../../cuda/common/opcodes.h", import.meta.url));
+  const rows = [...header.matchAll(/\{(\d+), "(\w+)", "([^"]*)"/g)];
+  assert.equal(rows.length, Object.keys(OPCODE).length);
+  for (const [, code, kind, attributes] of rows) {
+    assert.equal(OPCODE[kind as OpKind], Number(code), kind);
+    const sizes = attributes!.split(" ").flatMap((word, i) => word.endsWith(":") ? [i] : []);
+    assert.deepEqual(SIZE_ATTRIBUTES[kind as OpKind], sizes, kind);
+  }
+});
