@@ -29,7 +29,9 @@ export const graph = command({
       );
     }
     const { workflow: { graph } } = await loadScript(positional[0]!, rest);
-    io.out(values.json ? JSON.stringify(graph) : values.mermaid ? mermaid(graph) : printGraph(graph));
+    io.out(
+      values.json ? JSON.stringify(graph) : (values.mermaid ? mermaid(graph) : printGraph(graph)).trimEnd(),
+    );
     return 0;
   },
 });

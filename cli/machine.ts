@@ -1,5 +1,5 @@
 /** Finds the facts about this machine; never fails: what cannot be found is not there. */
-import { builtLibrary } from "../ffi/build.ts";
+import { find as findLibrary } from "../ffi/build.ts";
 import type { Machine } from "./diagnosis.ts";
 
 /** What a program prints, or `null` when there is no such program or it fails. */
@@ -47,7 +47,7 @@ export async function inspect(): Promise<Machine> {
     cpuFlags: await cpuFlags(),
     compiler: firstLine(await printed(compilerCommand, "--version")),
     compilerCommand,
-    library: await builtLibrary(),
+    library: findLibrary(),
     gpus: gpus ? gpus.split("\n") : [],
     nvcc: nvcc?.split("\n").find((line) => line.includes("release"))?.trim() ?? null,
     nccl: nccl?.[1] ?? null,

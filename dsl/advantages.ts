@@ -110,10 +110,10 @@ export function gae(
 ): CallFlow<GaeReads, Estimates>;
 export function gae(
   options: GaeOptions & { readonly bootstrapTruncated: true },
-): CallFlow<GaeReads & { readonly finalValues: PerSequence; readonly finished: PerSequence }, Estimates>;
+): CallFlow<BootstrapReads, Estimates>;
 export function gae(
   options: GaeOptions & { readonly bootstrapTruncated?: boolean },
-): CallFlow<GaeReads, Estimates> {
+): CallFlow<GaeReads, Estimates> | CallFlow<BootstrapReads, Estimates> {
   const { gamma, lambda, whiten = false } = options, discount = { gamma, lambda };
   refuse(`make gae${at(callSite())}`, [between("gamma", gamma, 0, 1), between("lambda", lambda, 0, 1)]);
   const results = (estimates: Tensor<"token">, values: Tensor<"token">) => ({
@@ -142,6 +142,7 @@ export interface GaeOptions {
   readonly whiten?: boolean;
 }
 type GaeReads = { readonly tokens: TokenIds; readonly tokenRewards: PerToken; readonly values: PerToken };
+type BootstrapReads = GaeReads & { readonly finalValues: PerSequence; readonly finished: PerSequence };
 type Estimates = { readonly advantages: PerToken; readonly returns: PerToken };
 
 /**

@@ -46,7 +46,7 @@ type Retarget<T, N> = T extends { readonly of: infer Of extends keyof N }
   ? { readonly [K in keyof T]: K extends "of" ? N[Of] : T[K] }
   : T;
 type AsSchema<T> = T extends Schema ? T : never;
-type Kept<S, N> = AsSchema<
+export type Kept<S, N> = AsSchema<
   Simplify<{ [K in keyof S as K extends keyof N ? N[K] & string : never]: Retarget<S[K], N> }>
 >;
 export type Rebound<S, N> = AsSchema<
@@ -55,24 +55,24 @@ export type Rebound<S, N> = AsSchema<
 /** The same names, with per-token values that belong to the renamed token field. */
 export type Moved<S, N> = AsSchema<{ readonly [K in keyof S]: Retarget<S[K], N> }>;
 /** What a call that writes one field writes under a new name. */
-type Single<S, Name extends string> = AsSchema<{ readonly [K in Name]: S[keyof S] }>;
-
-export type Renamed<S, N> = N extends string ? Single<S, N> : Kept<S, N>;
+export type Single<S, Name extends string> = AsSchema<{ readonly [K in Name]: S[keyof S] }>;
 
 type Orphans<S, N> = {
   [K in keyof S & keyof N]: S[K] extends { readonly of: infer Of extends keyof S }
     ? Of extends keyof N ? never : K
     : never;
 }[keyof S & keyof N];
-/** What `.as()` refuses. */
-export type AsChecked<S, N> = N extends string ? IsUnion<keyof S> extends true ? FieldError<
+/** What `.as("name")` refuses. */
+export type OneField<S> = [keyof S] extends [never] ? FieldError<"this call writes no field", never>
+  : IsUnion<keyof S> extends true ? FieldError<
       'this call writes several fields, give .as() a map of those to keep, { old: "new" }',
       keyof S
     >
-  : [keyof S] extends [never] ? FieldError<"this call writes no field", never>
-  : unknown
-  : [Exclude<keyof N, keyof S>] extends [never] ? [Orphans<S, N>] extends [never] ? unknown
-    : FieldError<"per-token values need their token field, keep it in the map too", Orphans<S, N>>
+  : unknown;
+/** What `.as({ … })` refuses. */
+export type AsChecked<S, N> = [Exclude<keyof N, keyof S>] extends [never]
+  ? [Orphans<S, N>] extends [never] ? unknown
+  : FieldError<"per-token values need their token field, keep it in the map too", Orphans<S, N>>
   : FieldError<"this call writes no such field", Exclude<keyof N, keyof S>>;
 /** What `.from()` refuses. */
 export type FromChecked<S, N> = [Exclude<keyof N, keyof S>] extends [never] ? unknown

@@ -37,7 +37,7 @@ function flagsOf(schema: FlagSchema): readonly Flag[] {
  * ```ts
  * import assert from "node:assert/strict";
  * import { z } from "zod";
- * import { parseFlags } from "@baton/baton/dsl/flags.ts";
+ * import { parseFlags } from "./flags.ts";
  *
  * const schema = { lr: z.number().positive().default(1e-3), shuffle: z.boolean().default(true) };
  * const parsed = parseFlags(schema, ["--lr", "3e-4", "--no-shuffle"]);

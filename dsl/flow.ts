@@ -7,18 +7,22 @@ import {
   checkName,
   type FieldError,
   type FromChecked,
+  type Kept,
   type Mismatch,
   type Moved,
   type Names,
+  type OneField,
   type Rebound,
-  type Renamed,
   renameFields,
   type Simplify,
+  type Single,
 } from "./fields.ts";
 
 // deno-lint-ignore no-explicit-any -- a bound that every flow meets, whatever it reads and writes
 export type AnyFlow = Flow<any, any>;
-type ReadsOf<N> = N extends readonly [Flow<infer I, infer _>, ...infer Rest] ? I & ReadsOf<Rest> : unknown;
+type ReadsOf<N> = N extends readonly [Flow<infer I, infer _>, ...infer Rest]
+  ? I & Omit<ReadsOf<Rest>, keyof I>
+  : unknown;
 type WritesOf<N> = N extends readonly [Flow<infer _, infer O>, ...infer Rest] ? O & WritesOf<Rest> : unknown;
 
 /** What is written when each of `N` is added: by the chain so far and by its earlier siblings. */
@@ -59,7 +63,7 @@ export class Flow<out In extends Schema, out Out extends Schema> {
    */
   then<const N extends readonly AnyFlow[]>(
     ...next: N & Checked<In, Out, N>
-  ): Flow<Simplify<In & Omit<ReadsOf<N>, keyof Out>>, Simplify<Out & WritesOf<N>>> {
+  ): Flow<Simplify<In & Omit<ReadsOf<N>, keyof Out | keyof In>>, Simplify<Out & WritesOf<N>>> {
     if (next.length === 0) throw new TypeError("Cannot continue a flow with nothing: give then() a flow");
     if (next.some((n) => typeof n === "function")) {
       throw new TypeError(
@@ -95,8 +99,11 @@ export const notebookView = (text: string, diagram: string): Record<string, stri
   "text/markdown": "```mermaid\n" + diagram + "```\n",
 });
 
-/** A flow of one call, whose fields can be renamed. Every method gives a new call. */
-export class CallFlow<out In extends Schema, out Out extends Schema> extends Flow<In, Out> {
+/**
+ * A flow of one call, whose fields can be renamed. Every method gives a new call. (The variance is said because the checker
+ * cannot work it out from methods that return renamed flows.)
+ */
+export class CallFlow<in out In extends Schema, in out Out extends Schema> extends Flow<In, Out> {
   readonly #draft: Draft;
   constructor(draft: Draft) {
     super(draft.reads as In, draft.writes as Out, [draft]);
@@ -109,9 +116,9 @@ export class CallFlow<out In extends Schema, out Out extends Schema> extends Flo
    *
    * @throws TypeError when the names do not fit the call's fields
    */
-  as<const N extends string | Names<Out>>(
-    names: N & AsChecked<Out, N>,
-  ): CallFlow<In, Renamed<Out, N>> {
+  as<const K extends string>(name: K & OneField<Out>): CallFlow<In, Single<Out, K>>;
+  as<const N extends Names<Out>>(names: N & AsChecked<Out, N>): CallFlow<In, Kept<Out, N>>;
+  as(names: string | Readonly<Record<string, string>>): object {
     const fields = Object.keys(this.writes);
     if (typeof names === "string" && fields.length !== 1) {
       throw new TypeError(
@@ -142,7 +149,7 @@ export class CallFlow<out In extends Schema, out Out extends Schema> extends Flo
       ...this.#draft,
       writes: renameFields(kept, map),
       call: { ...this.#draft.call, writes },
-    }) as never;
+    });
   }
 
   /**

@@ -8,8 +8,10 @@ export type Live = Partial<Omit<Maxima, "one">>;
 
 export class Binding {
   readonly #loaded: LoadedProgram;
-  readonly #segments: readonly (DeviceSegment | null)[];
+  readonly #segments: Readonly<Partial<Record<Segment, DeviceSegment>>>;
   readonly #own: DeviceSegment[] = [];
+  /** Floating point operations submitted so far. */
+  flops = 0;
 
   /** Segments that are not shared are allocated here: a program's inputs and outputs are its own. */
   constructor(
@@ -18,22 +20,18 @@ export class Binding {
     shared: Partial<Record<Segment, DeviceSegment>>,
   ) {
     this.#loaded = LoadedProgram.load(program);
-    this.#segments = SEGMENTS.map((name) => {
+    const bound: Partial<Record<Segment, DeviceSegment>> = {};
+    for (const name of SEGMENTS) {
       const bytes = program.segmentBytes[name];
-      if (bytes === 0) return null;
+      if (bytes === 0) continue;
       const given = shared[name];
-      if (given) {
-        if (given.bytes < bytes) {
-          throw new RangeError(
-            `Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`,
-          );
-        }
-        return given;
+      if (given && given.bytes < bytes) {
+        throw new RangeError(`Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`);
       }
-      const made = DeviceSegment.create(bytes);
-      this.#own.push(made);
-      return made;
-    });
+      bound[name] = given ?? new DeviceSegment(bytes);
+      if (!given) this.#own.push(bound[name]);
+    }
+    this.#segments = bound;
   }
 
   has(port: string): boolean {
@@ -47,7 +45,7 @@ export class Binding {
   }
 
   segment(name: Segment): DeviceSegment {
-    const segment = this.#segments[SEGMENTS.indexOf(name)];
+    const segment = this.#segments[name];
     if (!segment) throw new RangeError(`Cannot use segment ${name}: ${this.program.name} has none`);
     return segment;
   }
@@ -93,7 +91,7 @@ export class Binding {
   /** Queues the program behind what the device already has; resolves when it ran. */
   run(live: Live): Promise<void> {
     const dims = full(live);
-    this.device.flops += this.program.flops(dims);
+    this.flops += this.program.flops(dims);
     return this.device.submit(this.#loaded, this.#segments, dims);
   }
 

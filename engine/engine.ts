@@ -28,7 +28,7 @@ export class Engine {
     arenaBytes: number,
   ) {
     this.states = new Map(Object.entries(states));
-    this.arena = DeviceSegment.create(Math.max(64, arenaBytes));
+    this.arena = new DeviceSegment(Math.max(64, arenaBytes));
   }
 
   /** Allocates what all stages share and loads every replica of the schedule's prologue. */

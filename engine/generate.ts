@@ -26,6 +26,11 @@ export class Generator {
     return new Rollout(this.#prefill, this.#decode, this.#copy, this.sizes, request).run();
   }
 
+  /** Floating point operations submitted so far. */
+  get flops(): number {
+    return this.#prefill.flops + this.#decode.flops;
+  }
+
   dispose(): void {
     for (const b of [this.#prefill, this.#decode, this.#copy]) b.dispose();
   }

@@ -53,7 +53,7 @@ class Clock {
   }
 }
 
-/** "reward 0.42 ± 0.03 · kl 0.01 · 512 tok/s": what matters most of a step. */
+/** "reward 0.42 ± 0.03 · kl 0.01 · 512 tok/s · 2.10 s": what matters most of a step. */
 export function summary({ metrics, seconds, tokens }: StepProgress): string {
   const parts: string[] = [];
   const add = (label: string, name: string) => {
@@ -64,8 +64,9 @@ export function summary({ metrics, seconds, tokens }: StepProgress): string {
   add("reward", "reward");
   add("kl", "klK3");
   add("length", "length");
-  for (const name of Object.keys(metrics)) if (/(^|\.)loss$/.test(name)) add(name, name);
+  for (const name of Object.keys(metrics)) if (/(^|[./])loss$/.test(name)) add(name, name);
   if (seconds > 0 && tokens > 0) parts.push(`${shortNumber(Math.round(tokens / seconds))} tok/s`);
+  parts.push(shortTime(seconds));
   return parts.join(" · ");
 }
 
@@ -84,7 +85,7 @@ class LineProgress implements Progress {
     const left = this.#clock.after(done), { steps } = this.options;
     const width = String(steps).length;
     this.note(
-      `step ${String(done.step).padStart(width)}/${steps} · ${summary(done)} · ${shortTime(done.seconds)}` +
+      `step ${String(done.step).padStart(width)}/${steps} · ${summary(done)}` +
         (done.step < steps ? ` · ${shortTime(left)} left` : ""),
     );
   }
@@ -128,7 +129,7 @@ class LiveProgress implements Progress {
     const left = this.#clock.after(done);
     this.#payload = {
       phase: done.step < this.options.steps ? "" : "done",
-      summary: ` · ${summary(done)} · ${shortTime(done.seconds)}`,
+      summary: ` · ${summary(done)}`,
       left: done.step < this.options.steps ? ` · ${shortTime(left)} left` : "",
     };
     this.#bar.update(done.step, this.#payload);

@@ -21,13 +21,13 @@ export class Replica {
     readonly trained: boolean,
   ) {
     this.#bytes = parameters.reduce((end, p) => Math.max(end, p.offset + 4 * p.elements), 0);
-    const table = DeviceSegment.create(constants.byteLength);
+    const table = new DeviceSegment(constants.byteLength);
     table.write(0, constants);
     this.segments = {
-      params: DeviceSegment.create(this.#bytes),
+      params: new DeviceSegment(this.#bytes),
       constants: table,
       ...(trained &&
-        { grads: DeviceSegment.create(this.#bytes), moments: DeviceSegment.create(2 * this.#bytes) }),
+        { grads: new DeviceSegment(this.#bytes), moments: new DeviceSegment(2 * this.#bytes) }),
     };
   }
 

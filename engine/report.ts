@@ -32,8 +32,9 @@ export interface ReportInput {
 
 /** Samples embedded at most: more make a page that browsers open slowly. */
 const SAMPLES = 400;
-/** Metrics shown first, in this order; the others follow by name. */
-const FIRST = ["reward", "klK3", "klK1", "length", "truncated", "entropy"];
+/** Metrics shown first, in this order; then come the others by name, and last those of the machine. */
+const FIRST = ["reward", "evaluation/reward", "klK3", "klK1", "length", "truncated", "entropy"];
+const MACHINE = /^(seconds|tokensPerSecond|tokens|mfu)\b/;
 
 /** Names that are no metric of the algorithm, and standard errors, which belong to their metric. */
 const isCurve = (name: string, names: ReadonlySet<string>): boolean =>
@@ -42,7 +43,8 @@ const isCurve = (name: string, names: ReadonlySet<string>): boolean =>
 /** Names of the curves, the most telling ones first. */
 export function curveNames(steps: readonly StepRecord[]): readonly string[] {
   const names = new Set(steps.flatMap((record) => Object.keys(record)));
-  const rank = (name: string) => FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length;
+  const rank = (name: string) =>
+    FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length + (MACHINE.test(name) ? 1 : 0);
   return [...names].filter((name) => isCurve(name, names)).sort((a, b) =>
     rank(a) - rank(b) || (a < b ? -1 : 1)
   );
@@ -96,7 +98,7 @@ ${style}</style>
 ${samples.length > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
 ${thinNote(samples.length, input.samples.length)}
 <div id="samples"></div>
-<h2 id="plan">Plan and memory</h2>
+<h2 id="plan">Results and plan</h2>
 ${input.tables.map(tableHtml).join("\n")}
 <h2 id="configuration">Configuration</h2>
 ${input.texts.map(textHtml).join("\n")}
@@ -127,31 +129,29 @@ const thinNote = (shown: number, all: number): string =>
 const SECTIONS = [
   ["curves", "Curves"],
   ["samples-heading", "Samples"],
-  ["plan", "Plan and memory"],
+  ["plan", "Results and plan"],
   ["configuration", "Configuration"],
 ] as const;
 
 /** What the run came to, in a few numbers. */
 function tiles(steps: readonly StepRecord[]): [label: string, value: string][] {
-  const first = steps[0], last = steps.at(-1);
-  if (first === undefined || last === undefined) return [["steps", "0"]];
+  // A number that was not finite is null in metrics.jsonl, and a record of an evaluation has its own metrics only.
+  const valuesOf = (name: string) =>
+    steps.map((record) => record[name]).filter((value) => typeof value === "number");
   const change = (label: string, name: string): [string, string][] => {
-    const from = first[name], to = last[name];
-    // A number that was not finite is null in metrics.jsonl.
-    return first === last || typeof from !== "number" || typeof to !== "number"
-      ? []
-      : [[label, `${shortNumber(from)} → ${shortNumber(to)}`]];
+    const values = valuesOf(name);
+    return values.length < 2 ? [] : [[label, `${shortNumber(values[0]!)} → ${shortNumber(values.at(-1)!)}`]];
   };
-  const sum = (name: string) => steps.reduce((total, record) => total + (record[name] ?? 0), 0);
-  const seconds = sum("seconds"), tokens = sum("tokens");
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  const seconds = sum(valuesOf("seconds")), speeds = valuesOf("tokensPerSecond");
   return [
-    ["steps", shortNumber(last.step)],
+    ["steps", shortNumber(steps.at(-1)?.step ?? 0)],
     ...change("reward", "reward"),
     ...change("KL from the reference", "klK3"),
     ...change("response tokens", "length"),
     ...(seconds > 0 ? [["time in steps", shortTime(seconds)] as [string, string]] : []),
-    ...(seconds > 0 && tokens > 0
-      ? [["tokens per second", shortNumber(Math.round(tokens / seconds))] as [string, string]]
+    ...(speeds.length > 0
+      ? [["tokens per second", shortNumber(Math.round(sum(speeds) / speeds.length))] as [string, string]]
       : []),
   ];
 }

@@ -72,15 +72,15 @@ export class Stage {
   }
 
   #generator(g: GeneratePrograms, shared: Partial<Record<Segment, DeviceSegment>>): Generator {
-    const kv = DeviceSegment.create(g.decode.segmentBytes.kv);
-    const state = DeviceSegment.create(Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
+    const kv = new DeviceSegment(g.decode.segmentBytes.kv);
+    const state = new DeviceSegment(Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
     this.#memory.push(kv, state);
     return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, { ...shared, kv, state });
   }
 
   /** Runs every call of one step on `batch`, which then holds all fields. */
   async step(step: number, batch: Batch, hooks: StepHooks = {}): Promise<StepResult> {
-    const seconds: Record<string, number> = {}, metrics: Record<string, number> = {}, before = this.engine.device.flops;
+    const seconds: Record<string, number> = {}, metrics: Record<string, number> = {}, before = this.#flops();
     for (const instruction of this.input.schedule.step) {
       if (instruction.op !== "run") continue;
       const call = this.#call(instruction.call), start = performance.now();
@@ -92,7 +92,11 @@ export class Stage {
       else Object.assign(metrics, await this.#train(call, step, batch, hooks));
       seconds[call.id] = (performance.now() - start) / 1000;
     }
-    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds, flops: this.engine.device.flops - before };
+    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds, flops: this.#flops() - before };
+  }
+
+  #flops(): number {
+    return [...this.#bindings.values(), ...this.#generators.values()].reduce((n, b) => n + b.flops, 0);
   }
 
   #call(id: string): Call {

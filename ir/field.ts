@@ -25,7 +25,18 @@ export type Schema = { readonly [name: string]: FieldType };
 
 /** One number per action of the default token field `tokens`. */
 export const perToken = { per: "token", dtype: "f32", of: "tokens" } as const;
-/** One number per action of another token field: what a second `generate` or the data set wrote. */
+/**
+ * One number per action of another token field: one that a second `generate` or the data set wrote.
+ *
+ * @example
+ * ```ts
+ * import { compute, perTokenOf } from "@baton/baton";
+ *
+ * const confidence = compute("confidence", { greedyLogprobs: perTokenOf("greedyTokens") }, (batch) => ({
+ *   confidence: batch.greedyLogprobs.meanPerSequence(),
+ * }));
+ * ```
+ */
 export const perTokenOf = <const Of extends string>(of: Of): PerTokenOf<Of> => ({
   per: "token",
   dtype: "f32",

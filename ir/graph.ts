@@ -71,7 +71,7 @@ export interface InferCall extends Node {
   readonly kind: "infer";
   readonly model: string;
 }
-/** Ports: reads tokens and the loss's fields; writes nothing. */
+/** Ports: reads tokens and the fields that inputs of `loss` name; writes nothing. */
 export interface TrainCall extends Node {
   readonly kind: "train";
   readonly model: string;
@@ -81,11 +81,14 @@ export interface TrainCall extends Node {
   /** Index into `loss.outputs` names: updates stop for this step once this metric is non-zero. */
   readonly stopWhen?: string;
 }
-/** Arithmetic on fields: advantages, penalties, whitening. */
+/**
+ * Arithmetic on fields: advantages, penalties, whitening. Reads the fields that inputs of `expr` name and, when it works per token,
+ * port `tokens`: the token field that its per-token values belong to.
+ */
 export interface ComputeCall extends Node {
   readonly kind: "compute";
   readonly expr: Expr;
-  /** State names written: state name → output of `expr`. */
+  /** State names written: state name → output of `expr` ("state.NAME"). Every call of a step reads the value that the step began with. */
   readonly states: Ports;
 }
 /** TypeScript over text or numbers: the function itself stays in the workflow. */
@@ -95,6 +98,7 @@ export interface ScoreCall extends Node {
 export type ModelFunctionCall = GenerateCall | InferCall | TrainCall;
 export type Call = ModelFunctionCall | ComputeCall | ScoreCall;
 
+/** What a workflow does each step. `ir/check.ts` says what makes one valid. */
 export interface CallGraph {
   readonly version: 1;
   readonly name: string;

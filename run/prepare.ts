@@ -2,7 +2,8 @@
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
 import { digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
-import type { CallGraph, GenerateCall } from "../ir/graph.ts";
+import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts";
+import type { Program } from "../ir/program.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
 import type { Sample } from "../engine/sample.ts";
@@ -122,16 +123,28 @@ function dataSizes(graph: CallGraph, generates: readonly GenerateCall[], data: D
   };
 }
 
+/** Rows that the largest rotary table of a model's programs has. */
+export function rotaryPositions(graphs: readonly PreparedGraph[], model: LoadedModel): number {
+  const bytes = graphs.flatMap(({ graph, programs }) =>
+    graph.calls.flatMap((c) => "model" in c && c.model === model.name ? programsOf(programs, c).map((p) => p.segmentBytes.constants) : [])
+  );
+  return Math.max(0, ...bytes) / (4 * model.config.headDim);
+}
+
+function programsOf(programs: Programs, call: ModelFunctionCall): readonly Program[] {
+  if (call.kind === "generate") return [programs.generate[call.id]!.prefill, programs.generate[call.id]!.decode];
+  return call.kind === "infer" ? [programs.infer[call.id]!] : [programs.train[call.id]!.train];
+}
+
 /** Every byte of a run; throws when the device cannot hold it. */
 export function byteTable(
   graphs: readonly PreparedGraph[],
   models: Readonly<Record<string, LoadedModel>>,
-  positions: number,
   scratch: number,
   machine: Machine,
 ): MemoryRow[] {
   const memory = Object.fromEntries(Object.entries(models).map(([name, m]) => {
-    const e = engineModel(m, positions);
+    const e = engineModel(m, rotaryPositions(graphs, m));
     return [name, { parameters: e.parameters, trained: m.spec.optimizer !== null, constants: e.constants.byteLength }];
   }));
   const widest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));

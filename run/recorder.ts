@@ -31,7 +31,7 @@ export class Recorder {
       ? null
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
     const recorder = new Recorder(session, o, progress, metrics, samples);
-    recorder.#peak = session.engine.device.peakFlops();
+    recorder.#peak = peakFlops(session);
     return recorder;
   }
 
@@ -150,4 +150,10 @@ export function sampleRecords(graph: CallGraph, batch: Batch, step: number, coun
       weightVersion: column.versions[s]!,
     };
   });
+}
+
+/** Rate of a large product on this device, FLOP/s: what MFU is measured against. */
+function peakFlops(session: Session): number {
+  const [m, n, k] = [768, 512, 512];
+  return 2 * m * n * k / session.engine.device.productSeconds("forward", m, n, k, 5);
 }

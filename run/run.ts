@@ -2,7 +2,7 @@
 import type { Workflow } from "../dsl/workflow.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import type { Batch } from "../engine/batch.ts";
-import { fromStored, saveModel, writeModel } from "../engine/weights.ts";
+import { saveModel, writeModel } from "../engine/weights.ts";
 import { type Evaluation, evaluationOf } from "./evaluation.ts";
 import { exitWith, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
@@ -146,7 +146,7 @@ async function exportModels(session: Session, o: Resolved): Promise<void> {
       config: model.json,
       head: replica.head,
       parameters: replica.parameters,
-      source: (p) => fromStored(p, replica.read(p)),
+      source: (p) => replica.read(p),
       dtype: o.saveDtype,
       tokenizerFolder: model.folder,
     });

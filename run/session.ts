@@ -9,12 +9,11 @@ import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
 import { Stage, type StepHooks, type StepResult } from "../engine/stage.ts";
-import { PAGE } from "../ir/op.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { arenaBytes } from "../planner/memory.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { engineModel, type LoadedModel, loadModels } from "./models.ts";
-import { byteTable, type Machine, type PreparedGraph, prepareGraph, tokenizerOwner } from "./prepare.ts";
+import { byteTable, type Machine, type PreparedGraph, prepareGraph, rotaryPositions, tokenizerOwner } from "./prepare.ts";
 
 export interface SessionOptions {
   readonly steps: number;
@@ -54,11 +53,10 @@ export class Session {
     const prepared: PreparedGraph[] = [];
     for (const graph of graphs) prepared.push(await prepareGraph(graph, models, options.machine, options.seed));
     const [main, held] = prepared as [PreparedGraph, PreparedGraph?];
-    const positions = Math.max(...prepared.map((p) => p.sizes.longest)) + PAGE;
     const device = Device.open({ threads: options.machine.threads });
-    const table = byteTable(prepared, models, positions, device.scratchBytes, options.machine);
+    const table = byteTable(prepared, models, device.scratchBytes, options.machine);
     const engine = await Engine.create(device, {
-      models: Object.fromEntries(Object.entries(models).map(([name, m]) => [name, engineModel(m, positions)])),
+      models: Object.fromEntries(Object.entries(models).map(([name, m]) => [name, engineModel(m, rotaryPositions(prepared, m))])),
       states: main.graph.states,
       arenaBytes: Math.max(...prepared.map((p) => arenaBytes(p.programs))),
       prologue: main.schedule.prologue,

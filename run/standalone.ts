@@ -49,11 +49,11 @@ export interface Scored {
 
 const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
 
-async function open(folder: string, threads: number, positions: (m: LoadedModel) => number, programs: (m: LoadedModel) => Program[]) {
+async function open(folder: string, threads: number, programs: (m: LoadedModel) => Program[]) {
   const model = await loadModel("model", { head: "lm", checkpoint: folder, optimizer: null });
   const compiled = programs(model), device = Device.open({ threads });
   const engine = await Engine.create(device, {
-    models: { model: engineModel(model, positions(model)) },
+    models: { model: engineModel(model, Math.max(...compiled.map((p) => p.segmentBytes.constants)) / (4 * model.config.headDim)) },
     states: {},
     arenaBytes: Math.max(...compiled.map((p) => p.segmentBytes.arena)),
     prologue: [{ op: "load", replica: "model@0", model: "model" }],
@@ -82,7 +82,6 @@ export async function generate(folder: string, options: GenerateOptions): Promis
   const { model, compiled, device, engine, shared } = await open(
     folder,
     options.threads ?? defaultThreads(),
-    () => sizes.maxPages * PAGE,
     (m) => {
       prompt = promptOf(m, options, prompt);
       stops = options.ignoreEos ? [] : m.tokenizer?.stopIds ?? [m.json.eos_token_id ?? []].flat() as number[];
@@ -100,8 +99,8 @@ export async function generate(folder: string, options: GenerateOptions): Promis
   const [prefill, decode, copyPages] = compiled as [Program, Program, Program];
   const generator = new Generator(device, { prefill, decode, copyPages }, sizes, {
     ...shared,
-    kv: DeviceSegment.create(decode.segmentBytes.kv),
-    state: DeviceSegment.create(Math.max(prefill.segmentBytes.state, decode.segmentBytes.state)),
+    kv: new DeviceSegment(decode.segmentBytes.kv),
+    state: new DeviceSegment(Math.max(prefill.segmentBytes.state, decode.segmentBytes.state)),
   });
   const [response] = await generator.run({
     prompts: [prompt],
@@ -152,7 +151,6 @@ export async function* score(
   const { model, compiled, device, engine, shared } = await open(
     folder,
     options.threads ?? defaultThreads(),
-    (m) => m.config.maxPositions,
     (m) => {
       limit = Math.max(SCORE_TOKENS, m.config.maxPositions);
       const maxima = { ...NONE, tokens: limit, actions: limit, sequences: limit };

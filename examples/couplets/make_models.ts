@@ -6,7 +6,6 @@
 import { parseConfig } from "../../compiler/models/config.ts";
 import { parameters } from "../../compiler/models/transformer.ts";
 import { initializeWeights, saveModel } from "../../engine/weights.ts";
-import { fromStored } from "../../engine/weights.ts";
 
 const here = (path: string) => new URL(path, import.meta.url).pathname;
 const work = here("../../build/couplets"), models = here("../models");
@@ -36,7 +35,7 @@ const CONFIG = {
 /** A random model as a folder that a script can load. */
 async function randomModel(folder: string): Promise<void> {
   const config = parseConfig(CONFIG, "make_models.ts"), list = parameters(config, "lm"), values = new Map<string, Float32Array>();
-  await initializeWeights(list, (p, stored) => void values.set(p.name, fromStored(p, stored)), { seed: 7, std: CONFIG.initializer_range });
+  await initializeWeights(list, (p, stored) => void values.set(p.name, stored), { seed: 7, std: CONFIG.initializer_range });
   await saveModel(folder, {
     config: CONFIG,
     head: "lm",

@@ -60,7 +60,10 @@ Deno.test("baton refuses a wrong command line with exit code 2 and one line of e
     [["nope"], /^error: Cannot run baton nope: there is no such command, choose from run, graph, generate/],
     [["graph"], /^error: Cannot run baton graph: SCRIPT is needed$/],
     [["graph", "x.ts", "--json", "--mermaid"], /^error: Cannot run baton graph: .*choose one$/],
-    [["run", "x.ts", "--lr", "1"], /there is no option --lr \(flags of the script come after --\); "1" is one/],
+    [
+      ["run", "x.ts", "--lr", "1"],
+      /there is no option --lr \(flags of the script come after --\); "1" is one/,
+    ],
     [["generate", "m"], /^error: Cannot run baton generate: give the prompt either as/],
     [["generate", "m", "--prompt", "x", "--tokens", "1"], /give the prompt either as/],
     [["generate", "m", "--tokens", "1,x,-2"], /--tokens has "x", "-2", give ids as 1,5,9$/],
@@ -85,11 +88,11 @@ Deno.test("baton graph reports scripts that it cannot load with exit code 1 and 
       "/nowhere/x.ts",
       /^error: Cannot load \/nowhere\/x\.ts: there is no such file, give the path of a script$/,
     ],
+    ["data:text/javascript,export const a = 1; export default 7", /: it exports no workflow, begin one with/],
     [
-      "data:text/javascript,export const a = 1",
-      /: it has no default export, end it with `export default workflow/,
+      "data:text/javascript,const w = () => ({ [Symbol.for('baton.workflow')]: true });export const a = w(), b = w()",
+      /: it exports 2 workflows, export one of them as default$/,
     ],
-    ["data:text/javascript,export default 7", /: its default export is something else, end it with/],
     ["data:text/javascript,throw new Error('Cannot do%5Cn a thing')", /^error: Cannot do a thing$/],
   ];
   for (const [script, message] of cases) {
@@ -104,12 +107,14 @@ Deno.test("baton graph reports scripts that it cannot load with exit code 1 and 
 Deno.test("baton graph hands the arguments after -- to the script", async () => {
   const graph =
     "{ version: 1, name: Deno.args.join('+'), models: {}, source: null, fields: {}, calls: [], states: {} }";
-  const script =
-    `data:text/javascript,export default { [Symbol.for("baton.workflow")]: true, graph: ${graph} }`;
-  const { code, out } = await baton("graph", script, "--json", "--", "--lr", "3");
-  assert.equal(code, 0);
-  assert.equal(out.length, 1);
-  assert.equal(JSON.parse(out[0]!).name, "--lr+3");
+  for (const named of ["default", "const w ="]) {
+    const value = `{ [Symbol.for("baton.workflow")]: true, graph: ${graph} }`;
+    const script = `data:text/javascript,export ${named} ${value}; export { n as n }; const n = 1`;
+    const { code, out } = await baton("graph", script, "--json", "--", "--lr", "3");
+    assert.equal(code, 0);
+    assert.equal(out.length, 1);
+    assert.equal(JSON.parse(out[0]!).name, "--lr+3");
+  }
 });
 
 Deno.test("main() shows the stack only when debugging", async () => {

@@ -22,7 +22,8 @@ function simulate(sizes: GenerateSizes) {
   memory.set("state/outTokens", new Int32Array(sizes.slots * sizes.maxNew));
   memory.set("state/outLogprobs", new Float32Array(sizes.slots * sizes.maxNew));
   const counts = { prefills: 0, decodes: 0, copies: 0 };
-  const page = (slot: number, position: number) => pages[ints("state/pageTable")[slot * sizes.maxPages + (position >> 4)]!]!;
+  const page = (slot: number, position: number) =>
+    pages[ints("state/pageTable")[slot * sizes.maxPages + (position >> 4)]!]!;
   const sample = (slot: number, context: readonly number[]) => {
     const row = slot * 8, sampler = ints("state/sampler"), count = ints("state/count");
     const token = nextToken(context, sampler[row + SAMPLER.index]!, sampler[row + SAMPLER.sample]!);
@@ -50,7 +51,8 @@ function simulate(sizes: GenerateSizes) {
     const ids = ints("inputs/ids"), positions = ints("inputs/positions"), slots = ints("inputs/tokenSlots");
     for (let t = 0; t < tokens!; t++) page(slots[t]!, positions[t]!)[positions[t]! % PAGE] = ids[t]!;
     for (let a = 0; a < actions!; a++) {
-      const row = ints("inputs/rows")[a]!, start = [0, ...ints("inputs/ends")].filter((e) => e <= row).at(-1)!;
+      const row = ints("inputs/rows")[a]!,
+        start = [0, ...ints("inputs/ends")].filter((e) => e <= row).at(-1)!;
       sample(ints("inputs/slots")[a]!, [...ids.subarray(start, row + 1)]);
     }
   });
@@ -87,10 +89,22 @@ function expected(prompt: Int32Array, index: number, sample: number, limit: numb
   return made;
 }
 
-async function rollout(lengths: readonly number[], samples: number, maxNew: number, sizes: Partial<GenerateSizes>) {
+async function rollout(
+  lengths: readonly number[],
+  samples: number,
+  maxNew: number,
+  sizes: Partial<GenerateSizes>,
+) {
   const prompts = lengths.map((n, p) => Int32Array.from({ length: n }, (_, i) => (p * 31 + i * 7) % 89));
   const maxPages = Math.floor((Math.max(...lengths) + maxNew) / PAGE) + 1;
-  const full = { slots: 8, pages: 8 * maxPages, maxPages, maxNew, prefillTokens: 64 + Math.max(...lengths) + maxNew, ...sizes };
+  const full = {
+    slots: 8,
+    pages: 8 * maxPages,
+    maxPages,
+    maxNew,
+    prefillTokens: 64 + Math.max(...lengths) + maxNew,
+    ...sizes,
+  };
   const device = simulate(full);
   const responses = await new Rollout(device.prefill, device.decode, device.copy, full, {
     prompts,

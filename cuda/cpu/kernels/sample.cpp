@@ -195,6 +195,7 @@ void sample(Call& c) {
       fail(c, "slot %d has %d tokens and room for %ld", slots[i], count[slots[i]], max_new);
       return;
     }
+  long broken = -1;
   parallel(*c.pool, rows, [&](long i, int) {
     long slot = slots[i];
     if (finished[slot]) return;
@@ -210,7 +211,7 @@ void sample(Call& c) {
     row.top = state.top;
     float lse = state.lse();
     if (!__builtin_isfinite(lse)) {
-      fail(c, "the logits of slot %ld are not finite", slot);
+      __atomic_store_n(&broken, slot, __ATOMIC_RELAXED);
       return;
     }
     const int32_t* z = sampler + slot * SAMPLER_COLUMNS;
@@ -227,6 +228,7 @@ void sample(Call& c) {
     if (stop) finished[slot] = STOPPED;
     else if (count[slot] == z[LIMIT]) finished[slot] = FULL;
   });
+  if (broken >= 0) fail(c, "the logits of slot %ld are not finite", broken);
 }
 
 }  // namespace BATON_ISA

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "../kernels.h"
 #include "math.h"
 
 namespace baton {

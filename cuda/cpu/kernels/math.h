@@ -8,7 +8,7 @@ namespace BATON_ISA {
 constexpr float INF = __builtin_inff();
 // ln 2 in two parts: the first has so few bits that its product with an exponent is exact.
 constexpr float LN2_HIGH = 0.693145752f, LN2_LOW = 1.42860677e-6f;
-constexpr float EXP[] = {.5f, .166665763f, .0416665561f, .00836317893f, .0013926184f};
+constexpr float EXP_SERIES[] = {.5f, .166665763f, .0416665561f, .00836317893f, .0013926184f};
 
 // eˣ within 1 ulp; 0 below -104, infinity above 88.73; NaN stays NaN.
 // x = n ln 2 + r, eʳ = 1 + r + r² q(r), where q interpolates at the Chebyshev points of |r| ≤ ln 2 / 2.
@@ -16,11 +16,11 @@ inline v16 exp(v16 x) {
   x = least(all(89.f), most(all(-104.f), x));
   v16 n = rounded(x * all(1.44269504f));
   v16 r = fma(n, all(-LN2_LOW), fma(n, all(-LN2_HIGH), x));
-  v16 q = all(EXP[4]);
-  q = fma(q, r, all(EXP[3]));
-  q = fma(q, r, all(EXP[2]));
-  q = fma(q, r, all(EXP[1]));
-  q = fma(q, r, all(EXP[0]));
+  v16 q = all(EXP_SERIES[4]);
+  q = fma(q, r, all(EXP_SERIES[3]));
+  q = fma(q, r, all(EXP_SERIES[2]));
+  q = fma(q, r, all(EXP_SERIES[1]));
+  q = fma(q, r, all(EXP_SERIES[0]));
   return times_power(fma(r * r, q, r) + all(1.f), n);
 }
 

@@ -1,5 +1,5 @@
 // swiglu, and the register machine that runs a fused chain of element-by-element operations.
-#include "../common/opcodes.h"
+#include "../../common/opcodes.h"
 #include "kernel.h"
 
 namespace baton {

@@ -1,0 +1,221 @@
+// The C interface: handles, bounds, and nothing that throws.
+#include <stdio.h>
+#include <string.h>
+
+#include <algorithm>
+#include <new>
+#include <thread>
+#include <unordered_map>
+
+#include "runtime.h"
+
+using namespace baton;
+
+namespace {
+
+constexpr uint32_t VERSION = 1, NONE = UINT32_MAX;
+
+// Handles count up and are never used twice, so a stale one is an error and not another object.
+template <class T>
+class Table {
+ public:
+  uint32_t add(std::shared_ptr<T> object) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    objects_.emplace(++last_, std::move(object));
+    return last_;
+  }
+  std::shared_ptr<T> get(uint32_t id) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = objects_.find(id);
+    return found == objects_.end() ? nullptr : found->second;
+  }
+  std::shared_ptr<T> take(uint32_t id) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = objects_.find(id);
+    if (found == objects_.end()) return nullptr;
+    std::shared_ptr<T> object = std::move(found->second);
+    objects_.erase(found);
+    return object;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<uint32_t, std::shared_ptr<T>> objects_;
+  uint32_t last_ = 0;
+};
+
+// Never destroyed: at exit a static destructor would wait for a worker that waits for work.
+auto& devices = *new Table<Device>;
+auto& segments = *new Table<Segment>;
+auto& programs = *new Table<const Program>;
+
+void put(char* to, uint32_t capacity, const std::string& text) {
+  if (capacity) snprintf(to, capacity, "%s", text.c_str());
+}
+
+// No exception leaves the library.
+template <class F>
+int32_t guarded(F f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return BATON_OUT_OF_MEMORY;
+  } catch (...) {
+    return BATON_FAILED;
+  }
+}
+
+char* place(const std::shared_ptr<Segment>& s, uint64_t offset, uint64_t bytes) {
+  return offset <= s->bytes && bytes <= s->bytes - offset ? s->base + offset : nullptr;
+}
+
+}  // namespace
+
+uint32_t baton_version(void) { return VERSION; }
+
+int32_t baton_describe(char* json, uint32_t capacity) {
+  return guarded([&] {
+    put(json, capacity, std::string("{\"backend\":\"cpu\",\"isa\":\"") + instructions().name + "\",\"cores\":" +
+                            std::to_string(std::max(1u, std::thread::hardware_concurrency())) +
+                            ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES) + "}");
+    return BATON_OK;
+  });
+}
+
+int32_t baton_select_isa(uint32_t isa) { return select_instructions(isa) ? BATON_OK : BATON_BAD_ARGUMENT; }
+
+int32_t baton_device_create(uint32_t threads, uint32_t* device) {
+  if (threads == 0 || threads > 1024) return BATON_BAD_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    auto d = std::make_shared<Device>(int(threads));
+    if (!d->start()) return BATON_OUT_OF_MEMORY;
+    *device = devices.add(d);
+    return BATON_OK;
+  });
+}
+
+// The worker leaves after the operation that it is in; what it holds goes with it.
+int32_t baton_device_destroy(uint32_t device) {
+  auto d = devices.take(device);
+  if (!d) return BATON_BAD_HANDLE;
+  d->close();
+  return BATON_OK;
+}
+
+int32_t baton_segment_create(uint64_t bytes, uint32_t* segment) {
+  return guarded([&]() -> int32_t {
+    auto s = Segment::create(bytes);
+    if (!s) return BATON_OUT_OF_MEMORY;
+    *segment = segments.add(s);
+    return BATON_OK;
+  });
+}
+
+int32_t baton_segment_destroy(uint32_t segment) { return segments.take(segment) ? BATON_OK : BATON_BAD_HANDLE; }
+
+int32_t baton_segment_write(uint32_t segment, uint64_t offset, const void* from, uint64_t bytes) {
+  auto s = segments.get(segment);
+  if (!s) return BATON_BAD_HANDLE;
+  char* p = place(s, offset, bytes);
+  if (!p) return BATON_BAD_ARGUMENT;
+  memcpy(p, from, bytes);
+  return BATON_OK;
+}
+
+int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t bytes) {
+  auto s = segments.get(segment);
+  if (!s) return BATON_BAD_HANDLE;
+  char* p = place(s, offset, bytes);
+  if (!p) return BATON_BAD_ARGUMENT;
+  memcpy(to, p, bytes);
+  return BATON_OK;
+}
+
+int32_t baton_segment_fill(uint32_t segment, uint64_t offset, uint64_t bytes, uint32_t byte) {
+  auto s = segments.get(segment);
+  if (!s) return BATON_BAD_HANDLE;
+  char* p = place(s, offset, bytes);
+  if (!p) return BATON_BAD_ARGUMENT;
+  memset(p, int(byte & 255), bytes);
+  return BATON_OK;
+}
+
+int32_t baton_program_load(const void* bytes, uint64_t length, uint32_t* program, char* error, uint32_t capacity) {
+  return guarded([&]() -> int32_t {
+    auto p = std::make_shared<Program>();
+    std::string why = p->decode(bytes, length);
+    put(error, capacity, why);
+    if (!why.empty()) return BATON_BAD_PROGRAM;
+    *program = programs.add(p);
+    return BATON_OK;
+  });
+}
+
+int32_t baton_program_unload(uint32_t program) { return programs.take(program) ? BATON_OK : BATON_BAD_HANDLE; }
+
+int32_t baton_submit(uint32_t device, uint32_t program, const uint32_t* bound, uint32_t segment_count, const uint32_t* dims,
+                     uint32_t dim_count, uint32_t ticket) {
+  return guarded([&]() -> int32_t {
+    auto d = devices.get(device);
+    auto p = programs.get(program);
+    if (!d || !p) return BATON_BAD_HANDLE;
+    if (segment_count != p->segment_bytes.size() || dim_count != p->maxima.size()) return BATON_BAD_ARGUMENT;
+    Job job{p, {}, {dims, dims + dim_count}, ticket};
+    for (uint32_t i = 0; i < dim_count; i++)
+      if (dims[i] > p->maxima[i] || (i == 0 && dims[i] != 1)) return BATON_BAD_ARGUMENT;
+    for (uint32_t i = 0; i < segment_count; i++) {
+      std::shared_ptr<Segment> s = bound[i] == NONE ? nullptr : segments.get(bound[i]);
+      if (bound[i] != NONE && !s) return BATON_BAD_HANDLE;
+      if ((s ? s->bytes : 0) < p->segment_bytes[i]) return BATON_BAD_ARGUMENT;
+      job.segments.push_back(s);
+    }
+    d->submit(std::move(job));
+    return BATON_OK;
+  });
+}
+
+int32_t baton_wait(uint32_t device, baton_completion* completions, uint32_t capacity, uint32_t timeout_ms) {
+  return guarded([&]() -> int32_t {
+    auto d = devices.get(device);
+    return d ? d->wait(completions, capacity, timeout_ms) : BATON_BAD_HANDLE;
+  });
+}
+
+int32_t baton_error(uint32_t device, uint32_t ticket, char* text, uint32_t capacity) {
+  return guarded([&]() -> int32_t {
+    auto d = devices.get(device);
+    if (!d) return BATON_BAD_HANDLE;
+    std::string error;
+    int32_t status = d->error(ticket, error);
+    put(text, capacity, error);
+    return status;
+  });
+}
+
+int32_t baton_cancel(uint32_t device, uint32_t on) {
+  auto d = devices.get(device);
+  if (!d) return BATON_BAD_HANDLE;
+  d->cancel(on != 0);
+  return BATON_OK;
+}
+
+int32_t baton_profile(uint32_t device, double* nanoseconds) {
+  auto d = devices.get(device);
+  if (!d) return BATON_BAD_HANDLE;
+  d->profile(nanoseconds);
+  return BATON_OK;
+}
+
+double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps) {
+  auto d = devices.get(device);
+  if (!d || mode > 3 || reps == 0) return BATON_BAD_ARGUMENT;
+  uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
+  auto x = Segment::create(uint64_t(m) * k * 4), w = Segment::create(columns * k * 4), y = Segment::create(uint64_t(m) * n * 4 + 65536);
+  if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
+  auto at = [](const std::shared_ptr<Segment>& s) { return reinterpret_cast<float*>(s->base); };
+  for (auto& s : {x, w, y}) std::fill(at(s), at(s) + s->bytes / 4, .01f);
+  std::vector<double> seconds;
+  for (uint32_t i = 0; i < reps; i++) seconds.push_back(d->product(mode, m, n, k, at(x), at(w), at(y)));
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}

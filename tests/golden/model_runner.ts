@@ -1,0 +1,125 @@
+/** A model on a device for tests: parameters in and out under Hugging Face's names and shapes. */
+import { Binding } from "../../engine/binding.ts";
+import { fromStored, toStored } from "../../engine/weights.ts";
+import { type Device, DeviceSegment } from "../../ffi/device.ts";
+import type { ModelConfig } from "../../compiler/models/config.ts";
+import { parameterBytes, parameters, ropeTable } from "../../compiler/models/transformer.ts";
+import type { Head } from "../../ir/graph.ts";
+import type { Segment } from "../../ir/op.ts";
+import type { Parameter, Program } from "../../ir/program.ts";
+
+export class ModelRunner implements Disposable {
+  readonly parameters: readonly Parameter[];
+  readonly segments: Partial<Record<Segment, DeviceSegment>>;
+  readonly #bindings: Binding[] = [];
+
+  constructor(readonly device: Device, config: ModelConfig, head: Head) {
+    this.parameters = parameters(config, head);
+    const bytes = parameterBytes(this.parameters), table = ropeTable(config, config.maxPositions);
+    this.segments = {
+      params: new DeviceSegment(bytes),
+      grads: new DeviceSegment(bytes),
+      moments: new DeviceSegment(2 * bytes),
+      constants: new DeviceSegment(table.byteLength),
+    };
+    this.segments.constants!.write(0, table);
+  }
+
+  /** A program that shares the model's memory; its other segments are its own, or `more`. */
+  bind(program: Program, more: Partial<Record<Segment, DeviceSegment>> = {}): Binding {
+    const binding = new Binding(this.device, program, { ...this.segments, ...more });
+    this.#bindings.push(binding);
+    return binding;
+  }
+
+  write(p: Parameter, data: Float32Array): void {
+    this.segments.params!.write(p.offset, toStored(p, data));
+  }
+
+  /** A parameter or its gradient. */
+  read(p: Parameter, segment: "params" | "grads"): Float32Array {
+    return fromStored(p, this.readStored(p, segment));
+  }
+  readStored(p: Parameter, segment: "params" | "grads"): Float32Array {
+    const out = new Float32Array(p.elements);
+    this.segments[segment]!.read(p.offset, out);
+    return out;
+  }
+
+  /** Every gradient, in the order of the segment. */
+  gradients(): Float32Array[] {
+    return this.parameters.map((p) => this.readStored(p, "grads"));
+  }
+
+  zeroGradients(): void {
+    const { grads } = this.segments;
+    grads!.fill(0, grads!.bytes, 0);
+  }
+
+  [Symbol.dispose](): void {
+    for (const b of this.#bindings) b.dispose();
+    for (const s of Object.values(this.segments)) s.dispose();
+  }
+}
+
+/** Numbers from a counter, uniform in [−1, 1): enough randomness for tests and the same everywhere. */
+export function random(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = state + 0x6d2b79f5 >>> 0;
+    let t = Math.imul(state ^ state >>> 15, 1 | state);
+    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
+    return ((t ^ t >>> 14) >>> 0) / 2 ** 31 - 1;
+  };
+}
+
+/** Sequences as `engine/batch.ts` packs them; every token but a sequence's first is an action unless `prompt` says more. */
+export function packed(sequences: readonly (readonly number[])[], prompt = 1) {
+  const ids: number[] = [],
+    positions: number[] = [],
+    ends: number[] = [],
+    rows: number[] = [],
+    targets: number[] = [];
+  const actionEnds: number[] = [], lastRows: number[] = [];
+  for (const sequence of sequences) {
+    sequence.forEach((id, i) => {
+      if (i >= prompt) {
+        rows.push(ids.length - 1);
+        targets.push(id);
+      }
+      ids.push(id);
+      positions.push(i);
+    });
+    ends.push(ids.length);
+    actionEnds.push(rows.length);
+    lastRows.push(ids.length - 1);
+  }
+  const live = {
+    tokens: ids.length,
+    actions: rows.length,
+    sequences: sequences.length,
+    groups: sequences.length,
+  };
+  return { live, ports: { ids, positions, ends, rows, targets, actionEnds, lastRows } };
+}
+
+/** Writes packed sequences and a temperature of 1 to a program. */
+export function writeBatch(binding: Binding, batch: ReturnType<typeof packed>): void {
+  for (const [name, values] of Object.entries(batch.ports)) {
+    binding.offer(`inputs/${name}`, Int32Array.from(values));
+  }
+  binding.offer("inputs/inverseTemperature", Float32Array.of(1));
+}
+
+export const sameBits = (a: Float32Array, b: Float32Array): boolean => {
+  const x = new Uint32Array(a.buffer, a.byteOffset, a.length),
+    y = new Uint32Array(b.buffer, b.byteOffset, b.length);
+  return x.length === y.length && x.every((v, i) => v === y[i]);
+};
+/** √(Σ(a − b)² ÷ Σb²). */
+export const relativeError = (a: Float32Array, b: Float32Array): number => {
+  const norm = (f: (i: number) => number) => Math.sqrt(b.reduce((s, _, i) => s + f(i) ** 2, 0));
+  return norm((i) => a[i]! - b[i]!) / norm((i) => b[i]!);
+};
+export const largestError = (a: Float32Array, b: ArrayLike<number>): number =>
+  a.length === b.length ? a.reduce((m, x, i) => Math.max(m, Math.abs(x - b[i]!)), 0) : NaN;

@@ -1,0 +1,130 @@
+/** PyTorch's numbers: log-probabilities, loss, every gradient and three AdamW steps of five tiny models. */
+import assert from "node:assert/strict";
+import { compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
+import { parseConfig } from "../../compiler/models/config.ts";
+import { Safetensors } from "../../engine/safetensors.ts";
+import { Device } from "../../ffi/device.ts";
+import { ADAMW, MAXIMA, nll } from "../pure/compiler_fixtures.ts";
+import { largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
+
+const CASES = new URL("./cases/", import.meta.url).pathname;
+const NAMES = ["llama_untied", "llama_tied", "llama3_rope", "qwen2_bias", "qwen3_qknorm"];
+
+async function open(name: string) {
+  const config = parseConfig(
+    JSON.parse(await Deno.readTextFile(`${CASES}${name}/config.json`)),
+    `${name}/config.json`,
+  );
+  const weights = await Safetensors.open(`${CASES}${name}/model.safetensors`);
+  const golden = await Safetensors.open(`${CASES}${name}/golden.safetensors`);
+  const ids = await golden.readIntegers("input_ids"), lengths = [...await golden.readIntegers("lengths")];
+  const width = ids.length / lengths.length;
+  const sequences = lengths.map((n, r) => [...ids.subarray(r * width, r * width + n)]);
+  return { config, weights, golden, sequences, width };
+}
+
+async function load(runner: ModelRunner, weights: Safetensors): Promise<void> {
+  for (const p of runner.parameters) runner.write(p, await weights.read(p.name, p.shape));
+}
+
+for (const name of NAMES) {
+  for (const recompute of ["nothing", "cheap", "layers"] as const) {
+    Deno.test(`compileTrain() trains ${name} like PyTorch, recomputing ${recompute}`, async () => {
+      const { config, weights, golden, sequences, width } = await open(name);
+      using device = Device.open({ threads: 2 });
+      using runner = new ModelRunner(device, config, "lm");
+      await load(runner, weights);
+      const train = runner.bind(
+        compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute }),
+      );
+      const update = runner.bind(compileUpdate(config, "lm", ADAMW)), batch = packed(sequences);
+      writeBatch(train, batch);
+      train.write("inputs/count.token", Float32Array.of(batch.live.actions));
+
+      const losses: number[] = [];
+      for (let step = 1; step <= 3; step++) {
+        runner.zeroGradients();
+        train.zero("outputs");
+        await train.run(batch.live);
+        losses.push(train.read("outputs/loss")[0]!);
+        if (step === 1) {
+          const padded = await golden.read("logprobs");
+          const expected = sequences.flatMap((
+            s,
+            r,
+          ) => [...padded.subarray(r * (width - 1), r * (width - 1) + s.length - 1)]);
+          assert.ok(
+            largestError(train.read("outputs/logprobs", batch.live), expected) < 1e-5,
+            "log-probabilities",
+          );
+          for (const p of runner.parameters) {
+            const error = relativeError(runner.read(p, "grads"), await golden.read(`grad.${p.name}`));
+            assert.ok(error < 1e-5, `gradient of ${p.name}: ${error}`);
+          }
+        }
+        const [beta1, beta2] = ADAMW.betas;
+        update.write("inputs/hyper", Float32Array.of(ADAMW.lr, 1 - beta1 ** step, 1 - beta2 ** step));
+        await update.run({});
+        if (step === 1) {
+          const { grad_norm } = JSON.parse(await Deno.readTextFile(`${CASES}${name}/golden.json`));
+          assert.ok(Math.abs(update.read("outputs/norm")[0]! / grad_norm - 1) < 1e-5, "gradient norm");
+        }
+      }
+      assert.ok(
+        largestError(Float32Array.from(losses), await golden.read("step_losses")) < 1e-5,
+        `losses ${losses}`,
+      );
+      for (const p of runner.parameters) {
+        const error = largestError(runner.read(p, "params"), await golden.read(`step3.${p.name}`));
+        // Gradients of key biases are mathematically zero; Adam turns their rounding into steps.
+        const limit = p.name.endsWith("k_proj.bias") ? 1e-4 : 2e-5;
+        assert.ok(error < limit, `${p.name} after three steps: ${error}`);
+      }
+      weights[Symbol.dispose]();
+      golden[Symbol.dispose]();
+    });
+  }
+
+  Deno.test(`compileInfer() gives every token's log-probability and the entropy of ${name} like PyTorch`, async () => {
+    const { config, weights, golden, sequences, width } = await open(name), vocab = config.vocab;
+    using device = Device.open({ threads: 1 });
+    using runner = new ModelRunner(device, config, "lm");
+    await load(runner, weights);
+    const logits = await golden.read("logits"), tokens = sequences.reduce((n, s) => n + s.length, 0);
+    const infer = runner.bind(compileInfer(config, "lm", {
+      maxima: { ...MAXIMA, actions: tokens * vocab },
+      outputs: ["logprobs", "entropy"],
+    }));
+    // One action for every row and every token of the vocabulary: all logits, up to a constant of each row.
+    const batch = packed(sequences),
+      rows: number[] = [],
+      targets: number[] = [],
+      expected: number[] = [],
+      entropies: number[] = [];
+    let row = 0;
+    sequences.forEach((s, r) =>
+      s.forEach((_, i) => {
+        const at = (r * width + i) * vocab, line = Array.from(logits.subarray(at, at + vocab));
+        const most = Math.max(...line),
+          lse = most + Math.log(line.reduce((sum, x) => sum + Math.exp(x - most), 0));
+        const entropy = line.reduce((sum, x) => sum - Math.exp(x - lse) * (x - lse), 0);
+        line.forEach((x, id) => {
+          rows.push(row);
+          targets.push(id);
+          expected.push(x - lse);
+          entropies.push(entropy);
+        });
+        row++;
+      })
+    );
+    writeBatch(infer, { ...batch, ports: { ...batch.ports, rows, targets } });
+    const live = { ...batch.live, actions: rows.length };
+    await infer.run(live);
+    const errors = ["logprobs", "entropy"].map((port, i) =>
+      largestError(infer.read(`outputs/${port}`, live), i ? entropies : expected)
+    );
+    assert.ok(errors.every((e) => e < 1e-5), `${errors}`);
+    weights[Symbol.dispose]();
+    golden[Symbol.dispose]();
+  });
+}

@@ -1,0 +1,185 @@
+/** Runs one operation of the native library on given numbers. Operands lie between guards that must stay as they were. */
+import assert from "node:assert/strict";
+import { encode } from "../../compiler/encode.ts";
+import { Device, DeviceSegment, LoadedProgram } from "../../ffi/device.ts";
+import { align, type Attr, type Maxima, type Op, type OpKind, SEGMENTS, type Value } from "../../ir/op.ts";
+import type { Program } from "../../ir/program.ts";
+
+export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+/** A new output of so many elements, or the input that the operation updates in place. */
+export type Out = number | { readonly inPlace: number };
+
+export const ONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+
+const devices = new Map<number, Device>();
+/** Devices are shared: opening one starts threads. */
+export function device(threads = 2): Device {
+  let found = devices.get(threads);
+  if (!found) devices.set(threads, found = Device.open({ threads }));
+  return found;
+}
+
+const GUARD = 256, PATTERN = 0xa5;
+
+/** A program with everything in the arena. */
+export function program(
+  ops: readonly Op[],
+  places: ReadonlyMap<Value, number>,
+  bytes: number,
+  maxima = ONE,
+): Program {
+  const segmentBytes = Object.fromEntries(
+    SEGMENTS.map((s) => [s, s === "arena" ? bytes : 0]),
+  ) as Program["segmentBytes"];
+  const place = (v: Value) => ({ segment: "arena", offset: places.get(v)! }) as const;
+  return {
+    name: ops.map((op) => op.kind).join("+"),
+    bytes: encode(ops, place, segmentBytes, maxima),
+    maxima,
+    segmentBytes,
+    ports: {},
+    table: [],
+    liveBytes: bytes,
+    operations: ops.length,
+    flops: () => 0,
+  };
+}
+
+export const value = (id: number, elements: number): Value => ({
+  id,
+  name: `v${id}`,
+  shape: [elements],
+  dtype: "f32",
+});
+
+export interface Prepared {
+  readonly program: Program;
+  readonly arena: DeviceSegment;
+  readonly reads: readonly { readonly offset: number; readonly elements: number }[];
+  readonly check: () => void;
+}
+
+/** Lays the operands out and writes the inputs. */
+export function prepare(
+  kind: OpKind,
+  ins: readonly Data[],
+  outs: readonly Out[],
+  attrs: readonly Attr[],
+): Prepared {
+  let at = GUARD;
+  const places = new Map<Value, number>();
+  const put = (elements: number) => {
+    const v = value(places.size, elements);
+    places.set(v, at);
+    at = align(at + elements * 4) + GUARD;
+    return v;
+  };
+  const inputs = ins.map((data) => put(data.length));
+  const outputs = outs.map((out) => typeof out === "number" ? put(out) : inputs[out.inPlace]!);
+  const made = program([{ kind, ins: inputs, outs: outputs, attrs }], places, at);
+  const arena = new DeviceSegment(at);
+  arena.fill(0, at, PATTERN);
+  inputs.forEach((v, i) => arena.write(places.get(v)!, ins[i]!));
+  const check = () => {
+    const all = arena.read(0, new Uint8Array(at));
+    const touched = new Uint8Array(at);
+    for (const [v, offset] of places) touched.fill(1, offset, offset + (v.shape[0] as number) * 4);
+    for (let i = 0; i < at; i++) {
+      if (!touched[i]) assert.equal(all[i], PATTERN, `${kind} wrote byte ${i}, past an operand`);
+    }
+    inputs.forEach((v, i) => {
+      if (outputs.includes(v)) return;
+      const now = arena.read(places.get(v)!, new Uint8Array(ins[i]!.byteLength));
+      assert.deepEqual(now, bytes(ins[i]!), `${kind} changed input ${i}`);
+    });
+  };
+  const reads = outputs.map((v) => ({ offset: places.get(v)!, elements: v.shape[0] as number }));
+  return { program: made, arena, reads, check };
+}
+
+/** Runs one operation and returns its outputs as floats; every guard and input is checked. */
+export async function run(
+  kind: OpKind,
+  ins: readonly Data[],
+  outs: readonly Out[],
+  attrs: readonly Attr[],
+  threads = 2,
+): Promise<Float32Array<ArrayBuffer>[]> {
+  const { program, arena, reads, check } = prepare(kind, ins, outs, attrs);
+  using loaded = LoadedProgram.load(program);
+  using _memory = arena;
+  await device(threads).submit(loaded, { arena }, ONE);
+  check();
+  return reads.map(({ offset, elements }) => arena.read(offset, new Float32Array(elements)));
+}
+
+export const bytes = (data: ArrayBufferView<ArrayBuffer>): Uint8Array =>
+  new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+export const integers = (data: Float32Array<ArrayBuffer>): Int32Array<ArrayBuffer> =>
+  new Int32Array(data.buffer, data.byteOffset, data.length);
+export const ints = (...values: readonly number[]): Int32Array<ArrayBuffer> => Int32Array.from(values);
+export const floats = (...values: readonly number[]): Float32Array<ArrayBuffer> => Float32Array.from(values);
+
+/** The same bits, whatever they mean. */
+export function assertSameBits(actual: Data, expected: Data, message: string): void {
+  assert.equal(actual.length, expected.length, message);
+  const a = new Uint32Array(actual.buffer, actual.byteOffset, actual.length);
+  const b = new Uint32Array(expected.buffer, expected.byteOffset, expected.length);
+  for (let i = 0; i < a.length; i++) {
+    if (a[i] !== b[i]) assert.fail(`${message}: element ${i} is ${actual[i]} and not ${expected[i]}`);
+  }
+}
+
+/** Within `tolerance` of the largest expected magnitude. */
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  message: string,
+): void {
+  assert.equal(actual.length, expected.length, message);
+  let scale = 1e-30;
+  for (let i = 0; i < expected.length; i++) {
+    if (Number.isFinite(expected[i])) scale = Math.max(scale, Math.abs(expected[i]!));
+  }
+  for (let i = 0; i < expected.length; i++) {
+    const same = Object.is(actual[i], expected[i]) || actual[i] === expected[i];
+    if (!same && !(Math.abs(actual[i]! - expected[i]!) <= tolerance * scale)) {
+      assert.fail(`${message}: element ${i} is ${actual[i]} and not ${expected[i]} (scale ${scale})`);
+    }
+  }
+}
+
+/** Deterministic numbers (a 32-bit mixing generator). */
+export function generator(seed: number): () => number {
+  let s = seed >>> 0;
+  return () => {
+    s = (s + 0x9e3779b9) >>> 0;
+    let z = s;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    return ((z ^ (z >>> 15)) >>> 0) / 2 ** 32;
+  };
+}
+export function normal(n: number, next: () => number, scale = 1): Float32Array<ArrayBuffer> {
+  return Float32Array.from(
+    { length: n },
+    () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
+  );
+}
+export const below = (n: number, limit: number, next: () => number): Int32Array<ArrayBuffer> =>
+  Int32Array.from({ length: n }, () => Math.floor(next() * limit));
+
+/** An [n, k] matrix in panels of 16 rows, zero past n. */
+export function panels(w: Float32Array, n: number, k: number): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(Math.ceil(n / 16) * 16 * k);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < k; j++) out[(i >> 4) * 16 * k + 16 * j + (i & 15)] = w[i * k + j]!;
+  }
+  return out;
+}
+/** Ends of segments with these lengths. */
+export function ends(lengths: readonly number[]): Int32Array<ArrayBuffer> {
+  let end = 0;
+  return Int32Array.from(lengths, (length) => end += length);
+}
