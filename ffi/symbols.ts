@@ -1,4 +1,4 @@
-/** The functions of `cuda/baton.h`; `tests/native/symbols_test.ts` compares the two. */
+/** The functions of `cuda/baton.h`; `tests/native/device_test.ts` compares the two. */
 export const SYMBOLS = {
   baton_version: { parameters: [], result: "u32" },
   baton_describe: { parameters: ["buffer", "u32"], result: "i32" },

@@ -2,7 +2,7 @@
  * Writes the data of the couplets: `deno run -A examples/couplets/make_data.ts`, or with `--preview 20` prints couplets
  * and pairs instead. The same version writes the same bytes on every machine.
  *
- * In data/: sft.jsonl {prompt, response}, pairs.jsonl {prompt, chosen, rejected}, prompts.jsonl and heldout.jsonl
+ * In data/: sft.jsonl {prompt, completion}, pairs.jsonl {prompt, chosen, rejected}, prompts.jsonl and heldout.jsonl
  * {prompt}, tokenizer.json and tokenizer_config.json. Held-out prompts occur in no other file; responses and prompts are
  * tokenized as they stand and joined, and a response is followed by the stop token, which no file contains.
  */
@@ -22,7 +22,7 @@ const RHYMING = 370;
 /** A couplet to imitate. */
 export interface Example {
   readonly prompt: string;
-  readonly response: string;
+  readonly completion: string;
 }
 
 /** First lines in the order of their index, those that `taken` holds left out; with `once`, each only once. */
@@ -50,7 +50,7 @@ export function makeData(): {
   const prompts = firstLines("prompts", COUNTS.prompts, new Set(heldoutPrompts), true);
   const sft = firstLines("sft", COUNTS.sft, heldoutPrompts, false).map((first, index) => {
     const draw = random(SEED, "second line of sft", index);
-    return { prompt: asPrompt(first), response: asResponse(secondLine(first, draw(1000) < RHYMING, draw)) };
+    return { prompt: asPrompt(first), completion: asResponse(secondLine(first, draw(1000) < RHYMING, draw)) };
   });
   const pairs = firstLines("pairs", COUNTS.pairs, heldoutPrompts, false).map((first, index) =>
     pair(first, random(SEED, "pair", index))
@@ -84,7 +84,7 @@ if (import.meta.main) {
       await Deno.writeTextFile(new URL(`${name}.jsonl`, folder), text);
       console.log(`${name}.jsonl: ${records.length} records`);
     }
-    const texts = data.sft.map(({ prompt, response }) => prompt + response);
+    const texts = data.sft.map(({ prompt, completion }) => prompt + completion);
     const tokenizer = trainTokenizer(texts, VOCABULARY);
     await Deno.writeTextFile(new URL("tokenizer.json", folder), `${JSON.stringify(tokenizer, null, 2)}\n`);
     await Deno.writeTextFile(

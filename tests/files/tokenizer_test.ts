@@ -156,6 +156,25 @@ Deno.test("a conversation with two BOS tokens is refused, and a template's own e
   assert.throws(() => words.encodeChat(messages), /has no chat template, add chat_template\.jinja/);
 });
 
+Deno.test("templateVariables reach the template", async () => {
+  await withFolder(async (folder) => {
+    await Deno.copyFile(`${GOLDEN}bytes/tokenizer.json`, `${folder}/tokenizer.json`);
+    await Deno.writeTextFile(
+      `${folder}/chat_template.jinja`,
+      "{{ 'quick' if enable_thinking is false else 'slow' }}",
+    );
+    const load = (templateVariables: Record<string, unknown>) =>
+      Tokenizer.load(folder, { templateVariables });
+    assert.equal((await load({ enable_thinking: false })).render(chat), "quick");
+    assert.equal((await load({})).render(chat), "slow");
+  });
+});
+
+Deno.test("decode() passes over ids that only the embedding has", () => {
+  const [a, b] = bytes.encode("ab", { bos: false });
+  assert.equal(bytes.decode([a!, bytes.size + 7, b!]), bytes.decode([a!, b!]));
+});
+
 Deno.test("encodeParts() refuses a cut that the tokenizer cannot make", () => {
   const { ids, actions } = words.encodeParts([{ text: "the actor", action: false }, {
     text: " writes",

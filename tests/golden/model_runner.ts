@@ -98,7 +98,6 @@ export function packed(sequences: readonly (readonly number[])[], prompt = 1) {
     tokens: ids.length,
     actions: rows.length,
     sequences: sequences.length,
-    groups: sequences.length,
   };
   return { live, ports: { ids, positions, ends, rows, targets, actionEnds, lastRows } };
 }

@@ -5,7 +5,7 @@ import { makeData } from "../../examples/couplets/make_data.ts";
 import { SPECIAL, tokenizerConfig, trainTokenizer } from "../../examples/couplets/tokenizer.ts";
 
 const { sft, heldout } = makeData();
-const trained = trainTokenizer(sft.map(({ prompt, response }) => prompt + response), 1024);
+const trained = trainTokenizer(sft.map(({ prompt, completion }) => prompt + completion), 1024);
 const tokenizer = new Tokenizer(trained, tokenizerConfig);
 
 Deno.test("trainTokenizer() merges the most frequent pair first, and of equals the one of the lowest ids", () => {

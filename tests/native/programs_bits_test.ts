@@ -1,0 +1,250 @@
+/** What must not change a bit: micro-batches, packing, recomputation, threads, the largest dims, and decoding one by one. */
+import assert from "node:assert/strict";
+import type { Binding } from "../../engine/binding.ts";
+import { Device, DeviceSegment } from "../../ffi/device.ts";
+import {
+  compileDecode,
+  compileInfer,
+  compilePrefill,
+  compileTrain,
+  type TrainOptions,
+} from "../../compiler/compile.ts";
+import type { ModelConfig } from "../../compiler/models/config.ts";
+import { bradleyTerry, ppoClip } from "../../dsl/losses.ts";
+import type { Loss } from "../../dsl/loss.ts";
+import type { Schema } from "../../ir/field.ts";
+import type { Head } from "../../ir/graph.ts";
+import { PAGE, SAMPLER } from "../../ir/op.ts";
+import { MAXIMA, SAMPLING, tiny } from "../pure/compiler_fixtures.ts";
+import { ModelRunner, packed, random, sameBits, writeBatch } from "../golden/model_runner.ts";
+
+const CONFIG = tiny({
+  model_type: "qwen3",
+  architectures: [],
+  head_dim: 16,
+  tie_word_embeddings: true,
+  attention_bias: true,
+});
+const LENGTHS = [30, 9, 17, 2, 24, 5, 3, 12];
+const SEQUENCES = (() => {
+  const next = random(5);
+  return LENGTHS.map((n) => Array.from({ length: n }, () => Math.floor((next() + 1) * 50)));
+})();
+const LARGE = { ...MAXIMA, tokens: 128, actions: 128 };
+
+function runnerOf(device: Device, config: ModelConfig, head: Head): ModelRunner {
+  const runner = new ModelRunner(device, config, head), next = random(11);
+  for (const p of runner.parameters) {
+    const scale = p.matrix ? 0.2 : 0.1, shift = p.init === "ones" ? 1 : 0;
+    const n = p.shape.reduce((a, b) => a * b, 1);
+    runner.write(p, Float32Array.from({ length: n }, () => shift + scale * next()));
+  }
+  return runner;
+}
+
+interface Training {
+  readonly device: Device;
+  readonly head: Head;
+  readonly loss: Loss<Head, Schema>;
+  readonly config?: ModelConfig;
+  /** Sequences of each micro-batch. */
+  readonly cuts: readonly number[];
+  readonly options?: Partial<TrainOptions>;
+}
+/** Gradients and results of one mini-batch of all sequences. */
+async function train(t: Training) {
+  using runner = runnerOf(t.device, t.config ?? CONFIG, t.head);
+  const options: TrainOptions = {
+    maxima: LARGE,
+    loss: t.loss.expr,
+    fields: t.loss.reads,
+    recompute: "nothing",
+    ...t.options,
+  };
+  const program = runner.bind(compileTrain(t.config ?? CONFIG, t.head, options)), next = random(3);
+  const whole = packed(SEQUENCES), old = Float32Array.from({ length: whole.live.actions }, () => next() - 4);
+  const advantages = old.map(() => 2 * next());
+  program.zero("outputs");
+  program.offer("inputs/count.token", Float32Array.of(whole.live.actions));
+  program.offer("inputs/count.pair", Float32Array.of(SEQUENCES.length / 2));
+  let at = 0, actions = 0;
+  for (const n of t.cuts) {
+    const batch = packed(SEQUENCES.slice(at, at + n)), to = actions + batch.live.actions;
+    writeBatch(program, batch);
+    program.offer("inputs/field.logprobs", old.slice(actions, to));
+    program.offer("inputs/field.advantages", advantages.slice(actions, to));
+    await program.run({ ...batch.live, pairs: n / 2 });
+    at += n;
+    actions = to;
+  }
+  const scalars = Object.keys(program.program.ports).filter((name) => /^outputs\/(loss|metric)/.test(name));
+  return [...runner.gradients(), ...scalars.map((name) => program.read(name))];
+}
+const assertSame = (a: readonly Float32Array[], b: readonly Float32Array[], what: string) => {
+  assert.equal(a.length, b.length);
+  a.forEach((x, i) => assert.ok(sameBits(x, b[i]!), `${what}: tensor ${i} differs`));
+};
+
+const one = Device.open({ threads: 1 }), two = Device.open({ threads: 2 });
+const ppo: Loss<Head, Schema> = ppoClip({ epsilon: 0.2, entropy: 0.01 });
+
+Deno.test("gradients, loss and metrics do not depend on micro-batches", async () => {
+  const whole = await train({ device: one, head: "lm", loss: ppo, cuts: [8] });
+  for (const x of whole) assert.ok(x.every(Number.isFinite) && x.some((v) => v !== 0));
+  for (const cuts of [[3, 3, 2], [1, 1, 1, 1, 1, 1, 1, 1], [7, 1], [2, 0, 6]]) {
+    assertSame(await train({ device: one, head: "lm", loss: ppo, cuts }), whole, `micro-batches of ${cuts}`);
+  }
+});
+
+Deno.test("gradients of a reward model do not depend on micro-batches of pairs", async () => {
+  const loss: Loss<Head, Schema> = bradleyTerry();
+  const whole = await train({ device: one, head: "reward", loss, cuts: [8] });
+  assertSame(await train({ device: one, head: "reward", loss, cuts: [2, 4, 2] }), whole, "pairs");
+});
+
+Deno.test("gradients do not depend on recomputation, threads or the largest dims", async () => {
+  const configs = [
+    CONFIG,
+    tiny({ model_type: "qwen2", architectures: [] }),
+    tiny({ attention_bias: true, mlp_bias: true }),
+  ];
+  for (const config of configs) {
+    const plain = await train({ device: one, head: "lm", loss: ppo, cuts: [8], config });
+    const of = (device: Device, options: Partial<TrainOptions>) =>
+      train({ device, head: "lm", loss: ppo, cuts: [8], config, options });
+    assertSame(await of(one, { recompute: "cheap" }), plain, "cheap recomputation");
+    assertSame(await of(two, { recompute: "layers" }), plain, "recomputation of layers on two threads");
+    assertSame(
+      await of(two, { maxima: { ...LARGE, tokens: 1000, actions: 700, sequences: 20 } }),
+      plain,
+      "larger dims",
+    );
+  }
+});
+
+Deno.test("log-probabilities, values and rewards do not depend on packing", async () => {
+  for (
+    const [head, outputs] of [["lm", ["logprobs", "entropy"]], ["value", ["values", "finalValues"]], [
+      "reward",
+      ["rewards"],
+    ]] as const
+  ) {
+    using runner = runnerOf(one, CONFIG, head);
+    const infer = runner.bind(compileInfer(CONFIG, head, { maxima: LARGE, outputs }));
+    const run = async (sequences: readonly (readonly number[])[]) => {
+      const batch = packed(sequences);
+      writeBatch(infer, batch);
+      await infer.run(batch.live);
+      return outputs.map((name) => infer.read(`outputs/${name}`, batch.live));
+    };
+    const together = await run(SEQUENCES), alone: number[][] = outputs.map(() => []);
+    for (const s of SEQUENCES) (await run([s])).forEach((x, i) => alone[i]!.push(...x));
+    assertSame(together, alone.map((x) => Float32Array.from(x)), head);
+  }
+});
+
+/** Prefills prompts, samples `steps` tokens for each, and returns tokens and log-probabilities by sequence. */
+async function generate(
+  runner: ModelRunner,
+  config: ModelConfig,
+  prompts: readonly (readonly number[])[],
+  steps: number,
+  temperature: number,
+) {
+  const n = prompts.length,
+    maxPages = 4,
+    cache = { slots: n + 1, pages: n * maxPages, maxPages, maxNew: steps, stops: 0 };
+  const o = { ...cache, maxima: LARGE, sampling: { ...SAMPLING, temperature } };
+  const prefill = runner.bind(compilePrefill(config, o));
+  using kv = new DeviceSegment(prefill.program.segmentBytes.kv);
+  using state = new DeviceSegment(prefill.program.segmentBytes.state);
+  const shared = { kv, state };
+  const [first, decode] = [
+    runner.bind(prefill.program, shared),
+    runner.bind(compileDecode(config, o), shared),
+  ];
+  // NaN everywhere: what was never written must not be read.
+  kv.fill(0, kv.bytes, 0xff);
+  // Slots in reverse order, so that slots and rows are different things; pages interleaved between sequences.
+  const slots = prompts.map((_, i) => n - i), ints = (x: readonly number[]) => Int32Array.from(x);
+  const bySlot = (f: (sequence: number) => readonly number[], width: number) => {
+    const table = new Int32Array((n + 1) * width);
+    slots.forEach((slot, i) => table.set(f(i), slot * width));
+    return table;
+  };
+  first.write(
+    "state/pageTable",
+    bySlot((i) => Array.from({ length: maxPages }, (_, p) => p * n + i), maxPages),
+  );
+  first.write("state/position", bySlot((i) => [prompts[i]!.length - 1], 1));
+  first.write(
+    "state/sampler",
+    bySlot((i) => {
+      const row = new Array<number>(8).fill(0);
+      row[SAMPLER.keyLow] = 1234;
+      row[SAMPLER.index] = i;
+      row[SAMPLER.limit] = steps;
+      return row;
+    }, 8),
+  );
+  for (const name of ["finished", "count"]) first.write(`state/${name}`, new Int32Array(n + 1));
+  const batch = packed(prompts);
+  writeBatch(first, batch);
+  first.write("inputs/tokenSlots", ints(prompts.flatMap((p, i) => p.map(() => slots[i]!))));
+  first.write("inputs/rows", ints(batch.ports.lastRows));
+  first.write("inputs/slots", ints(slots));
+  await first.run({ ...batch.live, actions: n });
+  decode.write("inputs/slots", ints(slots));
+  // More steps than tokens: finished slots are masked on the device.
+  await Promise.all(Array.from({ length: steps + 2 }, () => decode.run({ tokens: n })));
+  const row = (read: (binding: Binding) => Iterable<number>) => [...read(decode)];
+  return slots.map((slot) => ({
+    tokens: row((b) => b.readInts("state/outTokens", steps, slot * steps)),
+    logprobs: Float32Array.from(row((b) => b.readFloats("state/outLogprobs", steps, slot * steps))),
+  }));
+}
+
+Deno.test("log-probabilities of sampled tokens are those of inference, to the bit", async () => {
+  const families = {
+    llama: {},
+    qwen2: {},
+    qwen3: { head_dim: 16, tie_word_embeddings: true },
+    mistral: { sliding_window: 5 },
+  };
+  for (const [model_type, more] of Object.entries(families)) {
+    const config = tiny({ model_type, architectures: [], ...more });
+    using runner = runnerOf(two, config, "lm");
+    const prompts = [SEQUENCES[0]!.slice(0, PAGE), SEQUENCES[1]!, SEQUENCES[3]!, SEQUENCES[2]!], steps = 20;
+    const sampled = await generate(runner, config, prompts, steps, 1);
+    const infer = runner.bind(
+      compileInfer(config, "lm", { maxima: { ...LARGE, tokens: 200, actions: 200 }, outputs: ["logprobs"] }),
+    );
+    for (const [i, { tokens, logprobs }] of sampled.entries()) {
+      const batch = packed([[...prompts[i]!, ...tokens]], prompts[i]!.length);
+      writeBatch(infer, batch);
+      await infer.run(batch.live);
+      assert.ok(
+        sameBits(infer.read("outputs/logprobs", batch.live), logprobs),
+        `${model_type}, sequence ${i}`,
+      );
+    }
+    const alone = await generate(runner, config, prompts.slice(1, 2), steps, 0),
+      all = await generate(runner, config, prompts, steps, 0);
+    assert.deepEqual(alone[0]!.tokens, all[1]!.tokens, "greedy tokens do not depend on the other sequences");
+  }
+});
+
+Deno.test("a sliding window hides exactly the tokens before it", async () => {
+  const config = tiny({ model_type: "mistral", architectures: [], sliding_window: 4, num_hidden_layers: 1 });
+  using runner = runnerOf(one, config, "lm");
+  const infer = runner.bind(compileInfer(config, "lm", { maxima: LARGE, outputs: ["logprobs"] }));
+  const run = async (first: number) => {
+    const batch = packed([[first, ...SEQUENCES[4]!.slice(1, 12)]]);
+    writeBatch(infer, batch);
+    await infer.run(batch.live);
+    return infer.read("outputs/logprobs", batch.live);
+  };
+  // Action a is predicted by row a, which sees rows a − 3 … a.
+  const [a, b] = [await run(7), await run(8)];
+  a.forEach((x, i) => assert.equal(x === b[i], i > 3, `action ${i}`));
+});
