@@ -1,12 +1,21 @@
-/** The sizes and cases that `deno task bench` shares with its peers: random models, no files. */
-import { initializeWeights } from "../engine/weights.ts";
-import type { TokenColumn } from "../engine/batch.ts";
-import { Replica } from "../engine/replica.ts";
-import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+/** The sizes that `deno task bench` shares with its peers, and models of them on a device: random weights, no files. */
+import { compilePlan, type DataSizes } from "../compiler/programs.ts";
+import { parseConfig } from "../compiler/models/config.ts";
+import type { ModelConfig } from "../compiler/models/config.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
-import type { AdamW } from "../ir/graph.ts";
+import type { Workflow } from "../dsl/workflow.ts";
+import { Engine, type EngineModel } from "../engine/engine.ts";
+import type { Sample } from "../engine/sample.ts";
+import { mainThreadScorer } from "../engine/score.ts";
+import { Stage } from "../engine/stage.ts";
+import { initializeWeights } from "../engine/weights.ts";
+import type { Device } from "../ffi/device.ts";
+import { digest } from "../ir/digest.ts";
+import type { ModelSpec } from "../ir/graph.ts";
+import { arenaBytes } from "../planner/memory.ts";
+import { scheduleOf } from "../planner/schedule.ts";
+import { planSingle } from "../planner/single.ts";
 
-/** Hidden size, layers and vocabulary of the peer's sizes. */
 export const SIZES = {
   T: { hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, intermediate_size: 176, vocab_size: 512 },
   S: { hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 4, intermediate_size: 688, vocab_size: 4096 },
@@ -14,47 +23,80 @@ export const SIZES = {
 } as const;
 export type Size = keyof typeof SIZES;
 
+/** Ids below are a tokenizer's own: padding, begin, end. */
+const FIRST_WORD = 3;
+
 export function benchConfig(size: Size): ModelConfig {
-  return parseConfig({
-    model_type: "llama",
-    architectures: ["LlamaForCausalLM"],
-    ...SIZES[size],
-    max_position_embeddings: 2048,
-    rms_norm_eps: 1e-6,
-    rope_theta: 10000,
-    tie_word_embeddings: false,
-    hidden_act: "silu",
-  }, `bench size ${size}`);
+  const fixed = { max_position_embeddings: 2048, rms_norm_eps: 1e-6, rope_theta: 10000, tie_word_embeddings: false, hidden_act: "silu" };
+  const llama = { model_type: "llama", architectures: ["LlamaForCausalLM"] };
+  return parseConfig({ ...llama, ...SIZES[size], ...fixed }, `bench size ${size}`);
 }
 
-/** A model with seeded random weights. */
-export async function benchReplica(config: ModelConfig, trained: boolean): Promise<Replica> {
-  const list = parameters(config, "lm"), replica = new Replica("actor", "lm", list, ropeTable(config, 2048), trained);
-  await initializeWeights(list, (p, stored) => replica.write(p, stored), { seed: 0, std: 0.02 });
-  return replica;
+/** Operations that the result needs: causal attention counted once, the embedding free, training three times a forward pass. */
+export function usefulFlops(c: ModelConfig, tokens: number, context: number, headRows = tokens): number {
+  const kv = c.headDim * c.kvHeads, layer = 2 * c.hidden * c.hidden + 2 * c.hidden * kv + 3 * c.hidden * c.intermediate;
+  return tokens * (2 * c.layers * layer + 4 * c.layers * c.hidden * context) + headRows * 2 * c.hidden * c.vocab;
 }
 
-/** `rows` sequences of `length` pseudo-random tokens, every token but the first an action. */
-export function benchTokens(config: ModelConfig, rows: number, length: number): TokenColumn {
+/** `rows` sequences of `length` pseudo-random tokens. */
+export function benchSequences(c: ModelConfig, rows: number, length: number): Int32Array[] {
   let state = 12345;
   const next = () => state = Math.imul(state, 1664525) + 1013904223 >>> 0;
-  return {
-    ids: Array.from({ length: rows }, () => Int32Array.from({ length }, () => 3 + next() % (config.vocab - 3))),
-    actions: Array.from({ length: rows }, () => Int32Array.from({ length: length - 1 }, (_, i) => i + 1)),
-    temperature: 1,
-    versions: Array.from({ length: rows }, () => -1),
-  };
+  // The low bits of a linear congruential generator have short periods.
+  const word = () => FIRST_WORD + (next() >>> 8) % (c.vocab - FIRST_WORD);
+  return Array.from({ length: rows }, () => Int32Array.from({ length }, word));
 }
 
-export const BENCH_ADAMW: AdamW = {
-  name: "adamw",
-  lr: 1e-5,
-  betas: [0.9, 0.999],
-  eps: 1e-8,
-  weightDecay: 0.01,
-  decay: "all",
-  clip: 0,
-  schedule: "constant",
-  warmup: 0,
-  minRatio: 1,
-};
+/** Prompts to continue. */
+export const promptRows = (sequences: readonly Int32Array[]): Sample[] =>
+  sequences.map((ids, index) => ({ index, prompt: { ids, text: "" }, fields: {} }));
+
+/** Whole sequences; every token but the first is an action. */
+export const sequenceRows = (sequences: readonly Int32Array[]): Sample[] =>
+  sequences.map((ids, index) => ({
+    index,
+    tokens: { ids, actions: Int32Array.from({ length: ids.length - 1 }, (_, i) => i + 1) },
+    fields: {},
+  }));
+
+/** A workflow on a device as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
+export async function benchStage(device: Device, workflow: Workflow, config: ModelConfig, sizes: DataSizes): Promise<Stage> {
+  const { graph } = workflow, cluster = { nodes: 1, devicesPerNode: 1, memoryBytes: 2 ** 40, links: [] };
+  const plan = planSingle({
+    graph,
+    digest: digest(graph),
+    cluster,
+    longestBlock: sizes.longest * sizes.group,
+    stepTokens: sizes.longest * sizes.sequences,
+  });
+  const schedule = scheduleOf(graph, plan), configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, config]));
+  const programs = compilePlan(graph, plan, configs, sizes, {});
+  const engine = await Engine.create(device, {
+    models: Object.fromEntries(Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)])),
+    states: graph.states,
+    arenaBytes: arenaBytes(programs),
+    prologue: schedule.prologue,
+  });
+  return new Stage(engine, {
+    graph,
+    schedule,
+    programs,
+    scorers: new Map(Object.entries(workflow.scores).map(([id, fn]) => [id, mainThreadScorer(fn, 10)])),
+    stops: {},
+    decode: (ids) => String.fromCharCode(...ids),
+    retokenize: (_, column) => column,
+    seed: 0,
+    totalUpdates: Object.fromEntries(Object.keys(graph.models).map((name) => [name, 1])),
+  });
+}
+
+function randomModel(config: ModelConfig, spec: ModelSpec): EngineModel {
+  const list = parameters(config, spec.head);
+  return {
+    spec,
+    parameters: list,
+    constants: ropeTable(config, config.maxPositions),
+    maxPositions: config.maxPositions,
+    load: (sink) => initializeWeights(list, sink, { seed: 0, std: 0.02 }),
+  };
+}

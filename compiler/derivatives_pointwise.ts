@@ -1,6 +1,6 @@
 /** Derivatives of pointwise instructions, by name of the instruction. */
 import { POINTWISE, type PointwiseKind, type Value } from "../ir/op.ts";
-import type { Backward } from "./derivatives.ts";
+import type { Backward } from "./rule.ts";
 import { isScalar } from "./shape.ts";
 
 const KINDS = Object.fromEntries(

@@ -17,7 +17,7 @@ export const FORMAT_VERSION = 1;
 
 /**
  * @param placeOf the place of a value, fixed or planned
- * @throws RangeError when an offset is no multiple of 64
+ * @throws RangeError when an offset is no multiple of 64 or a size has more than 32 bits
  */
 export function encode(
   ops: readonly Op[],
@@ -57,6 +57,9 @@ export function encode(
     op.attrs.forEach((a, i) => {
       if (!SIZE_ATTRIBUTES[op.kind].includes(i)) return f64(a as number);
       const { symbol, times } = asDim(a);
+      if (times > 0xffffffff) {
+        throw new RangeError(`Cannot encode ${op.kind}: attribute ${i} is ${times}, more than 32 bits`);
+      }
       u32(SYMBOLS.indexOf(symbol));
       u32(times);
     });

@@ -65,12 +65,15 @@ export function compute<
       `Cannot trace ${what}: ${both.join(", ")} is a field and a state, rename one${at(site)}`,
     );
   }
-  const expr = trace({ what, site, batch: reads, states: stateNames }, ({ batch, state }) => {
-    const results = fn(batch as never, state as never) as Readonly<Record<string, AnyTensor>>;
-    if (results === null || typeof results !== "object") return results;
-    const outputs = Object.entries(results).map(([k, t]) => [stateNames.includes(k) ? `state.${k}` : k, t]);
-    return Object.fromEntries(outputs);
-  });
+  const { ops, outputs } = trace(
+    { what, site, batch: reads, states: stateNames },
+    ({ batch, state }) => fn(batch as never, state as never) as Readonly<Record<string, AnyTensor>>,
+  );
+  const output = (name: string) => stateNames.includes(name) ? `state.${name}` : name;
+  const expr = {
+    ops,
+    outputs: Object.fromEntries(Object.entries(outputs).map(([name, i]) => [output(name), i])),
+  };
   const of = tokenFieldOf(reads), made = outputTypes(expr, of);
   for (const field of Object.keys(made)) checkName("field", field);
   const written = stateNames.filter((s) => expr.outputs[`state.${s}`] !== undefined);

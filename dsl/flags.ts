@@ -66,15 +66,19 @@ export function parseFlags<const S extends FlagSchema>(schema: S, args: readonly
   for (const flag of flags) {
     const result = flag.type.safeParse(raw[flag.name]);
     if (result.success) values[flag.name] = result.data;
-    else {for (const issue of result.error.issues) {
-        problems.push(`--${flag.spelling}: ${issue.message.replace(/^Invalid input: /, "")}`);
-      }}
+    else if (!(flag.name in raw)) problems.push(`--${flag.spelling} is required`);
+    else {problems.push(...result.error.issues.map((issue) =>
+        `--${flag.spelling}: ${sentence(issue.message)}`
+      ));}
   }
   if (problems.length) {
     throw new TypeError(`Cannot read the flags: ${problems.join("; ")}; --help lists them`);
   }
   return { kind: "values", values: values as FlagValues<S> };
 }
+
+/** An issue of zod without its opening words. */
+const sentence = (message: string): string => message.replace(/^Invalid input: /, "");
 
 /** Text as the type wants it; what does not convert is left for the schema to refuse. */
 function convert(type: z.ZodType, text: string): unknown {
@@ -109,8 +113,8 @@ function helpText(flags: readonly Flag[]): string {
 
 function fallback(initial: z.ZodSafeParseResult<unknown>): string {
   if (!initial.success) return "(required)";
-  if (initial.data === undefined) return "";
-  return `(default ${Array.isArray(initial.data) ? initial.data.join(",") : String(initial.data)})`;
+  const value = Array.isArray(initial.data) ? initial.data.join(",") : String(initial.data ?? "");
+  return value === "" ? "" : `(default ${value})`;
 }
 
 function placeholder(type: z.ZodType): string {

@@ -102,7 +102,7 @@ export const valueLoss: DefineLoss<"value"> = lossFor("value", "the value loss")
  * @throws TypeError as {@link policyLoss}
  * @example Regression on given scores
  * ```ts
- * import { type PerSequence, perSequence, rewardLoss } from "@baton/baton";
+ * import { perSequence, rewardLoss } from "@baton/baton";
  *
  * const regression = rewardLoss({ scores: perSequence }, (now, batch) => now.rewards.sub(batch.scores).square().mean());
  * ```

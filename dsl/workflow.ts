@@ -4,7 +4,7 @@ import type { CallGraph } from "../ir/graph.ts";
 import { checkGraph } from "../ir/check.ts";
 import { mermaid, printGraph } from "../ir/print.ts";
 import { assemble, describe, type Draft, numberCalls, type ScoreFunction } from "./draft.ts";
-import { checkName, type FieldError, type Mismatch, type None } from "./fields.ts";
+import type { FieldError, Mismatch, None } from "./fields.ts";
 import { type AnyFlow, type Flow, notebookView } from "./flow.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
@@ -115,7 +115,13 @@ export function workflow<
   readonly evaluate?: EvaluateOptions<F, EIn, EOut>;
 }): Workflow {
   const site = callSite(), flow: AnyFlow = w.flow, { evaluate } = w;
-  checkName("workflow", w.name);
+  if (!/^[A-Za-z0-9][\w.-]*$/.test(w.name)) {
+    throw new TypeError(
+      `Cannot name a workflow ${
+        JSON.stringify(w.name)
+      }: use letters, digits, _, . and - (runs/NAME is its folder)`,
+    );
+  }
   const cannot = `build workflow "${w.name}"${at(site)}`;
   const problems = missing(flow, w.data);
   if (evaluate) {
@@ -140,7 +146,7 @@ export function workflow<
   const ids = numberCalls([...new Set([...flow.drafts, ...evaluated?.drafts ?? []])]);
   const main = close(w.name, w.data, flow, ids);
   if (!evaluate || !evaluated) return new Workflow(w.name, main.graph, null, main.scores);
-  const side = close(`${w.name}_evaluation`, evaluate.data ?? w.data, evaluated, ids);
+  const side = close(`${w.name}-evaluation`, evaluate.data ?? w.data, evaluated, ids);
   const { every, prompts } = evaluate;
   return new Workflow(w.name, main.graph, { every, prompts, graph: side.graph }, {
     ...main.scores,

@@ -1,4 +1,5 @@
 /** One copy of a model's parameters on a device, with what training needs, and the version that it has. */
+import { gradientBytes, parameterBytes } from "../compiler/models/transformer.ts";
 import type { Head } from "../ir/graph.ts";
 import type { Parameter } from "../ir/program.ts";
 import type { Segment } from "../ir/op.ts";
@@ -20,14 +21,14 @@ export class Replica {
     constants: Float32Array,
     readonly trained: boolean,
   ) {
-    this.#bytes = parameters.reduce((end, p) => Math.max(end, p.offset + 4 * p.elements), 0);
+    this.#bytes = parameterBytes(parameters);
     const table = new DeviceSegment(constants.byteLength);
     table.write(0, constants);
     this.segments = {
       params: new DeviceSegment(this.#bytes),
       constants: table,
       ...(trained &&
-        { grads: new DeviceSegment(this.#bytes), moments: new DeviceSegment(2 * this.#bytes) }),
+        { grads: new DeviceSegment(gradientBytes(parameters)), moments: new DeviceSegment(2 * this.#bytes) }),
     };
   }
 

@@ -29,6 +29,9 @@ const o = flags({
     .describe("folder with sentiment/vader_lexicon.txt and tinystories/story_openings.jsonl"),
   lr: z.number().positive().default(1e-3),
   beta: z.number().nonnegative().default(0.1).describe("weight of the KL penalty"),
+  lambda: z.number().min(0).max(1).default(1),
+  minibatches: z.int().positive().default(4),
+  epochs: z.int().positive().default(2),
 });
 
 const { actor, critic, ref } = models({
@@ -47,10 +50,10 @@ const ppo = workflow({
   data: prompts(`${o.assets}/tinystories/story_openings.jsonl`, { batch: 64, heldOut: 0.2 }),
   flow: judged.then(critic.infer())
     .then(shapedRewards({ beta: o.beta }))
-    .then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
+    .then(gae({ gamma: 1, lambda: o.lambda, whiten: true }))
     .then(
-      actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: 4, epochs: 2 }),
-      critic.train(valueClip({ epsilon: 0.2 }), { minibatches: 4, epochs: 2 }),
+      actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: o.minibatches, epochs: o.epochs }),
+      critic.train(valueClip({ epsilon: 0.2 }), { minibatches: o.minibatches, epochs: o.epochs }),
     ),
   evaluate: { every: 1000, prompts: 64, flow: judged },
 });

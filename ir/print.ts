@@ -6,6 +6,10 @@ export type PrintableGraph = Omit<CallGraph, "source"> & { readonly source: Sour
 
 const UNITS = { prompts: "prompts", conversations: "conversations", pairs: "pairs" } as const;
 
+/** A number as people write it: 1e-6, 0.05, 12.5. */
+const short = (x: number): string =>
+  x !== 0 && Math.abs(x) < 1e-3 ? Number(x.toPrecision(6)).toExponential() : String(Number(x.toPrecision(6)));
+
 /** Rows of cells in columns as wide as their widest cell. */
 export function columns(rows: readonly (readonly string[])[], indent = "  "): string {
   const widths: number[] = [];
@@ -23,7 +27,7 @@ export function printGraph(graph: PrintableGraph, options: { readonly sites?: bo
   const models = Object.entries(graph.models);
   if (models.length) {
     parts.push(columns(models.map(([name, m]) => {
-      const optimizer = m.optimizer ? `${m.optimizer.name} lr ${m.optimizer.lr}` : "frozen";
+      const optimizer = m.optimizer ? `${m.optimizer.name} lr ${short(m.optimizer.lr)}` : "frozen";
       return [name, m.head, m.checkpoint, optimizer];
     })));
   }
@@ -48,7 +52,7 @@ function head(graph: PrintableGraph): string {
     return `${graph.name}: reads ${open.join(" ") || "nothing"}`;
   }
   const order = source.shuffle ? "shuffled" : "in order";
-  const kept = source.heldOut > 0 ? `, ${source.heldOut * 100} % held out` : "";
+  const kept = source.heldOut > 0 ? `, ${short(source.heldOut * 100)} % held out` : "";
   return `${graph.name}: ${source.batch} ${
     UNITS[source.kind]
   } per step from ${source.path}, ${order}${kept} → ${Object.keys(source.fields).join(" ")}`;

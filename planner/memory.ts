@@ -1,4 +1,5 @@
 /** The byte table of a run: what the engine allocates, to the byte, and what a plan is refused for. */
+import { gradientBytes, parameterBytes } from "../compiler/models/transformer.ts";
 import type { Programs } from "../compiler/programs.ts";
 import type { Parameter, Program } from "../ir/program.ts";
 import type { Segment } from "../ir/op.ts";
@@ -31,7 +32,7 @@ export function memoryTable(
     device(`${name} params`, bytes);
     device(`${name} constants`, m.constants);
     if (m.trained) {
-      device(`${name} grads`, bytes);
+      device(`${name} grads`, gradientBytes(m.parameters));
       device(`${name} moments`, 2 * bytes);
     }
   }
@@ -50,9 +51,6 @@ export function memoryTable(
 
 export const arenaBytes = (programs: Programs): number =>
   Math.max(0, ...eachProgram(programs).map(([, p]) => p.segmentBytes.arena));
-
-export const parameterBytes = (parameters: readonly Parameter[]): number =>
-  parameters.reduce((end, p) => Math.max(end, p.offset + 4 * p.elements), 0);
 
 const own = (p: Program): number =>
   (["inputs", "outputs", "saved"] satisfies Segment[]).reduce((n, s) => n + p.segmentBytes[s], 0);

@@ -23,7 +23,7 @@ export interface LoadedModel {
 export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
   const folder = spec.checkpoint, path = `${folder}/config.json`, text = await readTextOrNull(path);
   if (text === null) {
-    throw new Error(`Cannot load model ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`);
+    throw new Error(`Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`);
   }
   const json = parseJson(text, path), config = parseConfig(json, path);
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);

@@ -1,4 +1,5 @@
 /** Workflow → everything a run needs: data, plan, programs, byte table. Nothing is allocated on the device yet. */
+import { parameterBytes } from "../compiler/models/transformer.ts";
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
 import { digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
@@ -7,7 +8,7 @@ import type { Program } from "../ir/program.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
 import type { Sample } from "../engine/sample.ts";
-import { memoryTable, type MemoryRow, parameterBytes } from "../planner/memory.ts";
+import { memoryTable, type MemoryRow } from "../planner/memory.ts";
 import { planSingle } from "../planner/single.ts";
 import { scheduleOf } from "../planner/schedule.ts";
 import { engineModel, type LoadedModel } from "./models.ts";

@@ -57,7 +57,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   const recorder = await Recorder.open(session, o), interruption = new Interruption(recorder);
   let before: Evaluation | null = null, after: Evaluation | null = null, metrics: Readonly<Record<string, number>> = {};
   try {
-    before = await evaluate(session, recorder, interruption, latest ? "resumed" : "before");
+    before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
     while (session.completed < o.steps && !interruption.asked) {
       const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
       let done: Awaited<ReturnType<Session["step"]>>;
@@ -70,7 +70,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
       metrics = await recorder.step(session.completed, done.batch, done.result);
       const every = workflow.evaluation?.every;
       if (every && session.completed % every === 0 && session.completed < o.steps) {
-        await evaluate(session, recorder, interruption, "between");
+        await evaluateAt(session, recorder, interruption, "between");
       }
       if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
         await session.save(checkpoints);
@@ -81,7 +81,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     await session.save(checkpoints);
     await keepLast(checkpoints, o.keep);
     if (!interruption.asked) {
-      after = await evaluate(session, recorder, interruption, "after");
+      after = await evaluateAt(session, recorder, interruption, "after");
       await exportModels(session, o);
     }
     await recorder.finish({ before, after });
@@ -119,7 +119,32 @@ export async function run(workflow: Workflow, options: RunOptions = {}): Promise
   }
 }
 
-async function evaluate(
+/**
+ * Evaluates a workflow's models on its held-out data and writes nothing: the starting models, or with `resume` the newest
+ * checkpoint of `out`.
+ *
+ * @throws one line when the workflow has no evaluation or its models cannot be loaded
+ */
+export async function evaluate(workflow: Workflow, options: RunOptions = {}): Promise<Evaluation> {
+  if (!workflow.evaluation) {
+    throw new TypeError(`Cannot evaluate ${workflow.name}: it has no evaluation, give workflow({ evaluate: { … } })`);
+  }
+  const o = await resolveOptions(workflow, { steps: 1, ...options }), scorers = await scorersOf(workflow, o);
+  const session = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  try {
+    if (o.resume) {
+      const latest = await latestCheckpoint(`${o.out}/checkpoints`);
+      if (!latest) throw new Error(`Cannot evaluate ${o.out}: it has no checkpoint, give the output folder of a run`);
+      await session.resume(latest.path);
+    }
+    return evaluationOf(session.held!.graph, await session.evaluate({}));
+  } finally {
+    scorers.dispose();
+    session.dispose();
+  }
+}
+
+async function evaluateAt(
   session: Session,
   recorder: Recorder,
   interruption: Interruption,

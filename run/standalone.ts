@@ -6,6 +6,7 @@ import { Binding } from "../engine/binding.ts";
 import { Engine } from "../engine/engine.ts";
 import { Generator } from "../engine/generate.ts";
 import { infer } from "../engine/infer.ts";
+import { baseName } from "../engine/files.ts";
 import { streamKey } from "../engine/random.ts";
 import { type Maxima, PAGE } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
@@ -50,7 +51,7 @@ export interface Scored {
 const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
 
 async function open(folder: string, threads: number, programs: (m: LoadedModel) => Program[]) {
-  const model = await loadModel("model", { head: "lm", checkpoint: folder, optimizer: null });
+  const model = await loadModel(baseName(folder), { head: "lm", checkpoint: folder, optimizer: null });
   const compiled = programs(model), device = Device.open({ threads });
   const engine = await Engine.create(device, {
     models: { model: engineModel(model, Math.max(...compiled.map((p) => p.segmentBytes.constants)) / (4 * model.config.headDim)) },

@@ -10,7 +10,6 @@ import { Builder } from "../builder.ts";
 import { checkExpression, lower } from "../expression.ts";
 import { finish } from "../finish.ts";
 import type { ModelConfig } from "../models/config.ts";
-import { parameters } from "../models/transformer.ts";
 import { rematerialise } from "../rematerialise.ts";
 import { reservedBytes } from "../shape.ts";
 import { headOutputs, packedForward } from "./infer.ts";
@@ -49,10 +48,7 @@ export function compileTrain(config: ModelConfig, head: Head, o: TrainOptions): 
   b.output(ALWAYS[head], outputs[ALWAYS[head]]!);
   b.scope = "";
 
-  const gradients = new Map(
-    parameters(config, head).map((p) => [model.values.get(p.name)!, b.parameter(p, "grads")]),
-  );
-  const forwardOps = differentiate(b, loss!, gradients), kept = new Set([...layerInputs, x]);
+  const forwardOps = differentiate(b, loss!, model.gradients()), kept = new Set([...layerInputs, x]);
   const dropped = (op: Op): boolean => {
     if (o.recompute === "nothing" || !layers.has(op)) return false;
     return o.recompute === "cheap"

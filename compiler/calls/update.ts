@@ -5,7 +5,7 @@ import type { Program } from "../../ir/program.ts";
 import { Builder } from "../builder.ts";
 import { finish } from "../finish.ts";
 import type { ModelConfig } from "../models/config.ts";
-import { parameterBytes, parameters } from "../models/transformer.ts";
+import { parameterBytes, parameters, tiedGradient } from "../models/transformer.ts";
 import { reservedBytes } from "../shape.ts";
 
 const NO_ROWS: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
@@ -21,10 +21,13 @@ export function compileUpdate(
   o: { readonly guard?: number } = {},
 ): Program {
   const { betas: [beta1, beta2], eps, weightDecay, decay, clip } = optimizer;
-  const b = new Builder((v) => reservedBytes(v, NO_ROWS)),
-    all = parameters(config, head),
-    bytes = parameterBytes(all);
-  const hyper = b.input("hyper", [3]), gradients = all.map((p) => b.parameter(p, "grads"));
+  const b = new Builder((v) => reservedBytes(v, NO_ROWS)), all = parameters(config, head);
+  const bytes = parameterBytes(all), hyper = b.input("hyper", [3]), tied = tiedGradient(all);
+  const gradients = all.map((p) => {
+    const g = b.parameter(p, "grads");
+    if (!tied?.name.endsWith(p.name)) return g;
+    return b.sum(g, b.parameter(tied, "grads"), b.value(g.name, g.shape, { place: g.place }));
+  });
   const norm = b.one("gradNorm", gradients, [1], all.map((p) => p.elements));
   all.forEach((p, i) => {
     const places = [

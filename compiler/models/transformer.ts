@@ -7,6 +7,8 @@ import type { ModelConfig } from "./config.ts";
 
 export { ropeTable } from "./rope.ts";
 
+const EMBEDDING = "model.embed_tokens.weight";
+
 /** Parameters in the order of the `params` segment, under Hugging Face's names and shapes. */
 export function parameters(config: ModelConfig, head: Head): readonly Parameter[] {
   const c = config, q = c.heads * c.headDim, kv = c.kvHeads * c.headDim, all: Parameter[] = [];
@@ -25,7 +27,7 @@ export function parameters(config: ModelConfig, head: Head): readonly Parameter[
     add(`${name}.weight`, layer, { shape: [n], layout: "rows", init: "ones" });
 
   const product = head === "lm" && c.tied;
-  add("model.embed_tokens.weight", -1, {
+  add(EMBEDDING, -1, {
     shape: [c.vocab, c.hidden],
     layout: product ? "panels" : "rows",
     init: "normal",
@@ -56,19 +58,46 @@ export function parameters(config: ModelConfig, head: Head): readonly Parameter[
   return all;
 }
 
-/** Bytes of the `params` segment, and of `grads`; `moments` is the first moments, then the second ones. */
+/** Bytes of the `params` segment; `moments` is the first moments, then as many bytes of second ones. */
 export const parameterBytes = (all: readonly Parameter[]): number =>
   all.reduce((end, p) => Math.max(end, align(p.offset + 4 * p.elements)), 0);
+
+/**
+ * A matrix that is both embedding and head has two gradients, and the optimizer's program adds them: one chain of
+ * additions through both would depend on how sequences are cut into micro-batches. The embedding's is behind the others.
+ */
+export function tiedGradient(all: readonly Parameter[]): Parameter | undefined {
+  const tied = all.find((p) => p.name === EMBEDDING && p.layout === "panels");
+  return tied && { ...tied, name: `tied.${EMBEDDING}`, offset: parameterBytes(all) };
+}
+/** Bytes of the `grads` segment: one gradient for each parameter, two for a tied embedding. */
+export function gradientBytes(all: readonly Parameter[]): number {
+  const tied = tiedGradient(all);
+  return parameterBytes(tied ? [tied] : all);
+}
 
 /** The parameters of a model as values of a program. */
 export class Model {
   readonly values: ReadonlyMap<string, Value>;
+  /** A value of its own where it is tied to the head, so that it has a gradient of its own. */
+  readonly embedding: Weight;
   readonly #parameters: ReadonlyMap<string, Parameter>;
 
   constructor(readonly config: ModelConfig, readonly head: Head, readonly b: Builder) {
     const all = parameters(config, head);
     this.#parameters = new Map(all.map((p) => [p.name, p]));
     this.values = new Map(all.map((p) => [p.name, b.parameter(p)]));
+    const embedding = this.matrix(EMBEDDING), { name, shape, place } = embedding.value;
+    this.embedding = tiedGradient(all) ? { ...embedding, value: b.value(name, shape, { place }) } : embedding;
+  }
+
+  /** Where autodiff adds the gradient of each parameter. */
+  gradients(): Map<Value, Value> {
+    const into = new Map(
+      [...this.values].map(([name, v]) => [v, this.b.parameter(this.#parameters.get(name)!, "grads")]),
+    );
+    const tied = tiedGradient([...this.#parameters.values()]);
+    return tied ? into.set(this.embedding.value, this.b.parameter(tied, "grads")) : into;
   }
 
   vector(name: string): Value {
@@ -119,7 +148,7 @@ export function forward(
   attend: Attend,
 ): { readonly x: Value; readonly layerInputs: readonly Value[] } {
   const { b, config: c } = m, layerInputs: Value[] = [];
-  let x = b.embedding(s.ids, m.matrix("model.embed_tokens.weight"));
+  let x = b.embedding(s.ids, m.embedding);
   for (let i = 0; i < c.layers; i++) {
     const name = `model.layers.${i}`, attention = `${name}.self_attn`;
     b.scope = `layers.${i}`;

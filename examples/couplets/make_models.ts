@@ -59,8 +59,8 @@ await randomModel(`${work}/random`);
 const common = ["--save-every", "0", "--seed", "1", "--save-dtype", "bf16"];
 await script(here("../sft.ts"), "--model", `${work}/random`, "--data", here("data/sft.jsonl"), "--steps", "1200", "--batch", "64",
   "--lr", "2e-3", "--schedule", "cosine", "--warmup", "50", "--out", `${work}/sft`, ...common);
-await script(here("../reward.ts"), "--model", `${work}/sft`, "--data", here("data/pairs.jsonl"), "--steps", "600", "--batch", "32",
-  "--lr", "1e-3", "--warmup", "20", "--out", `${work}/reward`, ...common);
+await script(here("../reward.ts"), "--model", `${work}/sft`, "--data", here("data/pairs.jsonl"), "--steps", "2000", "--batch", "64",
+  "--lr", "5e-4", "--warmup", "50", "--out", `${work}/reward`, ...common);
 for (const [from, to] of [["sft", "couplets"], ["reward", "couplets_reward"]] as const) {
   await Deno.mkdir(`${models}/${to}`, { recursive: true });
   for (const file of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]) {

@@ -3,7 +3,13 @@ import { Binding } from "../../engine/binding.ts";
 import { fromStored, toStored } from "../../engine/weights.ts";
 import { type Device, DeviceSegment } from "../../ffi/device.ts";
 import type { ModelConfig } from "../../compiler/models/config.ts";
-import { parameterBytes, parameters, ropeTable } from "../../compiler/models/transformer.ts";
+import {
+  gradientBytes,
+  parameterBytes,
+  parameters,
+  ropeTable,
+  tiedGradient,
+} from "../../compiler/models/transformer.ts";
 import type { Head } from "../../ir/graph.ts";
 import type { Segment } from "../../ir/op.ts";
 import type { Parameter, Program } from "../../ir/program.ts";
@@ -18,7 +24,7 @@ export class ModelRunner implements Disposable {
     const bytes = parameterBytes(this.parameters), table = ropeTable(config, config.maxPositions);
     this.segments = {
       params: new DeviceSegment(bytes),
-      grads: new DeviceSegment(bytes),
+      grads: new DeviceSegment(gradientBytes(this.parameters)),
       moments: new DeviceSegment(2 * bytes),
       constants: new DeviceSegment(table.byteLength),
     };
@@ -36,19 +42,20 @@ export class ModelRunner implements Disposable {
     this.segments.params!.write(p.offset, toStored(p, data));
   }
 
-  /** A parameter or its gradient. */
+  /** A parameter or its gradient; before the optimizer ran, a tied embedding has two gradients. */
   read(p: Parameter, segment: "params" | "grads"): Float32Array {
-    return fromStored(p, this.readStored(p, segment));
+    const own = fromStored(p, this.#stored(p, segment)), tied = tiedGradient(this.parameters);
+    if (segment !== "grads" || !tied?.name.endsWith(p.name)) return own;
+    return fromStored(tied, this.#stored(tied, "grads")).map((x, i) => x + own[i]!);
   }
-  readStored(p: Parameter, segment: "params" | "grads"): Float32Array {
-    const out = new Float32Array(p.elements);
-    this.segments[segment]!.read(p.offset, out);
-    return out;
+  #stored(p: Parameter, segment: "params" | "grads"): Float32Array {
+    return this.segments[segment]!.read(p.offset, new Float32Array(p.elements));
   }
 
-  /** Every gradient, in the order of the segment. */
-  gradients(): Float32Array[] {
-    return this.parameters.map((p) => this.readStored(p, "grads"));
+  /** The whole gradient segment. */
+  gradients(): Float32Array {
+    const { grads } = this.segments;
+    return grads!.read(0, new Float32Array(grads!.bytes / 4));
   }
 
   zeroGradients(): void {

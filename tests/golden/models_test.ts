@@ -5,6 +5,7 @@ import { parseConfig } from "../../compiler/models/config.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { Device } from "../../ffi/device.ts";
 import { ADAMW, MAXIMA, nll } from "../pure/compiler_fixtures.ts";
+import { generate } from "./generation.ts";
 import { largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
 
 const CASES = new URL("./cases/", import.meta.url).pathname;
@@ -124,6 +125,28 @@ for (const name of NAMES) {
       largestError(infer.read(`outputs/${port}`, live), i ? entropies : expected)
     );
     assert.ok(errors.every((e) => e < 1e-5), `${errors}`);
+    weights[Symbol.dispose]();
+    golden[Symbol.dispose]();
+  });
+
+  Deno.test(`compilePrefill() and compileDecode() continue prompts with ${name} greedily like transformers`, async () => {
+    const { config, weights, golden } = await open(name);
+    using device = Device.open({ threads: 2 });
+    using runner = new ModelRunner(device, config, "lm");
+    await load(runner, weights);
+    const [mask, output] = [
+      await golden.readIntegers("gen_attention_mask"),
+      await golden.readIntegers("gen_output_ids"),
+    ];
+    const rows = 4, width = mask.length / rows, steps = output.length / rows - width;
+    const row = (r: number) => [...output.subarray(r * (width + steps), (r + 1) * (width + steps))];
+    const lengths = Array.from(
+      { length: rows },
+      (_, r) => mask.subarray(r * width, (r + 1) * width).reduce((a, b) => a + b),
+    );
+    const prompts = lengths.map((n, r) => row(r).slice(width - n, width));
+    const made = await generate(runner, config, prompts, steps, 0);
+    made.forEach(({ tokens }, r) => assert.deepEqual(tokens, row(r).slice(width), `row ${r}`));
     weights[Symbol.dispose]();
     golden[Symbol.dispose]();
   });

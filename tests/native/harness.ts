@@ -6,8 +6,8 @@ import { align, type Attr, type Maxima, type Op, type OpKind, SEGMENTS, type Val
 import type { Program } from "../../ir/program.ts";
 
 export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
-/** A new output of so many elements, or the input that the operation updates in place. */
-export type Out = number | { readonly inPlace: number };
+/** A new output of so many elements, one that starts with this content, or the input that the operation updates in place. */
+export type Out = number | Data | { readonly inPlace: number };
 
 export const ONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
 
@@ -55,16 +55,22 @@ export const value = (id: number, elements: number): Value => ({
 export interface Prepared {
   readonly program: Program;
   readonly arena: DeviceSegment;
+  /** Where each input lies. */
+  readonly at: readonly number[];
   readonly reads: readonly { readonly offset: number; readonly elements: number }[];
   readonly check: () => void;
 }
 
-/** Lays the operands out and writes the inputs. */
+/**
+ * Lays the operands out and writes the inputs.
+ * @param updates What to read afterwards; differs from `outs` for operations that list what they update as inputs.
+ */
 export function prepare(
   kind: OpKind,
   ins: readonly Data[],
   outs: readonly Out[],
   attrs: readonly Attr[],
+  updates: readonly Out[] = outs,
 ): Prepared {
   let at = GUARD;
   const places = new Map<Value, number>();
@@ -75,11 +81,16 @@ export function prepare(
     return v;
   };
   const inputs = ins.map((data) => put(data.length));
-  const outputs = outs.map((out) => typeof out === "number" ? put(out) : inputs[out.inPlace]!);
-  const made = program([{ kind, ins: inputs, outs: outputs, attrs }], places, at);
+  const outputs = updates.map((out) =>
+    typeof out === "number" ? put(out) : "inPlace" in out ? inputs[out.inPlace]! : put(out.length)
+  );
+  const made = program([{ kind, ins: inputs, outs: updates === outs ? outputs : [], attrs }], places, at);
   const arena = new DeviceSegment(at);
   arena.fill(0, at, PATTERN);
   inputs.forEach((v, i) => arena.write(places.get(v)!, ins[i]!));
+  updates.forEach((out, i) =>
+    typeof out !== "number" && "length" in out && arena.write(places.get(outputs[i]!)!, out)
+  );
   const check = () => {
     const all = arena.read(0, new Uint8Array(at));
     const touched = new Uint8Array(at);
@@ -94,7 +105,7 @@ export function prepare(
     });
   };
   const reads = outputs.map((v) => ({ offset: places.get(v)!, elements: v.shape[0] as number }));
-  return { program: made, arena, reads, check };
+  return { program: made, arena, at: inputs.map((v) => places.get(v)!), reads, check };
 }
 
 /** Runs one operation and returns its outputs as floats; every guard and input is checked. */
@@ -104,8 +115,9 @@ export async function run(
   outs: readonly Out[],
   attrs: readonly Attr[],
   threads = 2,
+  updates: readonly Out[] = outs,
 ): Promise<Float32Array<ArrayBuffer>[]> {
-  const { program, arena, reads, check } = prepare(kind, ins, outs, attrs);
+  const { program, arena, reads, check } = prepare(kind, ins, outs, attrs, updates);
   using loaded = LoadedProgram.load(program);
   using _memory = arena;
   await device(threads).submit(loaded, { arena }, ONE);
@@ -130,15 +142,16 @@ export function assertSameBits(actual: Data, expected: Data, message: string): v
   }
 }
 
-/** Within `tolerance` of the largest expected magnitude. */
+/** Within `tolerance` of the largest expected magnitude, at least `floor`: a difference of large terms may be near zero. */
 export function assertClose(
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,
   tolerance: number,
   message: string,
+  floor = 1e-30,
 ): void {
   assert.equal(actual.length, expected.length, message);
-  let scale = 1e-30;
+  let scale = floor;
   for (let i = 0; i < expected.length; i++) {
     if (Number.isFinite(expected[i])) scale = Math.max(scale, Math.abs(expected[i]!));
   }

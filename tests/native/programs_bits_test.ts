@@ -1,21 +1,15 @@
 /** What must not change a bit: micro-batches, packing, recomputation, threads, the largest dims, and decoding one by one. */
 import assert from "node:assert/strict";
-import type { Binding } from "../../engine/binding.ts";
-import { Device, DeviceSegment } from "../../ffi/device.ts";
-import {
-  compileDecode,
-  compileInfer,
-  compilePrefill,
-  compileTrain,
-  type TrainOptions,
-} from "../../compiler/compile.ts";
+import { Device } from "../../ffi/device.ts";
+import { compileInfer, compileTrain, type TrainOptions } from "../../compiler/compile.ts";
 import type { ModelConfig } from "../../compiler/models/config.ts";
 import { bradleyTerry, ppoClip } from "../../dsl/losses.ts";
 import type { Loss } from "../../dsl/loss.ts";
 import type { Schema } from "../../ir/field.ts";
 import type { Head } from "../../ir/graph.ts";
-import { PAGE, SAMPLER } from "../../ir/op.ts";
-import { MAXIMA, SAMPLING, tiny } from "../pure/compiler_fixtures.ts";
+import { PAGE } from "../../ir/op.ts";
+import { MAXIMA, tiny } from "../pure/compiler_fixtures.ts";
+import { generate } from "../golden/generation.ts";
 import { ModelRunner, packed, random, sameBits, writeBatch } from "../golden/model_runner.ts";
 
 const CONFIG = tiny({
@@ -78,7 +72,7 @@ async function train(t: Training) {
     actions = to;
   }
   const scalars = Object.keys(program.program.ports).filter((name) => /^outputs\/(loss|metric)/.test(name));
-  return [...runner.gradients(), ...scalars.map((name) => program.read(name))];
+  return [runner.gradients(), ...scalars.map((name) => program.read(name))];
 }
 const assertSame = (a: readonly Float32Array[], b: readonly Float32Array[], what: string) => {
   assert.equal(a.length, b.length);
@@ -143,66 +137,36 @@ Deno.test("log-probabilities, values and rewards do not depend on packing", asyn
   }
 });
 
-/** Prefills prompts, samples `steps` tokens for each, and returns tokens and log-probabilities by sequence. */
-async function generate(
-  runner: ModelRunner,
-  config: ModelConfig,
-  prompts: readonly (readonly number[])[],
-  steps: number,
-  temperature: number,
-) {
-  const n = prompts.length,
-    maxPages = 4,
-    cache = { slots: n + 1, pages: n * maxPages, maxPages, maxNew: steps, stops: 0 };
-  const o = { ...cache, maxima: LARGE, sampling: { ...SAMPLING, temperature } };
-  const prefill = runner.bind(compilePrefill(config, o));
-  using kv = new DeviceSegment(prefill.program.segmentBytes.kv);
-  using state = new DeviceSegment(prefill.program.segmentBytes.state);
-  const shared = { kv, state };
-  const [first, decode] = [
-    runner.bind(prefill.program, shared),
-    runner.bind(compileDecode(config, o), shared),
-  ];
-  // NaN everywhere: what was never written must not be read.
-  kv.fill(0, kv.bytes, 0xff);
-  // Slots in reverse order, so that slots and rows are different things; pages interleaved between sequences.
-  const slots = prompts.map((_, i) => n - i), ints = (x: readonly number[]) => Int32Array.from(x);
-  const bySlot = (f: (sequence: number) => readonly number[], width: number) => {
-    const table = new Int32Array((n + 1) * width);
-    slots.forEach((slot, i) => table.set(f(i), slot * width));
-    return table;
+Deno.test("a final value is the value before the next action, and a reward the value after the last token", async () => {
+  using value = runnerOf(one, CONFIG, "value");
+  const outputs = ["values", "finalValues"] as const;
+  const infer = value.bind(
+    compileInfer(CONFIG, "value", { maxima: { ...LARGE, tokens: 200, actions: 200 }, outputs }),
+  );
+  const run = async (sequences: readonly (readonly number[])[]) => {
+    const batch = packed(sequences);
+    writeBatch(infer, batch);
+    await infer.run(batch.live);
+    return {
+      values: infer.read("outputs/values", batch.live),
+      finals: infer.read("outputs/finalValues", batch.live),
+      batch,
+    };
   };
-  first.write(
-    "state/pageTable",
-    bySlot((i) => Array.from({ length: maxPages }, (_, p) => p * n + i), maxPages),
+  const { finals } = await run(SEQUENCES), longer = await run(SEQUENCES.map((s) => [...s, 7]));
+  assert.ok(
+    sameBits(finals, Float32Array.from(longer.batch.ports.actionEnds, (end) => longer.values[end - 1]!)),
   );
-  first.write("state/position", bySlot((i) => [prompts[i]!.length - 1], 1));
-  first.write(
-    "state/sampler",
-    bySlot((i) => {
-      const row = new Array<number>(8).fill(0);
-      row[SAMPLER.keyLow] = 1234;
-      row[SAMPLER.index] = i;
-      row[SAMPLER.limit] = steps;
-      return row;
-    }, 8),
-  );
-  for (const name of ["finished", "count"]) first.write(`state/${name}`, new Int32Array(n + 1));
-  const batch = packed(prompts);
-  writeBatch(first, batch);
-  first.write("inputs/tokenSlots", ints(prompts.flatMap((p, i) => p.map(() => slots[i]!))));
-  first.write("inputs/rows", ints(batch.ports.lastRows));
-  first.write("inputs/slots", ints(slots));
-  await first.run({ ...batch.live, actions: n });
-  decode.write("inputs/slots", ints(slots));
-  // More steps than tokens: finished slots are masked on the device.
-  await Promise.all(Array.from({ length: steps + 2 }, () => decode.run({ tokens: n })));
-  const row = (read: (binding: Binding) => Iterable<number>) => [...read(decode)];
-  return slots.map((slot) => ({
-    tokens: row((b) => b.readInts("state/outTokens", steps, slot * steps)),
-    logprobs: Float32Array.from(row((b) => b.readFloats("state/outLogprobs", steps, slot * steps))),
-  }));
-}
+
+  // The same parameters, read as a reward model.
+  using reward = new ModelRunner(one, CONFIG, "reward");
+  for (const p of reward.parameters) reward.write(p, value.read(p, "params"));
+  const rewards = reward.bind(compileInfer(CONFIG, "reward", { maxima: LARGE, outputs: ["rewards"] })),
+    batch = packed(SEQUENCES);
+  writeBatch(rewards, batch);
+  await rewards.run(batch.live);
+  assert.ok(sameBits(rewards.read("outputs/rewards", batch.live), finals));
+});
 
 Deno.test("log-probabilities of sampled tokens are those of inference, to the bit", async () => {
   const families = {

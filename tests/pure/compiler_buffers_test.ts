@@ -88,6 +88,39 @@ Deno.test("planBuffers() shares memory in place only with a value that nobody re
   assert.equal(planBuffers([make, turn, both], maxima).buffers.length, 3);
 });
 
+Deno.test("planBuffers() never lets a sum overwrite a factor of the same product", () => {
+  const v = (id: number): Value => ({ id, name: `v${id}`, shape: [dim("tokens", 64)], dtype: "f32" });
+  const [x, w, other, y] = [v(0), v(1), v(2), v(3)];
+  const make: Op = { kind: "attention", ins: [], outs: [x, w, other], attrs: [] };
+  const product = (prior: Value): Op => ({
+    kind: "matmulDx",
+    ins: [x, w, prior],
+    outs: [y],
+    attrs: [dim("tokens"), 64, 64, 1],
+  });
+  assert.equal(
+    planBuffers([make, product(other)], maxima).buffers.length,
+    3,
+    "the prior is continued in place",
+  );
+  assert.equal(planBuffers([make, product(x)], maxima).buffers.length, 4, "dy is the prior too");
+});
+
+Deno.test("planBuffers() shares no memory with the inputs of a chain of instructions", () => {
+  let id = 100;
+  const b = { x: { id: id++, name: "x", shape: [dim("tokens", 64)], dtype: "f32" } as Value };
+  const out: Value = { ...b.x, id: id++, name: "y" };
+  const make: Op = { kind: "attention", ins: [], outs: [b.x], attrs: [] };
+  const chain = (instructions: number): Op => ({
+    kind: "pointwise",
+    ins: [b.x],
+    outs: [out],
+    attrs: [dim("tokens", 64), 1, instructions, 1, 1, ...new Array(4 * instructions).fill(0), 1],
+  });
+  assert.equal(planBuffers([make, chain(1)], maxima).buffers.length, 1);
+  assert.equal(planBuffers([make, chain(2)], maxima).buffers.length, 2);
+});
+
 Deno.test("planBuffers() fences every buffer when it is asked for a guard", () => {
   fc.assert(fc.property(randomOps, (ops) => {
     const { buffers, arenaBytes } = planBuffers(ops, maxima, 128);

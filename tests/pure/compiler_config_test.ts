@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { compileUpdate } from "../../compiler/compile.ts";
 import { configJson, parseConfig } from "../../compiler/models/config.ts";
-import { parameterBytes, parameters, ropeTable } from "../../compiler/models/transformer.ts";
+import {
+  gradientBytes,
+  parameterBytes,
+  parameters,
+  ropeTable,
+  tiedGradient,
+} from "../../compiler/models/transformer.ts";
 import { ADAMW, TINY, tiny } from "./compiler_fixtures.ts";
 
 Deno.test("parseConfig() reads the fields of transformers v4 and v5 alike", () => {
@@ -199,6 +205,19 @@ Deno.test("compileUpdate() places second moments behind the first ones, on cache
       bytes + offset,
     ]);
     assert.equal(p.ports[`grads/${name}`]!.offset, offset);
+  }
+});
+
+Deno.test("a tied embedding has a second gradient behind the others, which the optimizer adds", () => {
+  const config = tiny({ tie_word_embeddings: true }),
+    all = parameters(config, "lm"),
+    tied = tiedGradient(all)!;
+  assert.deepEqual([tied.offset, tied.elements], [parameterBytes(all), all[0]!.elements]);
+  assert.equal(gradientBytes(all), parameterBytes(all) + 4 * tied.elements);
+  assert.equal(compileUpdate(config, "lm", ADAMW).segmentBytes.grads, gradientBytes(all));
+  for (const untied of [parameters(tiny(), "lm"), parameters(config, "value")]) {
+    assert.equal(tiedGradient(untied), undefined);
+    assert.equal(gradientBytes(untied), parameterBytes(untied));
   }
 });
 

@@ -12,38 +12,8 @@ import { encode, FORMAT_VERSION, MAGIC } from "../../compiler/encode.ts";
 import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
 import { dim, extent, OPCODE, type OpKind, type Segment, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
+import { decode } from "./compiler_decoder.ts";
 import { ADAMW, CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
-
-/** Reads a program back by `docs/program-format.md`. */
-function decode(bytes: Uint8Array<ArrayBuffer>) {
-  const view = new DataView(bytes.buffer);
-  let at = 0;
-  const u16 = () => view.getUint16((at += 2) - 2, true), u32 = () => view.getUint32((at += 4) - 4, true);
-  const u64 = () => Number(view.getBigUint64((at += 8) - 8, true)),
-    f64 = () => view.getFloat64((at += 8) - 8, true);
-  const [magic, version, segmentCount, symbolCount, operations] = [u32(), u32(), u32(), u32(), u32()];
-  assert.equal(u32(), 0);
-  const segments = Array.from({ length: segmentCount }, u64),
-    symbols = Array.from({ length: symbolCount }, u32);
-  if (symbolCount % 2) u32();
-  const ops = Array.from({ length: operations }, () => {
-    const kind = Object.keys(OPCODE)[u16() - 1] as OpKind, operands = u16(), attributes = u16();
-    assert.equal(u16(), 0);
-    return {
-      kind,
-      operands: Array.from(
-        { length: operands },
-        () => ({ segment: SEGMENTS[u32()]!, offset: 64 * u32(), bytes: u64() }),
-      ),
-      attributes: Array.from(
-        { length: attributes },
-        (_, i) => SIZE_ATTRIBUTES[kind].includes(i) ? { symbol: SYMBOLS[u32()]!, times: u32() } : f64(),
-      ),
-    };
-  });
-  assert.equal(at, bytes.length);
-  return { magic, version, segments, symbols, ops };
-}
 
 Deno.test("encode() writes what docs/program-format.md says", () => {
   const b = new Builder(() => 64),
@@ -78,14 +48,15 @@ Deno.test("encode() is the same bytes every time", async () => {
   assert.deepEqual(await digest(bytes()), await digest(bytes()));
 });
 
-Deno.test("encode() refuses an offset that is no cache line", () => {
-  const b = new Builder(() => 64);
-  b.emit("fill", [], [b.value("odd", [1], { place: { segment: "inputs", offset: 4 } })], [1, 0]);
+Deno.test("encode() refuses an offset that is no cache line and a size beyond 32 bits", () => {
   const none = Object.fromEntries(SEGMENTS.map((s) => [s, 0])) as Record<Segment, number>;
-  assert.throws(
-    () => encode(b.ops, (v) => v.place!, none, MAXIMA),
-    /Cannot encode fill: odd is at byte 4/,
-  );
+  const refused = (offset: number, n: number, message: RegExp) => {
+    const b = new Builder(() => 64);
+    b.emit("fill", [], [b.value("x", [1], { place: { segment: "inputs", offset } })], [n, 0]);
+    assert.throws(() => encode(b.ops, (v) => v.place!, none, MAXIMA), message);
+  };
+  refused(4, 1, /Cannot encode fill: x is at byte 4, not a multiple of 64/);
+  refused(64, 2 ** 32, /Cannot encode fill: attribute 0 is 4294967296, more than 32 bits/);
 });
 
 const all = (): Program[] => {

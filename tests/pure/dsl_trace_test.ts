@@ -233,7 +233,7 @@ Deno.test("losses of values and rewards see their own outputs", () => {
     const { chosen, rejected } = now.rewards.pairs();
     return chosen.sub(rejected).sub(margin).logSigmoid().mean().neg();
   });
-  assert.deepEqual(loss.expr.ops.at(-1), { op: "neg", args: [8], per: "batch" });
+  assert.deepEqual(loss.expr.ops.at(-1), { op: "neg", args: [7], per: "batch" });
 });
 
 Deno.test("a tensor of another trace is refused", () => {

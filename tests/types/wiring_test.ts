@@ -26,6 +26,8 @@ import {
   valueModel,
   workflow,
 } from "../../dsl/mod.ts";
+import type { AnyFlow } from "../../dsl/flow.ts";
+import type { Schema } from "../../ir/field.ts";
 import type { OneField, OneTokenField } from "../../dsl/fields.ts";
 
 const { actor, ref, critic, judge } = models({
@@ -355,4 +357,37 @@ Deno.test("a value loss trains a value model", () => {
   const flow = rollout.then(critic.infer(), judge.infer(), ref.infer().as("refLogprobs"))
     .then(shapedRewards({ beta: 0.1 })).then(gae({ gamma: 1, lambda: 0.95 })).then(critic.train(valueClip()));
   assert.equal(workflow({ name: "x", data, flow }).graph.calls.length, 7);
+});
+
+/** The sentence of the error that a parameter's type holds. */
+type Sentence<T> = T extends { readonly error: infer E } ? E : never;
+type Argument<N extends readonly AnyFlow[]> = Sentence<
+  Parameters<typeof rollout.then<N>>[0]
+>;
+type Closing<In extends Schema, Out extends Schema> = Sentence<
+  Parameters<typeof workflow<{ readonly prompt: typeof text }, In, Out>>[0]["flow"]
+>;
+
+Deno.test("compile errors are sentences", () => {
+  const clash = ref.infer(), fine = ref.infer().as("refLogprobs");
+  const wrong = compute("c", { logprobs: perSequence }, (b) => ({ x: b.logprobs.exp() }));
+  void [clash, fine, wrong];
+  holds<[
+    Equal<Argument<[typeof clash]>, "this field is already written, rename it with .as()">,
+    Equal<Argument<[typeof fine]>, never>,
+    Equal<Argument<[typeof wrong]>, "this field holds another kind of value than is read here">,
+    Equal<
+      Closing<{ readonly rewards: typeof perSequence }, Schema & { readonly x: typeof perSequence }>,
+      "no call or data set provides"
+    >,
+    Equal<
+      Closing<{ readonly prompt: typeof perSequence }, { readonly x: typeof perSequence }>,
+      "the data set holds another kind of value than is read"
+    >,
+    Equal<
+      Closing<{ readonly prompt: typeof text }, { readonly prompt: typeof text }>,
+      "a call writes a field that the data set already has, rename it with .as()"
+    >,
+    Equal<Closing<{ readonly prompt: typeof text }, { readonly x: typeof perSequence }>, never>,
+  ]>();
 });

@@ -1,0 +1,115 @@
+/** Whole workflows: how long a script takes to become programs, and a step of PPO. */
+import { batchOf } from "../engine/batch.ts";
+import type { Device } from "../ffi/device.ts";
+import {
+  adamw,
+  gae,
+  models,
+  policyModel,
+  ppoClip,
+  prompts,
+  score,
+  shapedRewards,
+  text,
+  valueClip,
+  valueModel,
+  type Workflow,
+  workflow,
+} from "../mod.ts";
+import { loadModels } from "../run/models.ts";
+import { type PreparedGraph, prepareGraph } from "../run/prepare.ts";
+import { benchConfig, benchSequences, benchStage, promptRows } from "./cases.ts";
+import { compilePlan } from "../compiler/programs.ts";
+import { planSingle } from "../planner/single.ts";
+import { median, timed, type Timing } from "./measure.ts";
+import type { CaseOptions } from "./model_cases.ts";
+
+export interface PpoResult extends Timing {
+  readonly s_per_step: number;
+  readonly s_per_step_best: number;
+  readonly samples_per_s: number;
+  readonly completion_tokens_per_s: number;
+  readonly sequences_per_step: number;
+  readonly prompt: number;
+  readonly completion: number;
+  readonly ppo_epochs: number;
+  /** Median seconds of each call. */
+  readonly phase_s: Readonly<Record<string, number>>;
+}
+
+/** The peers' ppo_handwritten: actor, critic, reference, reward from plain code, four epochs over 32 responses of 64 tokens. */
+export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult> {
+  const batch = 32, prompt = 32, completion = 64, epochs = 4, config = benchConfig(o.size);
+  const { actor, critic, ref } = models({
+    actor: policyModel("random", adamw({ lr: 1e-5, clip: 0 })),
+    critic: valueModel("random", adamw({ lr: 1e-5, clip: 0 })),
+    ref: policyModel("random"),
+  });
+  const even = score("rewards", { response: text }, ({ response }) => {
+    const ids = [...response];
+    return ids.filter((c) => c.codePointAt(0)! % 2 === 0).length / ids.length;
+  });
+  const ppo = workflow({
+    name: "ppo",
+    data: prompts("random.jsonl", { batch }),
+    flow: actor.generate({ maxNewTokens: completion, ignoreEos: true })
+      .then(even, ref.infer().as("refLogprobs"), critic.infer())
+      .then(shapedRewards({ beta: 0.05 })).then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
+      .then(actor.train(ppoClip({ epsilon: 0.2 }), { epochs }), critic.train(valueClip({ epsilon: 0.2 }), { epochs })),
+  });
+  const sizes = { sequences: batch, group: 1, longestPrompt: prompt, longest: prompt + completion, longestResponse: completion };
+  const stage = await benchStage(device, ppo, config, sizes), rows = promptRows(benchSequences(config, batch, prompt));
+  const phases: Record<string, number[]> = {};
+  let steps = 0;
+  const timing = await timed(async () => {
+    const { seconds } = await stage.step(steps++, batchOf(rows, 1));
+    for (const [call, s] of Object.entries(seconds)) (phases[call] ??= []).push(s);
+  }, { ...o.limits, repetitions: Math.min(6, o.limits.repetitions) });
+  stage.dispose();
+  stage.engine.dispose();
+  return {
+    ...timing,
+    s_per_step: timing.median_s,
+    s_per_step_best: timing.best_s,
+    samples_per_s: batch / timing.median_s,
+    completion_tokens_per_s: batch * completion / timing.median_s,
+    sequences_per_step: batch,
+    prompt,
+    completion,
+    ppo_epochs: epochs,
+    phase_s: Object.fromEntries(Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))])),
+  };
+}
+
+export interface PlanResult {
+  /** Everything between reading the script and binding its programs, in a process that has done nothing before. */
+  readonly first_ms: number;
+  /** The same once the code is warm. */
+  readonly median_ms: number;
+  readonly trace_ms: number;
+  readonly plan_and_compile_ms: number;
+}
+
+/** Milliseconds of tracing, planning and compiling examples/ppo.ts; reading its data and models is not counted. */
+export async function traceAndPlan(): Promise<PlanResult> {
+  const script = new URL("../examples/ppo.ts", import.meta.url).href, machine = { threads: 1, memoryBytes: 2 ** 40 };
+  const runs: { readonly trace: number; readonly plan: number }[] = [];
+  for (let i = 0; i < 6; i++) {
+    let start = performance.now();
+    // A query makes the module a new one, so that it is read and traced again.
+    const { default: ppo } = await import(`${script}?${i}`) as { default: Workflow };
+    const trace = performance.now() - start, loaded = await loadModels(ppo.graph);
+    const graphs = [ppo.graph, ...(ppo.evaluation ? [ppo.evaluation.graph] : [])], prepared: PreparedGraph[] = [];
+    for (const graph of graphs) prepared.push(await prepareGraph(graph, loaded, machine, 0));
+    start = performance.now();
+    for (const p of prepared) compileAgain(p, Object.fromEntries(Object.entries(loaded).map(([k, m]) => [k, m.config])));
+    runs.push({ trace, plan: performance.now() - start });
+  }
+  const [first, ...rest] = runs as [typeof runs[number], ...typeof runs];
+  return {
+    first_ms: first.trace + first.plan,
+    median_ms: median(rest.map((r) => r.trace + r.plan)),
+    trace_ms: median(rest.map((r) => r.trace)),
+    plan_and_compile_ms: median(rest.map((r) => r.plan)),
+  };
+}

@@ -1,0 +1,278 @@
+/** Devices, memory, programs and their failures, through the real library. */
+import assert from "node:assert/strict";
+import { describe, Device, DeviceSegment, LoadedProgram, NativeError } from "../../ffi/device.ts";
+import { STATUS, SYMBOLS } from "../../ffi/symbols.ts";
+import { dim, type Op, OPCODE, type OpKind, SEGMENTS, type Value } from "../../ir/op.ts";
+import type { Program } from "../../ir/program.ts";
+import {
+  assertSameBits,
+  device,
+  floats,
+  generator,
+  normal,
+  ONE,
+  panels,
+  prepare,
+  program,
+  value,
+} from "./harness.ts";
+
+Deno.test("symbols.ts lists the functions and codes of baton.h", async () => {
+  const header = await Deno.readTextFile(new URL("../../cuda/baton.h", import.meta.url));
+  const type = (c: string) => {
+    if (c.includes("*")) return "buffer";
+    const name = c.trim().split(/\s+/)[0]!;
+    return { uint32_t: "u32", int32_t: "i32", uint64_t: "u64", double: "f64", void: "void" }[name];
+  };
+  const found = Object.fromEntries(
+    [...header.matchAll(/^BATON_API (\w+) (\w+)\(([^;]*)\);/gm)].map(([, result, name, list]) => [name, {
+      parameters: list === "void" ? [] : list!.split(",").map(type),
+      result: type(result!),
+    }]),
+  );
+  const listed = Object.fromEntries(
+    Object.entries(SYMBOLS).map(([name, s]) => [name, { parameters: [...s.parameters], result: s.result }]),
+  );
+  assert.deepEqual(listed, found);
+  const codes = [...header.matchAll(/BATON_(\w+) = (-?\d+)/g)].map(([, name, code]) => [name, Number(code)]);
+  assert.deepEqual(Object.entries(STATUS), codes);
+});
+
+Deno.test("opcodes.h lists the operations of ir/op.ts", async () => {
+  const table = await Deno.readTextFile(new URL("../../cuda/common/opcodes.h", import.meta.url));
+  const listed = [...table.matchAll(/\{(\d+), "(\w+)"/g)].map(([, code, name]) => [name, Number(code)]);
+  assert.deepEqual(listed, Object.entries(OPCODE));
+});
+
+Deno.test("describe() names the instruction set and the scratch of a thread", () => {
+  const d = describe();
+  assert.equal(d.backend, "cpu");
+  assert.ok(["generic", "avx2", "avx512"].includes(d.isa));
+  assert.ok(d.cores >= 1 && d.scratchBytesPerThread > 0);
+});
+
+Deno.test("a segment starts as zeros, keeps what is written and refuses what is outside", () => {
+  using s = new DeviceSegment(1000);
+  assert.ok(s.read(0, new Uint8Array(1000)).every((x) => x === 0));
+  s.write(996, floats(1.5));
+  assert.equal(s.read(996, new Float32Array(1))[0], 1.5);
+  s.fill(10, 5, 7);
+  assert.deepEqual([...s.read(9, new Uint8Array(7))], [0, 7, 7, 7, 7, 7, 0]);
+  assert.throws(() => s.write(997, floats(1)), NativeError);
+  assert.throws(() => s.read(1001, new Uint8Array(0)), /Cannot read 0 bytes at 1001 of a segment of 1000/);
+  assert.throws(() => s.fill(0, 1001, 0), NativeError);
+  assert.throws(
+    () => new DeviceSegment(2 ** 52),
+    (e) => e instanceof NativeError && e.status === STATUS.OUT_OF_MEMORY,
+  );
+});
+
+Deno.test("a freed handle is an error and not another object", () => {
+  const s = new DeviceSegment(64);
+  s.dispose();
+  using _other = new DeviceSegment(64);
+  assert.throws(
+    () => s.write(0, floats(1)),
+    (e) => e instanceof NativeError && e.status === STATUS.BAD_HANDLE,
+  );
+  assert.throws(() => s.dispose(), NativeError);
+});
+
+/** y = a chain of `count` copies of n floats that starts at x, all in the arena. */
+function copies(n: number, count: number): { readonly made: Program; readonly last: number } {
+  const values = Array.from({ length: count + 1 }, (_, i) => value(i, n)), step = Math.ceil(n * 4 / 64) * 64;
+  const places = new Map(values.map((v, i) => [v, (i % 2) * step]));
+  const ops: Op[] = values.slice(1).map((v, i) => ({
+    kind: "copy",
+    ins: [values[i]!],
+    outs: [v],
+    attrs: [dim("tokens")],
+  }));
+  return { made: program(ops, places, 2 * step, { ...ONE, tokens: n }), last: (count % 2) * step };
+}
+
+Deno.test("submit() runs with the live dims, in order, and refuses what does not fit", async () => {
+  const { made, last } = copies(100, 3);
+  using loaded = LoadedProgram.load(made);
+  using arena = new DeviceSegment(made.segmentBytes.arena);
+  const x = normal(100, generator(1));
+  arena.write(0, x);
+  await device().submit(loaded, { arena }, { ...ONE, tokens: 60 });
+  const y = arena.read(last, new Float32Array(100));
+  assertSameBits(y.subarray(0, 60), x.subarray(0, 60), "live");
+  assert.ok(y.subarray(60).every((v) => v === 0));
+  await Promise.all(
+    Array.from({ length: 50 }, () => device().submit(loaded, { arena }, { ...ONE, tokens: 100 })),
+  );
+
+  using small = new DeviceSegment(64);
+  const submit = (arena: DeviceSegment | undefined, tokens: number) => () =>
+    device().submit(loaded, arena ? { arena } : {}, { ...ONE, tokens });
+  assert.throws(submit(arena, 101), /Cannot run copy\+copy\+copy: tokens is 101 and at most 100/);
+  assert.throws(
+    submit(small, 200),
+    /segment arena has 64 bytes and needs 896; tokens is 200 and at most 100/,
+  );
+  assert.throws(submit(undefined, 1), /segment arena has 0 bytes and needs 896/);
+});
+
+Deno.test("a failing operation rejects with its place and reason, and the device goes on", async () => {
+  const { program, arena, at } = prepare("gatherRows", [floats(1, 2), Int32Array.of(0, 2)], [2], [2, 1, 2]);
+  using loaded = LoadedProgram.load(program);
+  using _memory = arena;
+  await assert.rejects(
+    device().submit(loaded, { arena }, ONE),
+    (e) =>
+      e instanceof NativeError && e.status === STATUS.FAILED &&
+      e.message === "Cannot run gatherRows: operation 0 (gatherRows): row 1 is 2 and there are 2",
+  );
+  arena.write(at[1]!, Int32Array.of(0, 1));
+  await device().submit(loaded, { arena }, ONE);
+});
+
+Deno.test("cancel() ends queued and running programs early, close() rejects what is left", async () => {
+  const { made } = copies(1 << 20, 2000);
+  using loaded = LoadedProgram.load(made);
+  using arena = new DeviceSegment(made.segmentBytes.arena);
+  const d = Device.open({ threads: 2 }), dims = { ...ONE, tokens: 1 << 20 };
+  const cancelled = [d.submit(loaded, { arena }, dims), d.submit(loaded, { arena }, dims)];
+  d.cancel(true);
+  for (const result of await Promise.allSettled(cancelled)) {
+    assert.ok(result.status === "rejected" && result.reason.status === STATUS.CANCELLED, "cancelled");
+  }
+  d.cancel(false);
+  await d.submit(loaded, { arena }, { ...ONE, tokens: 10 });
+  const left = d.submit(loaded, { arena }, dims);
+  d.close();
+  d.close();
+  await assert.rejects(left, /the device was closed/);
+  assert.throws(() => d.submit(loaded, { arena }, dims), /the device is closed, open another one/);
+});
+
+Deno.test("memory that a queued program uses outlives its handle", async () => {
+  const { made } = copies(1 << 18, 200),
+    loaded = LoadedProgram.load(made),
+    arena = new DeviceSegment(made.segmentBytes.arena);
+  const running = device().submit(loaded, { arena }, { ...ONE, tokens: 1 << 18 });
+  arena.dispose();
+  loaded.dispose();
+  await running;
+});
+
+Deno.test("profile() reports nanoseconds by operation and starts again", async () => {
+  using d = Device.open({ threads: 1 });
+  const { made } = copies(1000, 10);
+  using loaded = LoadedProgram.load(made);
+  using arena = new DeviceSegment(made.segmentBytes.arena);
+  await d.submit(loaded, { arena }, { ...ONE, tokens: 1000 });
+  const { total, copy, ...rest } = d.profile();
+  assert.ok(total! > 0 && copy! > 0 && copy! <= total!);
+  assert.deepEqual(rest, {});
+  assert.deepEqual(d.profile(), { total: 0 });
+});
+
+Deno.test("open() refuses zero threads", () => {
+  assert.throws(() => Device.open({ threads: 0 }), NativeError);
+});
+
+Deno.test("a process ends by itself with devices open and work done", async () => {
+  const code = `import { Device } from "${new URL("../../ffi/device.ts", import.meta.url)}";
+    Device.open({ threads: 2 }); console.log("done");`;
+  const child = new Deno.Command(Deno.execPath(), { args: ["eval", code], stdout: "piped" }).output();
+  const { success, stdout } = await child;
+  assert.ok(success);
+  assert.equal(new TextDecoder().decode(stdout).trim(), "done");
+});
+
+// ---- malformed programs ------------------------------------------------------------------------------------------
+
+const load = (bytes: Uint8Array<ArrayBuffer>) => {
+  const base = copies(10, 1).made;
+  LoadedProgram.load({ ...base, name: "test", bytes }).dispose();
+};
+
+/** A program of several operations, whose bytes are then damaged. */
+function sampleProgram(): Program {
+  const v = (id: number, n: number) => value(id, n);
+  const [x, w, y, z, g] = [v(0, 40), v(1, 160), v(2, 40), v(3, 40), v(4, 1)],
+    places = new Map<Value, number>();
+  [x!, w!, y!, z!, g!].forEach((value, i) => places.set(value, i * 640));
+  const op = (kind: OpKind, ins: Value[], outs: Value[], attrs: Op["attrs"]): Op => ({
+    kind,
+    ins,
+    outs,
+    attrs,
+  });
+  return program(
+    [
+      op("matmul", [x!, w!], [y!], [dim("tokens"), 10, 10]),
+      op("pointwise", [y!, g!], [z!], [dim("tokens", 10), 2, 2, 1, 1, 0, 0, .5, 0, 0, 3, 0, 2, 0, 3]),
+      op("total", [z!], [g!], [dim("tokens", 10), 0]),
+    ],
+    places,
+    5 * 640,
+    { ...ONE, tokens: 4 },
+  );
+}
+
+Deno.test("load() names what is wrong with a program", () => {
+  const good = sampleProgram().bytes,
+    view = (change: (v: DataView) => void) => {
+      const copy = good.slice();
+      change(new DataView(copy.buffer));
+      return () => load(copy);
+    };
+  load(good);
+  const start = 24 + 8 * SEGMENTS.length + 24;
+  assert.throws(view((v) => v.setUint32(0, 1)), /Cannot load test: it does not start with BATN/);
+  assert.throws(view((v) => v.setUint32(4, 2, true)), /its version is 2, not 1/);
+  assert.throws(view((v) => v.setUint16(start, 60, true)), /operation 0 \(unknown\): opcode 60 is not known/);
+  assert.throws(view((v) => v.setUint16(start, 14, true)), /operation 0 \(swiglu\)/);
+  assert.throws(view((v) => v.setUint32(start + 8, 10, true)), /operand 0 is in segment 10/);
+  assert.throws(view((v) => v.setUint32(start + 12, 5000, true)), /operand 0 ends past its segment/);
+  assert.throws(view((v) => v.setUint32(start + 8 + 48 + 4, 5, true)), /x has 160 bytes and needs 800/);
+  assert.throws(view((v) => v.setUint32(start + 8 + 48, 9, true)), /attribute 0 has an unknown symbol/);
+  assert.throws(view((v) => v.setFloat64(start + 8 + 48 + 8, 17, true)), /w has 640 bytes and needs 1280/);
+  assert.throws(view((v) => v.setFloat64(start + 8 + 48 + 8, -1, true)), /attribute 1 is not a whole number/);
+  assert.throws(() => load(new Uint8Array([...good, 0])), /bytes follow its last operation/);
+});
+
+Deno.test("load() refuses every truncated program", () => {
+  const good = sampleProgram().bytes;
+  for (let n = 0; n < good.length; n++) {
+    assert.throws(() => load(good.slice(0, n)), NativeError, `${n} bytes`);
+  }
+});
+
+Deno.test("a damaged program is refused or stays inside its memory", async () => {
+  const made = sampleProgram(), next = generator(9), guard = 4096;
+  // Damage that passes the loader runs on a segment that ends exactly where the program says, between two others.
+  using before = new DeviceSegment(guard);
+  using arena = new DeviceSegment(made.segmentBytes.arena);
+  using after = new DeviceSegment(guard);
+  arena.write(640, panels(normal(100, next), 10, 10));
+  let refused = 0, ran = 0;
+  for (let i = 0; i < 20000; i++) {
+    const bytes = made.bytes.slice();
+    for (let k = 0; k <= i % 3; k++) {
+      bytes[24 + Math.floor(next() * (bytes.length - 24))]! ^= 1 << Math.floor(next() * 8);
+    }
+    let loaded: LoadedProgram | undefined;
+    try {
+      loaded = LoadedProgram.load({ ...made, bytes });
+    } catch (e) {
+      assert.ok(e instanceof NativeError);
+      refused++;
+      continue;
+    }
+    using program = loaded;
+    try {
+      await device().submit(program, { arena }, { ...ONE, tokens: 4 });
+      ran++;
+    } catch (e) {
+      assert.ok(e instanceof NativeError, String(e));
+    }
+  }
+  assert.ok(refused > 5000 && ran > 500, `${refused} refused, ${ran} ran`);
+  for (const s of [before, after]) assert.ok(s.read(0, new Uint8Array(guard)).every((x) => x === 0));
+});

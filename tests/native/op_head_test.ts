@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import {
+  assertClose,
+  assertSameBits,
+  below,
+  floats,
+  generator,
+  ints,
+  normal,
+  panels,
+  run,
+} from "./harness.ts";
+
+const SHAPES = [[1, 1, 1], [1, 40, 17], [5, 16, 100], [13, 8, 1023], [40, 24, 1025], [150, 20, 2600], [
+  700,
+  5,
+  50,
+], [0, 4, 9]] as const;
+
+/** Logits, log-sum-exp, probabilities and entropy of softmax(x·wᵀ·invT) in double precision. */
+function reference(a: number, h: number, v: number, x: Float32Array, w: Float32Array, invT: number) {
+  return Array.from({ length: a }, (_, i) => {
+    const s = Array.from({ length: v }, (_, j) => {
+      let sum = 0;
+      for (let k = 0; k < h; k++) sum += x[i * h + k]! * w[j * h + k]!;
+      return sum * invT;
+    });
+    const top = Math.max(...s), lse = top + Math.log(s.reduce((t, y) => t + Math.exp(y - top), 0));
+    const p = s.map((y) => Math.exp(y - lse));
+    return { s, lse, p, entropy: -p.reduce((t, y, j) => t + y * (s[j]! - lse), 0) };
+  });
+}
+
+Deno.test("linearLogprob() gives log-probabilities, log-sum-exp and entropy", async () => {
+  const next = generator(1);
+  for (const [a, h, v] of SHAPES) {
+    const x = normal(a * h, next),
+      w = normal(v * h, next),
+      targets = below(a, v, next),
+      invT = Math.fround(1 / .7);
+    const rows = reference(a, h, v, x, w, invT), ins = [x, panels(w, v, h), targets, floats(invT)];
+    const [logprob, lse, entropy] = await run("linearLogprob", ins, [a, a, a], [a, h, v, 1]);
+    assertClose(logprob!, rows.map((r, i) => r.s[targets[i]!]! - r.lse), 2e-6, `logprob ${a}×${h}×${v}`);
+    assertClose(lse!, rows.map((r) => r.lse), 2e-6, `lse ${a}×${h}×${v}`);
+    rows.forEach((r, i) =>
+      assert.ok(
+        Math.abs(entropy![i]! - r.entropy) < 1e-4,
+        `entropy ${a}×${h}×${v}: ${entropy![i]} ${r.entropy}`,
+      )
+    );
+    const [plain] = await run("linearLogprob", ins, [a, a], [a, h, v, 0]);
+    assertSameBits(plain!, logprob!, "without entropy");
+  }
+  await assert.rejects(
+    run("linearLogprob", [floats(1), panels(floats(1), 1, 1), ints(1), floats(1)], [1, 1], [1, 1, 1, 0]),
+    /target 0 is 1 and there are 1/,
+  );
+});
+
+Deno.test("linearLogprobGrad() agrees with the derivative of log-probability and entropy", async () => {
+  const next = generator(2);
+  for (const [a, h, v] of SHAPES) {
+    const x = normal(a * h, next),
+      w = normal(v * h, next),
+      targets = below(a, v, next),
+      invT = Math.fround(1 / .7);
+    const rows = reference(a, h, v, x, w, invT),
+      lse = floats(...rows.map((r) => r.lse)),
+      entropy = floats(...rows.map((r) => r.entropy));
+    const dlogprob = normal(a, next), dentropy = normal(a, next), prior = panels(normal(v * h, next), v, h);
+    for (const [flag, entropyFlag] of [[0, 0], [0, 1], [1, 1], [1, 0]] as const) {
+      const dx = new Float64Array(a * h), dw = new Float32Array(v * h), exact = new Float64Array(v * h);
+      rows.forEach((r, i) =>
+        r.p.forEach((p, j) => {
+          const by = dlogprob[i]! * (Number(targets[i] === j) - p);
+          const g = (by - (entropyFlag ? dentropy[i]! * p * (r.s[j]! - r.lse + r.entropy) : 0)) * invT;
+          for (let k = 0; k < h; k++) {
+            dx[i * h + k]! += g * w[j * h + k]!;
+            exact[j * h + k]! += g * x[i * h + k]!;
+          }
+        })
+      );
+      dw.set(exact);
+      const expected = panels(dw, v, h);
+      if (flag) expected.forEach((g, i) => expected[i] = g + prior[i]!);
+      const ins = [
+        dlogprob,
+        x,
+        panels(w, v, h),
+        targets,
+        floats(invT),
+        lse,
+        ...(entropyFlag ? [dentropy, entropy] : []),
+        ...(flag ? [prior] : []),
+      ];
+      const out = flag ? { inPlace: ins.length - 1 } : prior.length;
+      const found = await run("linearLogprobGrad", ins, [a * h, out], [a, h, v, flag, entropyFlag]);
+      assertClose(found[0]!, dx, 1e-5, `dx ${a}×${h}×${v} ${flag}${entropyFlag}`);
+      assertClose(found[1]!, expected, 1e-5, `dw ${a}×${h}×${v} ${flag}${entropyFlag}`);
+    }
+  }
+});

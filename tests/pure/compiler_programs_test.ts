@@ -1,0 +1,127 @@
+/** What compiled programs ask of the device, read back from their bytes. */
+import assert from "node:assert/strict";
+import { Builder } from "../../compiler/builder.ts";
+import {
+  compileDecode,
+  compileInfer,
+  compilePrefill,
+  compileTrain,
+  compileUpdate,
+} from "../../compiler/compile.ts";
+import { finish } from "../../compiler/finish.ts";
+import { parameters } from "../../compiler/models/transformer.ts";
+import { reservedBytes } from "../../compiler/shape.ts";
+import type { Program } from "../../ir/program.ts";
+import { decode } from "./compiler_decoder.ts";
+import { ADAMW, CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
+
+const opsOf = (p: Program, kind: string) => decode(p.bytes).ops.filter((op) => op.kind === kind);
+const generate = {
+  ...CACHE,
+  maxima: MAXIMA,
+  sampling: { ...SAMPLING, temperature: 0.7, topK: 40, topP: 0.9 },
+};
+
+Deno.test("compilePrefill() and compileDecode() sample with the options of the call", () => {
+  for (
+    const [program, symbol] of [[compilePrefill(tiny(), generate), "actions"], [
+      compileDecode(tiny(), generate),
+      "tokens",
+    ]] as const
+  ) {
+    const [sample, ...more] = opsOf(program, "sample");
+    assert.equal(more.length, 0);
+    const { slots: _, ...cache } = CACHE;
+    assert.deepEqual(sample!.attributes, [
+      { symbol, times: 1 },
+      100,
+      0.7,
+      40,
+      0.9,
+      cache.stops,
+      cache.maxNew,
+    ]);
+  }
+});
+
+Deno.test("prefill and decode have their state and cache at the same places, each of its own", () => {
+  for (const stops of [0, 3]) {
+    const [prefill, decode] = [
+      compilePrefill(tiny(), { ...generate, stops }),
+      compileDecode(tiny(), { ...generate, stops }),
+    ];
+    const shared = (p: Program) =>
+      Object.entries(p.ports).filter(([name]) => name.startsWith("state/") || name.startsWith("kv/"));
+    assert.deepEqual(shared(prefill), shared(decode));
+    const offsets = shared(decode).filter(([name]) => name.startsWith("state/")).map(([, port]) =>
+      port.offset
+    );
+    assert.equal(new Set(offsets).size, 9);
+  }
+});
+
+Deno.test("every layer writes and reads the cache of its own index", () => {
+  const program = compileDecode(tiny({ num_hidden_layers: 3 }), generate);
+  assert.deepEqual(opsOf(program, "kvWrite").map((op) => op.attributes[3]), [0, 1, 2]);
+  assert.deepEqual(opsOf(program, "pagedAttention").map((op) => op.attributes[6]), [0, 1, 2]);
+});
+
+Deno.test("compileUpdate() decays matrices only, or everything", () => {
+  const all = parameters(tiny(), "lm");
+  const decays = (decay: "matrices" | "all") =>
+    opsOf(compileUpdate(tiny(), "lm", { ...ADAMW, decay, weightDecay: 0.1 }), "adamw").map((op) =>
+      op.attributes[4]
+    );
+  assert.deepEqual(decays("matrices"), all.map((p) => p.shape.length === 2 ? 0.1 : 0));
+  assert.deepEqual(decays("all"), all.map(() => 0.1));
+});
+
+Deno.test("compileInfer() asks only for what its outputs need", () => {
+  const inputs = (head: "lm" | "value" | "reward", outputs: Parameters<typeof compileInfer>[2]["outputs"]) =>
+    Object.keys(compileInfer(tiny(), head, { maxima: MAXIMA, outputs }).ports)
+      .filter((name) => name.startsWith("inputs/")).map((name) => name.slice(7)).sort();
+  const sequences = ["ends", "ids", "positions"];
+  assert.deepEqual(
+    inputs("lm", ["logprobs"]),
+    [...sequences, "inverseTemperature", "rows", "targets"].sort(),
+  );
+  assert.deepEqual(inputs("value", ["values"]), [...sequences, "rows"].sort());
+  assert.deepEqual(inputs("value", ["finalValues"]), [...sequences, "lastRows"].sort());
+  assert.deepEqual(inputs("reward", ["rewards"]), [...sequences, "lastRows"].sort());
+  assert.throws(
+    () => inputs("reward", ["logprobs"]),
+    /Cannot compile a reward head: it has rewards, not logprobs/,
+  );
+});
+
+Deno.test("the head costs nothing for tokens that are no actions", () => {
+  const [head] = opsOf(
+    compileInfer(tiny(), "lm", { maxima: MAXIMA, outputs: ["logprobs"] }),
+    "linearLogprob",
+  );
+  assert.deepEqual(head!.attributes[0], { symbol: "actions", times: 1 });
+});
+
+Deno.test("flops() counts two per multiplication, and three times as many in training", () => {
+  const config = tiny(), live = { ...MAXIMA, tokens: 40, actions: 30, sequences: 4 };
+  const infer = compileInfer(config, "lm", { maxima: MAXIMA, outputs: ["logprobs"] }).flops(live);
+  // Per layer: q, o of 32 × 32, k, v of 32 × 16, three of 32 × 52; then 100 × 32; and 4 sequences of 10 tokens attend to 5 on average.
+  const matrices = 2 * 40 * 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 52), head = 2 * 30 * 100 * 32;
+  assert.equal(infer, matrices + head + 2 * 4 * (4 * 10 * 5) * 32);
+  const train = compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "nothing" })
+    .flops(live);
+  assert.equal(
+    train,
+    3 * matrices + 4 * head + 2 * 14 * (4 * 10 * 5) * 32,
+    "the head's logits are made twice",
+  );
+});
+
+Deno.test("finish() refuses a program that breaks the specification", () => {
+  const b = new Builder((v) => reservedBytes(v, MAXIMA));
+  b.output("y", b.pointwise("neg", b.value("nothing", [4])));
+  assert.throws(
+    () => finish("broken", b, b.ops, { maxima: MAXIMA }),
+    /Cannot compile broken: .*reads nothing before it is made/,
+  );
+});
