@@ -1,7 +1,6 @@
 /** The sizes that `deno task bench` shares with its peers, and models of them on a device: random weights, no files. */
 import { compilePlan, type DataSizes } from "../compiler/programs.ts";
-import { parseConfig } from "../compiler/models/config.ts";
-import type { ModelConfig } from "../compiler/models/config.ts";
+import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { Engine, type EngineModel } from "../engine/engine.ts";
@@ -10,16 +9,38 @@ import { mainThreadScorer } from "../engine/score.ts";
 import { Stage } from "../engine/stage.ts";
 import { initializeWeights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
+import { checkGraph } from "../ir/check.ts";
 import { digest } from "../ir/digest.ts";
-import type { ModelSpec } from "../ir/graph.ts";
+import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import { arenaBytes } from "../planner/memory.ts";
 import { scheduleOf } from "../planner/schedule.ts";
 import { planSingle } from "../planner/single.ts";
 
 export const SIZES = {
-  T: { hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, intermediate_size: 176, vocab_size: 512 },
-  S: { hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 4, intermediate_size: 688, vocab_size: 4096 },
-  M: { hidden_size: 512, num_hidden_layers: 8, num_attention_heads: 8, num_key_value_heads: 4, intermediate_size: 1376, vocab_size: 32000 },
+  T: {
+    hidden_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    intermediate_size: 176,
+    vocab_size: 512,
+  },
+  S: {
+    hidden_size: 256,
+    num_hidden_layers: 4,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    intermediate_size: 688,
+    vocab_size: 4096,
+  },
+  M: {
+    hidden_size: 512,
+    num_hidden_layers: 8,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    intermediate_size: 1376,
+    vocab_size: 32000,
+  },
 } as const;
 export type Size = keyof typeof SIZES;
 
@@ -27,15 +48,23 @@ export type Size = keyof typeof SIZES;
 const FIRST_WORD = 3;
 
 export function benchConfig(size: Size): ModelConfig {
-  const fixed = { max_position_embeddings: 2048, rms_norm_eps: 1e-6, rope_theta: 10000, tie_word_embeddings: false, hidden_act: "silu" };
+  const fixed = {
+    max_position_embeddings: 2048,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10000,
+    tie_word_embeddings: false,
+    hidden_act: "silu",
+  };
   const llama = { model_type: "llama", architectures: ["LlamaForCausalLM"] };
   return parseConfig({ ...llama, ...SIZES[size], ...fixed }, `bench size ${size}`);
 }
 
 /** Operations that the result needs: causal attention counted once, the embedding free, training three times a forward pass. */
 export function usefulFlops(c: ModelConfig, tokens: number, context: number, headRows = tokens): number {
-  const kv = c.headDim * c.kvHeads, layer = 2 * c.hidden * c.hidden + 2 * c.hidden * kv + 3 * c.hidden * c.intermediate;
-  return tokens * (2 * c.layers * layer + 4 * c.layers * c.hidden * context) + headRows * 2 * c.hidden * c.vocab;
+  const kv = c.headDim * c.kvHeads,
+    layer = 2 * c.hidden * c.hidden + 2 * c.hidden * kv + 3 * c.hidden * c.intermediate;
+  return tokens * (2 * c.layers * layer + 4 * c.layers * c.hidden * context) +
+    headRows * 2 * c.hidden * c.vocab;
 }
 
 /** `rows` sequences of `length` pseudo-random tokens. */
@@ -59,20 +88,37 @@ export const sequenceRows = (sequences: readonly Int32Array[]): Sample[] =>
     fields: {},
   }));
 
-/** A workflow on a device as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
-export async function benchStage(device: Device, workflow: Workflow, config: ModelConfig, sizes: DataSizes): Promise<Stage> {
-  const { graph } = workflow, cluster = { nodes: 1, devicesPerNode: 1, memoryBytes: 2 ** 40, links: [] };
+/** Plans a graph for one device and compiles it, the part of a run's preparation that reads no file. */
+export function compileBench(
+  graph: CallGraph,
+  configs: Readonly<Record<string, ModelConfig>>,
+  sizes: DataSizes,
+) {
+  checkGraph(graph);
   const plan = planSingle({
     graph,
     digest: digest(graph),
-    cluster,
+    cluster: { nodes: 1, devicesPerNode: 1, memoryBytes: 2 ** 40, links: [] },
     longestBlock: sizes.longest * sizes.group,
     stepTokens: sizes.longest * sizes.sequences,
   });
-  const schedule = scheduleOf(graph, plan), configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, config]));
-  const programs = compilePlan(graph, plan, configs, sizes, {});
+  return { schedule: scheduleOf(graph, plan), programs: compilePlan(graph, plan, configs, sizes, {}) };
+}
+
+/** A workflow on a device as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
+export async function benchStage(
+  device: Device,
+  workflow: Workflow,
+  config: ModelConfig,
+  sizes: DataSizes,
+): Promise<Stage> {
+  const { graph } = workflow,
+    configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, config]));
+  const { schedule, programs } = compileBench(graph, configs, sizes);
   const engine = await Engine.create(device, {
-    models: Object.fromEntries(Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)])),
+    models: Object.fromEntries(
+      Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)]),
+    ),
     states: graph.states,
     arenaBytes: arenaBytes(programs),
     prologue: schedule.prologue,

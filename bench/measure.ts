@@ -1,4 +1,5 @@
 /** Timing on a machine that others use too: medians over quiet repetitions, and how busy the machine was. */
+import process from "node:process";
 import type { Device } from "../ffi/device.ts";
 import { native } from "../ffi/library.ts";
 
@@ -28,9 +29,13 @@ export interface Timing {
   readonly cpu_median_s: number;
 }
 
-export async function timed(repeat: () => Promise<unknown>, { repetitions, warm, budget }: Limits): Promise<Timing> {
+export async function timed(
+  repeat: () => Promise<unknown>,
+  { repetitions, warm, budget }: Limits,
+): Promise<Timing> {
   for (let i = 0; i < warm; i++) await repeat();
-  const all: { readonly wall: number; readonly own: number; readonly others: number }[] = [], start = performance.now();
+  const all: { readonly wall: number; readonly own: number; readonly others: number }[] = [],
+    start = performance.now();
   const clean = () => all.filter((r) => r.others < CLEAN);
   const enough = () => all.length >= repetitions && clean().length >= Math.min(repetitions, 3);
   while (!enough() && (all.length < 3 || performance.now() - start < 1000 * budget)) {
@@ -63,7 +68,7 @@ export const peakRssMb = (): number => field("/proc/self/status", /VmHWM:\s*(\d+
 
 /** CPU seconds of this process. */
 function ownSeconds(): number {
-  const { user, system } = Deno.cpuUsage();
+  const { user, system } = process.cpuUsage();
   return (user + system) / 1e6;
 }
 

@@ -6,7 +6,15 @@ import type { Device } from "../ffi/device.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
 import type { DataSizes } from "../compiler/programs.ts";
 import { adamw, conversations, models, policyModel, prompts, sft, type Workflow, workflow } from "../mod.ts";
-import { benchConfig, benchSequences, benchStage, promptRows, sequenceRows, type Size, usefulFlops } from "./cases.ts";
+import {
+  benchConfig,
+  benchSequences,
+  benchStage,
+  promptRows,
+  sequenceRows,
+  type Size,
+  usefulFlops,
+} from "./cases.ts";
 import { type Limits, peakGflops, timed, type Timing } from "./measure.ts";
 
 const BATCH = 8, LENGTH = 256, PROMPT = 32, NEW_TOKENS = 128;
@@ -43,7 +51,10 @@ interface Work {
 export async function modelCase(device: Device, name: string, o: CaseOptions): Promise<ModelResult> {
   const config = benchConfig(o.size), work = workOf(name, config), batch = work.rows.length;
   const stage = await benchStage(device, work.workflow, config, work.sizes), step = counted(stage, work.rows);
-  const before = peakGflops(device), limits = name.startsWith("gen") ? { ...o.limits, repetitions: Math.min(5, o.limits.repetitions) } : o.limits;
+  const before = peakGflops(device),
+    limits = name.startsWith("gen")
+      ? { ...o.limits, repetitions: Math.min(5, o.limits.repetitions) }
+      : o.limits;
   await step();
   device.profile();
   const timing = await timed(step, { ...limits, warm: 0 });
@@ -68,21 +79,34 @@ function counted(stage: Stage, rows: readonly Sample[]): () => Promise<unknown> 
 }
 
 /** Means over repetitions, slowest first. */
-function perRepetition(profile: Readonly<Record<string, number>>, { n, all_median_s }: Timing): Record<string, number> {
-  const ms = Object.entries(profile).map(([kind, ns]) => [kind, ns / n / 1e6] as const).sort((a, b) => b[1] - a[1]);
+function perRepetition(
+  profile: Readonly<Record<string, number>>,
+  { n, all_median_s }: Timing,
+): Record<string, number> {
+  const ms = Object.entries(profile).map(([kind, ns]) => [kind, ns / n / 1e6] as const).sort((a, b) =>
+    b[1] - a[1]
+  );
   return Object.fromEntries([...ms, ["host", 1000 * all_median_s - profile.total! / n / 1e6]]);
 }
 
 function workOf(name: string, config: ModelConfig): Work {
   const generation = name.match(/^gen_b(\d+)_(greedy|sample)$/);
   if (generation) return generate(config, Number(generation[1]), generation[2] === "greedy" ? 0 : 1);
-  if (name !== "train_step" && name !== "logprob") throw new RangeError(`Cannot run case ${name}: there is none of that name`);
-  const { actor } = models({ actor: policyModel("random", adamw({ lr: 1e-5, weightDecay: 0.01, decay: "all", clip: 0 })) });
+  if (name !== "train_step" && name !== "logprob") {
+    throw new RangeError(`Cannot run case ${name}: there is none of that name`);
+  }
+  const { actor } = models({
+    actor: policyModel("random", adamw({ lr: 1e-5, weightDecay: 0.01, decay: "all", clip: 0 })),
+  });
   const { ref } = models({ ref: policyModel("random") });
-  const data = conversations("random.jsonl", { batch: BATCH }), tokens = BATCH * LENGTH, forward = usefulFlops(config, tokens, LENGTH / 2);
+  const data = conversations("random.jsonl", { batch: BATCH }),
+    tokens = BATCH * LENGTH,
+    forward = usefulFlops(config, tokens, LENGTH / 2);
   const train = name === "train_step";
   return {
-    workflow: train ? workflow({ name, data, flow: actor.train(sft()) }) : workflow({ name, data, flow: ref.infer() }),
+    workflow: train
+      ? workflow({ name, data, flow: actor.train(sft()) })
+      : workflow({ name, data, flow: ref.infer() }),
     rows: sequenceRows(benchSequences(config, BATCH, LENGTH)),
     sizes: { sequences: BATCH, group: 1, longestPrompt: 0, longest: LENGTH, longestResponse: LENGTH - 1 },
     tokens,
@@ -91,12 +115,23 @@ function workOf(name: string, config: ModelConfig): Work {
 }
 
 function generate(config: ModelConfig, batch: number, temperature: number): Work {
-  const { actor } = models({ actor: policyModel("random") }), sampling = { maxNewTokens: NEW_TOKENS, temperature, ignoreEos: true };
+  const { actor } = models({ actor: policyModel("random") }),
+    sampling = { maxNewTokens: NEW_TOKENS, temperature, ignoreEos: true };
   const prefill = usefulFlops(config, batch * PROMPT, PROMPT / 2, batch);
   return {
-    workflow: workflow({ name: "generate", data: prompts("random.jsonl", { batch }), flow: actor.generate(sampling) }),
+    workflow: workflow({
+      name: "generate",
+      data: prompts("random.jsonl", { batch }),
+      flow: actor.generate(sampling),
+    }),
     rows: promptRows(benchSequences(config, batch, PROMPT)),
-    sizes: { sequences: batch, group: 1, longestPrompt: PROMPT, longest: PROMPT + NEW_TOKENS, longestResponse: NEW_TOKENS },
+    sizes: {
+      sequences: batch,
+      group: 1,
+      longestPrompt: PROMPT,
+      longest: PROMPT + NEW_TOKENS,
+      longestResponse: NEW_TOKENS,
+    },
     tokens: batch * NEW_TOKENS,
     flops: prefill + usefulFlops(config, batch * (NEW_TOKENS - 1), PROMPT + NEW_TOKENS / 2),
   };

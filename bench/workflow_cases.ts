@@ -17,10 +17,7 @@ import {
   workflow,
 } from "../mod.ts";
 import { loadModels } from "../run/models.ts";
-import { type PreparedGraph, prepareGraph } from "../run/prepare.ts";
-import { benchConfig, benchSequences, benchStage, promptRows } from "./cases.ts";
-import { compilePlan } from "../compiler/programs.ts";
-import { planSingle } from "../planner/single.ts";
+import { benchConfig, benchSequences, benchStage, compileBench, promptRows } from "./cases.ts";
 import { median, timed, type Timing } from "./measure.ts";
 import type { CaseOptions } from "./model_cases.ts";
 
@@ -55,10 +52,20 @@ export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult
     flow: actor.generate({ maxNewTokens: completion, ignoreEos: true })
       .then(even, ref.infer().as("refLogprobs"), critic.infer())
       .then(shapedRewards({ beta: 0.05 })).then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
-      .then(actor.train(ppoClip({ epsilon: 0.2 }), { epochs }), critic.train(valueClip({ epsilon: 0.2 }), { epochs })),
+      .then(
+        actor.train(ppoClip({ epsilon: 0.2 }), { epochs }),
+        critic.train(valueClip({ epsilon: 0.2 }), { epochs }),
+      ),
   });
-  const sizes = { sequences: batch, group: 1, longestPrompt: prompt, longest: prompt + completion, longestResponse: completion };
-  const stage = await benchStage(device, ppo, config, sizes), rows = promptRows(benchSequences(config, batch, prompt));
+  const sizes = {
+    sequences: batch,
+    group: 1,
+    longestPrompt: prompt,
+    longest: prompt + completion,
+    longestResponse: completion,
+  };
+  const stage = await benchStage(device, ppo, config, sizes),
+    rows = promptRows(benchSequences(config, batch, prompt));
   const phases: Record<string, number[]> = {};
   let steps = 0;
   const timing = await timed(async () => {
@@ -77,39 +84,69 @@ export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult
     prompt,
     completion,
     ppo_epochs: epochs,
-    phase_s: Object.fromEntries(Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))])),
+    phase_s: Object.fromEntries(
+      Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))]),
+    ),
   };
 }
 
 export interface PlanResult {
-  /** Everything between reading the script and binding its programs, in a process that has done nothing before. */
+  /** In a process that has done nothing before: what a user waits for. */
   readonly first_ms: number;
-  /** The same once the code is warm. */
+  /** Once the code is warm. */
   readonly median_ms: number;
   readonly trace_ms: number;
   readonly plan_and_compile_ms: number;
 }
 
-/** Milliseconds of tracing, planning and compiling examples/ppo.ts; reading its data and models is not counted. */
+/** Milliseconds from the text of examples/ppo.ts to its device programs; reading models and data is not counted. */
 export async function traceAndPlan(): Promise<PlanResult> {
-  const script = new URL("../examples/ppo.ts", import.meta.url).href, machine = { threads: 1, memoryBytes: 2 ** 40 };
+  const script = new URL("../examples/ppo.ts", import.meta.url).href;
+  const sizes = { sequences: 64, group: 1, longestPrompt: 32, longest: 48, longestResponse: 16 };
   const runs: { readonly trace: number; readonly plan: number }[] = [];
-  for (let i = 0; i < 6; i++) {
-    let start = performance.now();
+  for (let i = 0; i < 8; i++) {
+    const start = performance.now();
     // A query makes the module a new one, so that it is read and traced again.
     const { default: ppo } = await import(`${script}?${i}`) as { default: Workflow };
-    const trace = performance.now() - start, loaded = await loadModels(ppo.graph);
-    const graphs = [ppo.graph, ...(ppo.evaluation ? [ppo.evaluation.graph] : [])], prepared: PreparedGraph[] = [];
-    for (const graph of graphs) prepared.push(await prepareGraph(graph, loaded, machine, 0));
-    start = performance.now();
-    for (const p of prepared) compileAgain(p, Object.fromEntries(Object.entries(loaded).map(([k, m]) => [k, m.config])));
-    runs.push({ trace, plan: performance.now() - start });
+    const trace = performance.now() - start,
+      graphs = [ppo.graph, ...(ppo.evaluation ? [ppo.evaluation.graph] : [])];
+    const loaded = Object.entries(await loadModels(ppo.graph)).map(([name, model]) =>
+      [name, model.config] as const
+    );
+    const began = performance.now();
+    for (const graph of graphs) compileBench(graph, Object.fromEntries(loaded), sizes);
+    runs.push({ trace, plan: performance.now() - began });
   }
-  const [first, ...rest] = runs as [typeof runs[number], ...typeof runs];
+  const first = runs[0]!, warm = runs.slice(1);
   return {
     first_ms: first.trace + first.plan,
-    median_ms: median(rest.map((r) => r.trace + r.plan)),
-    trace_ms: median(rest.map((r) => r.trace)),
-    plan_and_compile_ms: median(rest.map((r) => r.plan)),
+    median_ms: median(warm.map((r) => r.trace + r.plan)),
+    trace_ms: median(warm.map((r) => r.trace)),
+    plan_and_compile_ms: median(warm.map((r) => r.plan)),
   };
+}
+
+export interface StartResult {
+  /** From starting the process to the end of the first PPO step on the example's models; the library is built. */
+  readonly median_s: number;
+  readonly best_s: number;
+  readonly n: number;
+}
+
+/** Runs bench/first_step.ts in fresh processes. */
+export async function startToFirstStep(threads: number, repetitions: number): Promise<StartResult> {
+  const script = new URL("first_step.ts", import.meta.url).pathname, seconds: number[] = [];
+  for (let i = 0; i <= repetitions; i++) {
+    const start = Date.now(), args = ["run", "-A", "--quiet", script, "--threads", String(threads)];
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args,
+      stdout: "piped",
+      stderr: "piped",
+    }).output();
+    const text = new TextDecoder();
+    if (!success) throw new Error(`Cannot run ${script}: ${text.decode(stderr).trim()}`);
+    // The first one fills Deno's cache of compiled modules.
+    if (i > 0) seconds.push((Number(text.decode(stdout)) - start) / 1000);
+  }
+  return { median_s: median(seconds), best_s: Math.min(...seconds), n: repetitions };
 }

@@ -3,7 +3,7 @@ import type { Expr } from "../ir/expr.ts";
 import { type PerSequence, perSequence, type PerTokenOf, type Schema } from "../ir/field.ts";
 import type { Head } from "../ir/graph.ts";
 import type { Numbers, OneTokenField, TokenFieldOf } from "./fields.ts";
-import { callSite } from "./site.ts";
+import { at, callSite } from "./site.ts";
 import { Tensor } from "./tensor.ts";
 import { type AnyTensor, type Symbols, tokenFieldOf, trace } from "./trace.ts";
 
@@ -28,7 +28,11 @@ type Symbol_<T, Of extends string> = T extends { readonly per: "token" } ? Tenso
 type Scalar<Of extends string> = Tensor<"batch", Of>;
 type Result<Metrics extends string, Of extends string> =
   | Scalar<Of>
-  | { readonly loss: Scalar<Of>; readonly metrics: { readonly [K in Metrics]: Scalar<Of> } };
+  | { readonly loss: Scalar<Of>; readonly metrics?: { readonly [K in Metrics]: Scalar<Of> } };
+interface Parts {
+  readonly loss: AnyTensor;
+  readonly metrics?: Readonly<Record<string, AnyTensor>>;
+}
 
 const NOW: Readonly<Record<Head, (of: string) => Schema>> = {
   lm: (of) => ({ logprobs: { per: "token", dtype: "f32", of }, entropy: { per: "token", dtype: "f32", of } }),
@@ -53,12 +57,21 @@ function lossFor<H extends Head>(head: H, what: string): DefineLoss<H> {
     fn: (now: never, batch: never) => unknown,
   ): Loss<H, In, Metrics> => {
     const model = NOW[head](tokenFieldOf(reads));
-    const expr = trace({ what, site: callSite(), batch: reads, model }, ({ now, batch }) => {
-      const result = fn(now as never, batch as never) as AnyTensor | {
-        loss: AnyTensor;
-        metrics: Record<string, AnyTensor>;
-      };
-      return result instanceof Tensor ? { loss: result } : { ...result.metrics, loss: result.loss };
+    const site = callSite();
+    const expr = trace({ what, site, batch: reads, model }, ({ now, batch }) => {
+      const result = fn(now as never, batch as never) as AnyTensor | Parts;
+      if (result instanceof Tensor) return { loss: result };
+      if (!(result?.loss instanceof Tensor)) {
+        throw new TypeError(
+          `Cannot trace ${what}: return the loss, or { loss, metrics }, and be not async${at(site)}`,
+        );
+      }
+      if (result.metrics && "loss" in result.metrics) {
+        throw new TypeError(
+          `Cannot trace ${what}: a metric is called "loss", which is the loss itself${at(site)}`,
+        );
+      }
+      return { ...result.metrics, loss: result.loss };
     });
     return { head, reads, expr, metrics: Object.keys(expr.outputs).filter((k) => k !== "loss") as Metrics[] };
   };

@@ -88,7 +88,9 @@ function resultProblems(tape: Tape, results: Readonly<Record<string, AnyTensor>>
   ) {
     return ["the function must return its results by name, { field: tensor }, and not be async"];
   }
-  return Object.entries(results).flatMap(([name, t]) => {
+  const entries = Object.entries(results);
+  if (entries.length === 0) return ["the function returns nothing, return a field or a state"];
+  return entries.flatMap(([name, t]) => {
     if (!(t instanceof Tensor)) return [`"${name}" is not a tensor but ${typeof t}`];
     return t.isOn(tape) ? [] : [`"${name}" is a tensor of another trace, build it inside this function`];
   });

@@ -3,9 +3,9 @@ import { computeViolations, exprViolations, lossViolations } from "./expr_rules.
 import type { FieldType, Schema } from "./field.ts";
 import type { Call, CallGraph, Head } from "./graph.ts";
 
-/** Ports that a kind of call may read and write, beside the fields of an expression. */
-const WRITES: Readonly<Record<"generate", readonly string[]> & Record<Head, readonly string[]>> = {
-  generate: ["tokens", "response", "logprobs", "length", "finished"],
+const GENERATED: readonly string[] = ["tokens", "response", "logprobs", "length", "finished"];
+/** What a model makes of tokens: the ports of `infer`, and what a loss sees as `now` (final values apart). */
+const MAKES: Readonly<Record<Head, readonly string[]>> = {
   lm: ["logprobs", "entropy"],
   value: ["values", "finalValues"],
   reward: ["rewards"],
@@ -21,6 +21,7 @@ export function checkGraph(graph: CallGraph): void {
 export function graphViolations(graph: CallGraph): string[] {
   const found: string[] = [], ids = new Set<string>(), written = new Set(Object.keys(graph.source.fields));
   const stateWriters = new Map<string, string>();
+  found.push(...counts({ batch: graph.source.batch }).map((v) => `its data set ${v}`));
   if (graph.calls.length === 0) found.push("it has no calls");
   for (const [field, type] of Object.entries(graph.source.fields)) {
     if (!same(graph.fields[field], type)) found.push(`data field "${field}" has another type in fields`);
@@ -63,6 +64,9 @@ export function graphViolations(graph: CallGraph): string[] {
   return [...found, ...groupViolations(graph)];
 }
 
+const counts = (numbers: Readonly<Record<string, number>>): string[] =>
+  Object.entries(numbers).flatMap(([name, n]) => Number.isInteger(n) && n > 0 ? [] : [`has ${name} ${n}`]);
+
 const same = (a: FieldType | undefined, b: FieldType): boolean =>
   a !== undefined && a.per === b.per && a.dtype === b.dtype && a.of === b.of;
 
@@ -75,11 +79,7 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     if (call.kind === "train" && !model.optimizer) {
       found.push(`trains "${call.model}", which has no optimizer`);
     }
-    const ports = call.kind === "generate"
-      ? WRITES.generate
-      : call.kind === "infer"
-      ? WRITES[model.head]
-      : [];
+    const ports = call.kind === "generate" ? GENERATED : call.kind === "infer" ? MAKES[model.head] : [];
     const odd = Object.keys(call.writes).filter((port) => !ports.includes(port));
     if (odd.length) {
       found.push(`writes port ${odd.join(", ")}, which a ${model.head} model's ${call.kind} does not have`);
@@ -96,6 +96,8 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     found.push(`reads "${of}" as tokens`);
   }
   if (call.kind === "generate") {
+    const { samples, maxNewTokens } = call.sampling;
+    found.push(...counts({ samples, maxNewTokens }));
     const { tokens } = call.writes, made = call.writes.logprobs;
     if (made !== undefined && graph.fields[made]?.of !== tokens) {
       found.push(`writes "${made}" without its token field`);
@@ -118,6 +120,13 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     if (!found.length) {
       found.push(...lossViolations(call.loss).map((v) => `has a loss that is not valid: ${v}`));
     }
+    const made = MAKES[graph.models[call.model]!.head].filter((name) => name !== "finalValues");
+    for (const op of call.loss.ops) {
+      if (op.op === "input" && op.from === "model" && !made.includes(op.field)) {
+        found.push(`has a loss of "${op.field}", which its model does not make`);
+      }
+    }
+    found.push(...counts({ minibatches: call.minibatches, epochs: call.epochs }));
     if (call.stopWhen !== undefined && call.loss.outputs[call.stopWhen] === undefined) {
       found.push(`stops when "${call.stopWhen}", which is no metric of its loss`);
     }

@@ -227,6 +227,21 @@ Deno.test("a metric must be one number", () => {
   );
 });
 
+Deno.test("a loss returns the loss, alone or with metrics", () => {
+  type Now = { readonly logprobs: Tensor<"token"> };
+  const loss = (f: (now: Now) => unknown) => () => policyLoss({}, f as (now: Now) => Tensor<"batch">);
+  const message =
+    /Cannot trace the policy loss: return the loss, or \{ loss, metrics \}, and be not async \(dsl_trace_test/;
+  for (const f of [() => undefined, () => 1, () => ({}), () => Promise.resolve()]) {
+    assert.throws(loss(f), message);
+  }
+  assert.throws(
+    loss((now) => ({ loss: now.logprobs.mean(), metrics: { loss: now.logprobs.mean() } })),
+    /a metric is called "loss", which is the loss itself/,
+  );
+  assert.deepEqual(policyLoss({}, (now) => ({ loss: now.logprobs.mean() })).metrics, []);
+});
+
 Deno.test("losses of values and rewards see their own outputs", () => {
   assert.equal(valueLoss({}, (now) => now.values.square().mean()).head, "value");
   const loss = rewardLoss({ margin: perPair }, (now, { margin }) => {
@@ -282,6 +297,7 @@ Deno.test("compute() returns tensors by name", () => {
     c(({ rewards }: { rewards: unknown }) => rewards),
     /the function must return its results by name/,
   );
+  assert.throws(c(() => ({})), /the function returns nothing, return a field or a state/);
   assert.throws(c(() => ({ y: 1 })), /"y" is not a tensor but number/);
   assert.throws(c(({ rewards }: { rewards: unknown }) => ({ "a b": rewards })), /Cannot name a field "a b"/);
 });

@@ -141,6 +141,14 @@ const BREAKS: readonly (readonly [string, (graph: Broken) => void, RegExp])[] = 
     (g) => g.source.kind = "prompts",
     /reward\.train splits pairs, and the data are prompts/,
   ],
+  ["no samples", (g) => callOf(g, "actor.generate").sampling.samples = 0, /actor\.generate has samples 0/],
+  ["no mini-batches", (g) => callOf(g, "actor.train").minibatches = 0, /actor\.train has minibatches 0/],
+  ["an empty batch", (g) => g.source.batch = 0, /its data set has batch 0/],
+  [
+    "a loss of what the model does not make",
+    (g) => g.models.actor.head = "reward",
+    /actor\.train has a loss of "logprobs", which its model does not make/,
+  ],
 ];
 for (const [what, how, message] of BREAKS) {
   Deno.test(`checkGraph() refuses ${what}`, () => {

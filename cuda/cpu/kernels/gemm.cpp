@@ -17,7 +17,10 @@ void tile(long k, const float* a, Columns b, Cells c, bool carry) {
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 16
-      for (int j = 0; j < P; j++) sum[i][j] = zero();
+      for (int j = 0; j < P; j++) {
+        sum[i][j] = zero();
+        __builtin_prefetch(c.p + i * c.row + j * c.panel, 1);
+      }
   }
   PackedRows<R> rows{a};
   const float* p = b.p;
@@ -49,18 +52,24 @@ constexpr Tiles make_tiles() {
 }
 constexpr Tiles tiles = make_tiles();
 
+constexpr long AHEAD = 16;  // rows of a strided walk that are fetched before they are needed
+
 // Rows of A, `rows` at a time interleaved: [k][rows]. A store writes 16 lanes and the next one covers what was too much;
 // the scratch has 16 floats of room behind the last.
 void pack_rows(const Left& a, long row, long rows, long k0, long k, float* out) {
   if (a.by_column) {
     const float* p = a.p + k0 * a.ld + row;
-    for (long i = 0; i < k; i++, p += a.ld, out += rows) store(out, load(p, rows));
+    for (long i = 0; i < k; i++, p += a.ld, out += rows) {
+      __builtin_prefetch(p + AHEAD * a.ld);
+      store(out, load(p, rows));
+    }
     return;
   }
   const float* p = a.p + row * a.ld + k0;
   for (long i = 0; i < k; i += 16) {
     long live = smaller(16, k - i);
     v16 r[16];
+    for (long j = 0; j < rows; j++) __builtin_prefetch(p + (rows + j) * a.ld + i);
     for (long j = 0; j < 16; j++) r[j] = j < rows ? load_live(p + j * a.ld + i, live) : zero();
     transpose(r);
     for (long j = 0; j < live; j++, out += rows) store(out, r[j]);
@@ -72,7 +81,10 @@ void pack_panel(const Right& b, long panel, long n, long k0, long k, float* out)
   long live = smaller(16, n - panel * 16);
   if (b.form == Right::rows) {
     const float* p = b.p + k0 * b.ld + panel * 16;
-    for (long i = 0; i < k; i++) store(out + 16 * i, load_live(p + i * b.ld, live));
+    for (long i = 0; i < k; i++) {
+      __builtin_prefetch(p + (i + AHEAD) * b.ld);
+      store(out + 16 * i, load_live(p + i * b.ld, live));
+    }
     return;
   }
   // Blocks of 16 outputs × 16 inputs lie together; k0 is a multiple of 16.

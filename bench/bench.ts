@@ -1,0 +1,82 @@
+/**
+ * Speed, one JSON line per case on stdout; each case runs in its own process, so that its memory is its own.
+ *
+ *     deno task bench [--size S|M|T] [--threads 1|2] [--only REGEX] [--budget SECONDS] [--profile] [--list]
+ *
+ * With BATON_PEER, the path of a peers' benchmark with the same case names, every case alternates with the peer's and the
+ * peer's better figure of one and as many threads is compared; BATON_PEER_PYTHON is its Python, python3 by default.
+ */
+import { parseArgs } from "node:util";
+import { Device } from "../ffi/device.ts";
+import { type Size, SIZES } from "./cases.ts";
+import { peakRssMb } from "./measure.ts";
+import { type CaseOptions, modelCase } from "./model_cases.ts";
+import { comparePeer, peerOf } from "./peer.ts";
+import { ppoStep, startToFirstStep, traceAndPlan } from "./workflow_cases.ts";
+
+const GENERATE = ["b1", "b8", "b32"].flatMap((batch) =>
+  ["greedy", "sample"].map((how) => `gen_${batch}_${how}`)
+);
+const CASES = ["train_step", "logprob", ...GENERATE, "ppo_step", "trace_and_plan", "start_to_first_step"];
+
+const { values: flags } = parseArgs({
+  options: {
+    size: { type: "string", default: "S" },
+    threads: { type: "string", default: "2" },
+    only: { type: "string", default: "" },
+    budget: { type: "string", default: "20" },
+    repetitions: { type: "string", default: "10" },
+    profile: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
+    one: { type: "string" },
+  },
+});
+const size = flags.size as Size, threads = Number(flags.threads);
+if (!(size in SIZES)) {
+  throw new RangeError(
+    `Cannot run the benchmark: there is no size ${size}, use ${Object.keys(SIZES).join(", ")}`,
+  );
+}
+
+if (flags.list) console.log(CASES.join("\n"));
+else if (flags.one) console.log(JSON.stringify(await one(flags.one)));
+else {
+  const wanted = CASES.filter((name) => new RegExp(flags.only).test(name)),
+    peer = peerOf({ size, threads, budget: Number(flags.budget) });
+  for (const name of wanted) {
+    const own = () => inOwnProcess(name);
+    print({ name, size, threads, ...(peer ? await comparePeer(peer, name, own) : await own()) });
+  }
+}
+
+async function one(name: string): Promise<object> {
+  const started = performance.now(),
+    limits = { repetitions: Number(flags.repetitions), warm: 1, budget: Number(flags.budget) };
+  const result = await measured(name, { size, limits, profile: flags.profile });
+  return { ...result, peak_rss_mb: peakRssMb(), process_s: (performance.now() - started) / 1000 };
+}
+
+async function measured(name: string, o: CaseOptions): Promise<object> {
+  if (name === "trace_and_plan") return traceAndPlan();
+  if (name === "start_to_first_step") return startToFirstStep(threads, 5);
+  using device = Device.open({ threads });
+  return name === "ppo_step" ? await ppoStep(device, o) : await modelCase(device, name, o);
+}
+
+async function inOwnProcess(name: string): Promise<Record<string, unknown>> {
+  const args = ["run", "-A", "--quiet", new URL(import.meta.url).pathname, "--one", name, ...Deno.args];
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    stdout: "piped",
+    stderr: "piped",
+  }).output();
+  const text = new TextDecoder();
+  return success
+    ? JSON.parse(text.decode(stdout))
+    : { error: text.decode(stderr).trim().split("\n").slice(0, 4).join(" ") };
+}
+
+/** Five digits are more than any of these measurements has. */
+function print(line: object): void {
+  console.log(JSON.stringify(line, (_, x) => typeof x === "number" ? Number(x.toPrecision(5)) : x));
+}
