@@ -81,12 +81,11 @@ function counted(stage: Stage, rows: readonly Sample[]): () => Promise<unknown> 
 /** Means over repetitions, slowest first. */
 function perRepetition(
   profile: Readonly<Record<string, number>>,
-  { n, all_median_s }: Timing,
+  { n, wall_s }: { readonly n: number; readonly wall_s: number },
 ): Record<string, number> {
-  const ms = Object.entries(profile).map(([kind, ns]) => [kind, ns / n / 1e6] as const).sort((a, b) =>
-    b[1] - a[1]
-  );
-  return Object.fromEntries([...ms, ["host", 1000 * all_median_s - profile.total! / n / 1e6]]);
+  const ms = Object.entries(profile).map(([kind, ns]) => [kind, ns / n / 1e6] as const);
+  const sorted = ms.sort((a, b) => b[1] - a[1]), total = ms.reduce((sum, [, t]) => sum + t, 0);
+  return Object.fromEntries([...sorted, ["host", 1000 * wall_s / n - total]]);
 }
 
 function workOf(name: string, config: ModelConfig): Work {

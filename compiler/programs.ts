@@ -106,7 +106,7 @@ const stepMaxima = (s: DataSizes): Maxima =>
     actions: s.sequences * s.longestResponse,
     sequences: s.sequences,
     groups: Math.ceil(s.sequences / s.group),
-    pairs: Math.ceil(s.sequences / 2),
+    pairs: Math.floor(s.sequences / 2),
   });
 
 /** Largest dims of a micro-batch of at most `tokens` tokens. */
@@ -116,7 +116,7 @@ function microMaxima(tokens: number, s: DataSizes): Maxima {
     actions: Math.min(tokens, s.sequences * s.longestResponse),
     sequences: Math.min(s.sequences, tokens),
     groups: Math.min(s.sequences, tokens),
-    pairs: Math.ceil(Math.min(s.sequences, tokens) / 2),
+    pairs: Math.floor(Math.min(s.sequences, tokens) / 2),
   });
 }
 

@@ -181,6 +181,11 @@ export async function claimRunFolder(
       throw new Error(`Cannot start a run in ${folder}: it holds ${entry.name}, choose an empty folder`);
     }
   }
-  await Deno.mkdir(folder, { recursive: true });
-  await replaceFile(path, JSON.stringify({ version: VERSION, ...run }, null, 2) + "\n");
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+    await replaceFile(path, JSON.stringify({ version: VERSION, ...run }, null, 2) + "\n");
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw new Error(`Cannot start a run in ${folder}: it cannot be written (${why}), choose another folder`, { cause });
+  }
 }

@@ -1,6 +1,6 @@
 /** Reading JSON Lines: one JSON object a line, empty lines allowed, `.gz` unpacked on the way. */
 import { createHash } from "node:crypto";
-import { isObject, type JsonObject } from "./files.ts";
+import { isObject, type JsonObject, statOrNull } from "./files.ts";
 
 /** Violations shown in one message; a broken export has thousands of the same kind. */
 const SHOWN = 5;
@@ -12,13 +12,10 @@ export class LineError extends Error {
 
 /** Text of a file, line by line, without holding the file; `onBytes` sees it as stored. */
 async function* lines(path: string, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<string> {
-  let file: Deno.FsFile;
-  try {
-    file = await Deno.open(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new Error(`Cannot read data: there is no file ${path}`);
-    throw error;
-  }
+  const info = await statOrNull(path);
+  if (info === null) throw new Error(`Cannot read data: there is no file ${path}`);
+  if (info.isDirectory) throw new Error(`Cannot read data: ${path} is a folder, give a file of JSON lines`);
+  const file = await Deno.open(path);
   const seen = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
     transform(bytes, to) {
       onBytes(bytes);

@@ -53,6 +53,12 @@ interface Sequence {
   pages: number[];
 }
 
+/** Waits for all programs even when one fails: a cancelled rollout must leave none in the queue. */
+async function settled(programs: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(programs)).find((result) => result.status === "rejected");
+  if (failed) throw failed.reason;
+}
+
 /** What a rollout does with its programs. */
 export type Runnable = Pick<Binding, "write" | "offer" | "readInts" | "readFloats" | "run">;
 
@@ -155,7 +161,7 @@ export class Rollout {
     this.prefill.write("inputs/rows", Int32Array.from(sampled));
     this.prefill.write("inputs/slots", Int32Array.from(rows, (s) => s.slot));
     const ran = this.prefill.run({ tokens, sequences: units.length, actions: rows.length });
-    await Promise.all([ran, this.#copyPartialPages(units)]);
+    await settled([ran, this.#copyPartialPages(units)]);
     return true;
   }
 
@@ -209,7 +215,7 @@ export class Rollout {
     this.#writeState(this.decode);
     this.decode.write("inputs/slots", Int32Array.from(running, (s) => s.slot));
     const steps = Math.min(STEPS_AHEAD, remaining);
-    await Promise.all(Array.from({ length: steps }, () => this.decode.run({ tokens: running.length })));
+    await settled(Array.from({ length: steps }, () => this.decode.run({ tokens: running.length })));
   }
 
   /** Pages for the positions that the next steps write; preempts the youngest sequence when there are none left. */

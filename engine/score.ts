@@ -21,16 +21,28 @@ export function mainThreadScorer(fn: (sample: never) => number | Promise<number>
       let next = 0, done = 0;
       const drain = async () => {
         while (next < batch.sequences) {
-          signal?.throwIfAborted();
           const i = next++, sample = sampleOf(call, batch, i) as never;
           values[i] = checkedScore(call, i, await withDeadline(call, i, () => fn(sample), deadlineSeconds));
           onDone(++done);
         }
       };
-      await Promise.all(Array.from({ length: Math.min(AT_ONCE, batch.sequences) }, drain));
+      const all = Promise.all(Array.from({ length: Math.min(AT_ONCE, batch.sequences) }, drain));
+      await unlessAborted(all, signal);
       return values;
     },
   };
+}
+
+/** Waits no longer once the signal says so; functions that are still running are left to themselves. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>(), abort = () => reject(signal!.reason);
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
 }
 
 export function sampleOf(call: ScoreCall, batch: Batch, i: number): ScoreSample {

@@ -23,6 +23,7 @@ export interface StageInput {
   /** Stop token ids of each generate call. */
   readonly stops: Readonly<Record<string, readonly number[]>>;
   readonly decode: (ids: Int32Array) => string;
+  readonly encode: (text: string) => Int32Array;
   /** Token column as another model's tokenizer sees it; the identity when vocabularies agree (DESIGN §3.5). */
   readonly retokenize: (model: string, column: TokenColumn, batch: Batch) => TokenColumn;
   readonly seed: number;
@@ -48,6 +49,8 @@ export class Stage {
   readonly #bindings = new Map<string, Binding>();
   readonly #generators = new Map<string, Generator>();
   readonly #memory: DeviceSegment[] = [];
+  /** States that the current step has written. */
+  readonly #written = new Map<string, number>();
 
   /** Allocates inputs, outputs and caches of every call; nothing is allocated on the device afterwards. */
   constructor(readonly engine: Engine, readonly input: StageInput) {
@@ -78,12 +81,28 @@ export class Stage {
     return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, { ...shared, kv, state });
   }
 
-  /** Runs every call of one step on `batch`, which then holds all fields. */
+  /** Runs every call of one step on `batch`, which then holds all fields. An abort ends also what the device runs and has queued. */
   async step(step: number, batch: Batch, hooks: StepHooks = {}): Promise<StepResult> {
+    const cancel = () => this.engine.device.cancel(true), { signal } = hooks;
+    signal?.addEventListener("abort", cancel);
+    try {
+      return await this.#run(step, batch, hooks);
+    } catch (error) {
+      // Programs that the device gave up report that they were cancelled; the caller knows its own reason.
+      throw signal?.aborted ? signal.reason : error;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      if (signal?.aborted) this.engine.device.cancel(false);
+    }
+  }
+
+  async #run(step: number, batch: Batch, hooks: StepHooks): Promise<StepResult> {
     const seconds: Record<string, number> = {}, metrics: Record<string, number> = {}, before = this.#flops();
+    this.#written.clear();
     for (const instruction of this.input.schedule.step) {
       if (instruction.op !== "run") continue;
       const call = this.#call(instruction.call), start = performance.now();
+      hooks.signal?.throwIfAborted();
       hooks.onPhase?.(call.id, 0, 1);
       if (call.kind === "generate") await this.#generate(call, step, batch, hooks);
       else if (call.kind === "infer") await this.#infer(call, batch, hooks);
@@ -92,6 +111,7 @@ export class Stage {
       else Object.assign(metrics, await this.#train(call, step, batch, hooks));
       seconds[call.id] = (performance.now() - start) / 1000;
     }
+    for (const [state, value] of this.#written) this.engine.states.set(state, value);
     return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds, flops: this.#flops() - before };
   }
 
@@ -106,7 +126,7 @@ export class Stage {
   async #generate(call: GenerateCall, step: number, batch: Batch, hooks: StepHooks): Promise<void> {
     const replica = this.engine.replicas.get(call.model)!, stops = this.input.stops[call.id] ?? [];
     const { samples, maxNewTokens, temperature } = call.sampling, version = replica.version;
-    const most = batch.sequences * maxNewTokens, prompts = batch.rows.map((row) => row.prompt!.ids);
+    const most = batch.sequences * maxNewTokens, prompts = this.#prompts(call, batch);
     const responses = await this.#generators.get(call.id)!.run({
       prompts,
       indices: prompts.map((_, i) => i),
@@ -133,6 +153,15 @@ export class Stage {
     if (finished) batch.numbers.set(finished, { per: "sequence", values: Float32Array.from(responses, (r) => Number(r.finished)) });
   }
 
+  /** The data set's own prompts are encoded already; any other text field is encoded here, once per group. */
+  #prompts(call: GenerateCall, batch: Batch): readonly Int32Array[] {
+    const field = call.reads.prompt!;
+    if (field === "prompt") return batch.rows.map((row) => row.prompt!.ids);
+    const texts = batch.texts.get(field);
+    if (!texts) throw new Error(`Cannot generate in ${call.id}: no call has written the prompt field "${field}" in this step`);
+    return batch.rows.map((_, i) => this.input.encode(texts[i * batch.group]!));
+  }
+
   async #infer(call: InferCall, batch: Batch, hooks: StepHooks): Promise<void> {
     const column = batch.tokensOf(call.reads.tokens!);
     this.#checkVersions(call.id, column);
@@ -155,10 +184,10 @@ export class Stage {
   async #compute(id: string, batch: Batch): Promise<void> {
     const call = this.#call(id);
     if (call.kind !== "compute") return;
-    const of = Object.values(call.reads).map((f) => this.input.graph.fields[f]).find((t) => t?.per === "token")?.of ?? null;
-    const results = await compute(this.#bindings.get(id)!, batch, of, this.engine.states);
+    const results = await compute(this.#bindings.get(id)!, batch, call.reads.tokens ?? null, this.engine.states);
     for (const [port, field] of Object.entries(call.writes)) batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
-    for (const [state, output] of Object.entries(call.states)) this.engine.states.set(state, results[output]![0]!);
+    // Every call of a step reads the value that the step began with.
+    for (const [state, output] of Object.entries(call.states)) this.#written.set(state, results[output]![0]!);
   }
 
   async #train(call: TrainCall, step: number, batch: Batch, hooks: StepHooks): Promise<Record<string, number>> {

@@ -51,6 +51,9 @@ function parse(schema: FlagSchema): FlagValues<FlagSchema> {
   Deno.exit(0);
 }
 
+/** True where a script is imported for its score functions. */
+export const inWorker = (): boolean => "WorkerGlobalScope" in globalThis;
+
 /** One line and exit code 1 instead of a stack trace; with BATON_DEBUG=1 the error is thrown. */
 export function orExit<T>(f: () => T): T {
   try {
@@ -61,7 +64,8 @@ export function orExit<T>(f: () => T): T {
 }
 
 export function exitWith(error: unknown): never {
-  if (Deno.env.get("BATON_DEBUG") === "1") throw error;
+  // In a worker the main thread reports.
+  if (inWorker() || Deno.env.get("BATON_DEBUG") === "1") throw error;
   console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
   Deno.exit(1);
 }

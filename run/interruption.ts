@@ -10,7 +10,7 @@ export class Interruption {
   #training = false;
   readonly #listener = () => this.#onSignal();
 
-  constructor(readonly notice: { note(line: string): void; secondsLeft(): number }) {
+  constructor(readonly notice: { note(line: string): void; secondsLeft(): number; leave(): void }) {
     Deno.addSignalListener("SIGINT", this.#listener);
   }
 
@@ -38,7 +38,8 @@ export class Interruption {
 
   #onSignal(): void {
     if (this.asked) {
-      this.notice.note("Stopped at once; the last checkpoint is intact.");
+      this.notice.leave();
+      console.error("Stopped at once; the last checkpoint is intact.");
       Deno.exit(130);
     }
     this.asked = true;

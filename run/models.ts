@@ -75,3 +75,9 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
       }),
   };
 }
+
+/** The tokenizer of a model that has to read text. */
+export function tokenizerOf(m: LoadedModel): Tokenizer {
+  if (m.tokenizer) return m.tokenizer;
+  throw new Error(`Cannot read text: ${m.folder} has no tokenizer.json, give token ids instead`);
+}

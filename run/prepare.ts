@@ -51,6 +51,7 @@ export async function prepareGraph(
     maxTokens: generates.length ? maxPositions - 1 : maxPositions,
   });
   const sizes = dataSizes(graph, generates, data, maxPositions);
+  checkMiniBatches(graph, sizes);
   const plan = planSingle({
     graph,
     digest: digest(graph),
@@ -73,6 +74,18 @@ export async function prepareGraph(
     programs: compilePlan(graph, plan, configs, sizes, counts),
     stops,
   };
+}
+
+/** Every mini-batch has at least one group: said before anything is written rather than in the first step. */
+function checkMiniBatches(graph: CallGraph, sizes: DataSizes): void {
+  const groups = sizes.sequences / sizes.group;
+  for (const call of graph.calls) {
+    if (call.kind !== "train" || call.minibatches <= groups) continue;
+    throw new RangeError(
+      `Cannot run ${graph.name}: ${call.id} makes ${call.minibatches} mini-batches of a batch with ${groups} groups, ` +
+        `lower minibatches or raise the batch`,
+    );
+  }
 }
 
 /** The model whose tokenizer reads the data: the one that generates, else the first that reads tokens. */

@@ -87,19 +87,28 @@ export class Recorder {
 
   /** The table of a finished run, and its report. */
   async finish(e: { readonly before: Evaluation | null; readonly after: Evaluation | null }): Promise<void> {
-    this.progress?.stop();
+    this.leave();
     if (e.before && e.after && !this.options.quiet) console.error(`\n${comparison(e.before, e.after)}\n`);
-    await this.metrics.flush();
-    await this.samples.flush();
+    await this.flush();
     await writeRunReport(this.session, this.options, e);
     if (!this.options.quiet) console.error(`report: ${this.options.out}/report.html`);
   }
 
-  dispose(): Promise<void> {
+  /** Forces both logs to disk: before a checkpoint says that these steps are done. */
+  async flush(): Promise<void> {
+    await this.metrics.flush();
+    await this.samples.flush();
+  }
+
+  /** Gives the terminal back. */
+  leave(): void {
     this.progress?.stop();
+  }
+
+  dispose(): void {
+    this.leave();
     this.metrics[Symbol.dispose]();
     this.samples[Symbol.dispose]();
-    return Promise.resolve();
   }
 }
 

@@ -4,7 +4,7 @@ import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint
 import type { Batch } from "../engine/batch.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
 import { type Evaluation, evaluationOf } from "./evaluation.ts";
-import { exitWith, runFlags } from "./flags.ts";
+import { exitWith, inWorker, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
 import { mainScript, resolveOptions, type Resolved } from "./resolve.ts";
@@ -48,48 +48,57 @@ export interface RunResult {
  * ```
  */
 export async function* steps(workflow: Workflow, options: RunOptions = {}): AsyncGenerator<Step, RunResult> {
+  if (inWorker()) {
+    throw new TypeError(
+      `Cannot run ${workflow.name} in a worker, which imports the script for its score functions: ` +
+        `begin the run under \`if (import.meta.main)\``,
+    );
+  }
   const o = await resolveOptions(workflow, options);
-  const scorers = await scorersOf(workflow, o);
-  const session = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  using held = new DisposableStack();
+  const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
+  const opened = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  const session = held.adopt(opened, (s) => s.dispose());
   const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
   await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, { resume: o.resume });
   if (latest) await session.resume(latest.path);
-  const recorder = await Recorder.open(session, o), interruption = new Interruption(recorder);
-  let before: Evaluation | null = null, after: Evaluation | null = null, metrics: Readonly<Record<string, number>> = {};
-  try {
-    before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
-    while (session.completed < o.steps && !interruption.asked) {
-      const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
-      let done: Awaited<ReturnType<Session["step"]>>;
-      try {
-        done = await session.step(hooks);
-      } catch (error) {
-        if (interruption.cancelled(error)) break;
-        throw error;
-      }
-      metrics = await recorder.step(session.completed, done.batch, done.result);
-      const every = workflow.evaluation?.every;
-      if (every && session.completed % every === 0 && session.completed < o.steps) {
-        await evaluateAt(session, recorder, interruption, "between");
-      }
-      if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
-        await session.save(checkpoints);
-        await keepLast(checkpoints, o.keep);
-      }
-      yield { step: session.completed, metrics, batch: done.batch };
-    }
-    await session.save(checkpoints);
+  const recorder = held.adopt(await Recorder.open(session, o), (r) => r.dispose());
+  const interruption = held.adopt(new Interruption(recorder), (i) => i.dispose());
+  const save = async () => {
+    await recorder.flush();
+    const path = await session.save(checkpoints);
     await keepLast(checkpoints, o.keep);
-    if (!interruption.asked) {
-      after = await evaluateAt(session, recorder, interruption, "after");
-      await exportModels(session, o);
+    return path;
+  };
+  let before: Evaluation | null = null, after: Evaluation | null = null, metrics: Readonly<Record<string, number>> = {};
+  before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
+  while (session.completed < o.steps && !interruption.asked) {
+    const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
+    let done: Awaited<ReturnType<Session["step"]>>;
+    try {
+      done = await session.step(hooks);
+    } catch (error) {
+      if (interruption.cancelled(error)) break;
+      throw error;
     }
-    await recorder.finish({ before, after });
-  } finally {
-    interruption.dispose();
-    await recorder.dispose();
-    scorers.dispose();
-    session.dispose();
+    metrics = await recorder.step(session.completed, done.batch, done.result);
+    const every = workflow.evaluation?.every;
+    if (every && session.completed % every === 0 && session.completed < o.steps) {
+      await evaluateAt(session, recorder, interruption, "between");
+    }
+    if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
+      await save();
+    }
+    yield { step: session.completed, metrics, batch: done.batch };
+  }
+  const checkpoint = await save(), stopped = interruption.asked;
+  if (!stopped) {
+    after = await evaluateAt(session, recorder, interruption, "after");
+    await exportModels(session, o);
+  }
+  await recorder.finish({ before, after });
+  if (stopped) {
+    console.error(`Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`);
   }
   return { steps: session.completed, out: o.out, metrics, before, after, interrupted: interruption.asked };
 }
@@ -112,7 +121,10 @@ export async function run(workflow: Workflow, options: RunOptions = {}): Promise
   try {
     const all = steps(workflow, direct ? { ...options, ...runFlags() } : options);
     for (let next = await all.next();; next = await all.next()) {
-      if (next.done) return next.value;
+      if (!next.done) continue;
+      // Whoever pressed Ctrl-C does not want what the script does with a whole run; shells expect 128 + SIGINT.
+      if (direct && next.value.interrupted) Deno.exit(130);
+      return next.value;
     }
   } catch (error) {
     return direct ? exitWith(error) : Promise.reject(error);

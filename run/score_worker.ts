@@ -11,9 +11,17 @@ const answer = (a: Answer) => self.postMessage(a);
 
 let scores: Readonly<Record<string, (sample: never) => number | Promise<number>>> = {};
 
+// Ending the process is not a script's import to decide: here it would end the worker without a word.
+Object.defineProperty(Deno, "exit", {
+  value: (code = 0) => {
+    throw new Error(`it called Deno.exit(${code})`);
+  },
+});
+
 self.onmessage = async ({ data }: MessageEvent<Question>) => {
   try {
     if (data.kind === "import") {
+      Object.defineProperty(Deno, "args", { value: Object.freeze([...data.args]), configurable: true });
       const found = Object.values(await import(data.script)).filter(isWorkflow);
       const same = found.find((w) => digest(w.graph) === data.digest || (w.evaluation && digest(w.evaluation.graph) === data.digest));
       if (!same) {
@@ -23,6 +31,7 @@ self.onmessage = async ({ data }: MessageEvent<Question>) => {
       scores = same.scores;
       return answer({ kind: "ready" });
     }
+    answer({ kind: "started", sample: data.sample });
     answer({ kind: "value", sample: data.sample, value: await scores[data.call]!(data.fields as never) });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

@@ -4,11 +4,12 @@ import type { Batch } from "../engine/batch.ts";
 import { checkedScore, sampleOf, scoreError, type Scorer, type ScoreSample, tooLate } from "../engine/score.ts";
 
 export type Question =
-  | { readonly kind: "import"; readonly script: string; readonly digest: string }
+  | { readonly kind: "import"; readonly script: string; readonly digest: string; readonly args: readonly string[] }
   | { readonly kind: "score"; readonly call: string; readonly sample: number; readonly fields: ScoreSample };
 export type Answer =
   | { readonly kind: "ready" }
   | { readonly kind: "refused"; readonly why: string }
+  | { readonly kind: "started"; readonly sample: number }
   | { readonly kind: "value"; readonly sample: number; readonly value: number }
   | { readonly kind: "failed"; readonly sample: number; readonly message: string };
 
@@ -22,18 +23,22 @@ export interface ScoreWorkers {
 
 /**
  * Starts a worker that has imported the script. Resolves to the reason when the script cannot be used so: it exports no workflow,
- * or importing it builds another one.
+ * importing it builds another one, or does not end within the deadline.
  */
 export async function startScoreWorker(script: string, digest: string, deadlineSeconds: number): Promise<ScoreWorkers | string> {
   const worker = new Worker(new URL("./score_worker.ts", import.meta.url).href, { type: "module", name: "score" });
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const ready = await new Promise<Answer>((resolve) => {
+    const why = `importing it took longer than ${deadlineSeconds} s`;
+    timer = setTimeout(() => resolve({ kind: "refused", why }), deadlineSeconds * 1000);
     worker.onmessage = ({ data }: MessageEvent<Answer>) => resolve(data);
     worker.onerror = (event) => {
       event.preventDefault();
       resolve({ kind: "refused", why: event.message });
     };
-    ask(worker, { kind: "import", script, digest });
+    ask(worker, { kind: "import", script, digest, args: Deno.args });
   });
+  clearTimeout(timer);
   if (ready.kind !== "ready") {
     worker.terminate();
     return ready.kind === "refused" ? ready.why : "it answered out of turn";
@@ -54,23 +59,33 @@ function runOn(
   const values = new Float32Array(batch.sequences), timers = new Map<number, ReturnType<typeof setTimeout>>();
   let next = 0, done = 0;
   return new Promise<Float32Array>((resolve, reject) => {
+    const cancel = () => fail(signal!.reason, true);
+    const over = () => {
+      for (const timer of timers.values()) clearTimeout(timer);
+      signal?.removeEventListener("abort", cancel);
+    };
     const fail = (error: unknown, end: boolean) => {
       if (end) worker.terminate();
-      for (const timer of timers.values()) clearTimeout(timer);
+      over();
       reject(error);
     };
+    if (signal?.aborted) return cancel();
+    signal?.addEventListener("abort", cancel);
     const send = () => {
-      if (signal?.aborted) return fail(signal.reason, false);
       if (next >= batch.sequences) return;
       const sample = next++;
       ask(worker, { kind: "score", call: call.id, sample, fields: sampleOf(call, batch, sample) });
-      timers.set(sample, setTimeout(() => fail(tooLate(call, sample, deadlineSeconds), true), deadlineSeconds * 1000));
     };
     worker.onerror = (event) => {
       event.preventDefault();
       fail(new Error(`Cannot score in ${call.id}: its worker stopped: ${event.message}`), true);
     };
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      // A sample's time begins when its function does: one that keeps the worker busy must not use up the others' time.
+      if (data.kind === "started") {
+        const late = () => fail(tooLate(call, data.sample, deadlineSeconds), true);
+        timers.set(data.sample, setTimeout(late, deadlineSeconds * 1000));
+      }
       if (data.kind !== "value" && data.kind !== "failed") return;
       clearTimeout(timers.get(data.sample));
       timers.delete(data.sample);
@@ -81,8 +96,9 @@ function runOn(
         return fail(error, false);
       }
       onDone(++done);
-      if (done === batch.sequences) resolve(values);
-      else send();
+      if (done < batch.sequences) return send();
+      over();
+      resolve(values);
     };
     for (let i = 0; i < Math.min(AT_ONCE, batch.sequences); i++) send();
   });

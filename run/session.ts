@@ -12,7 +12,7 @@ import { Stage, type StepHooks, type StepResult } from "../engine/stage.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { arenaBytes } from "../planner/memory.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
-import { engineModel, type LoadedModel, loadModels } from "./models.ts";
+import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
 import { byteTable, type Machine, type PreparedGraph, prepareGraph, rotaryPositions, tokenizerOwner } from "./prepare.ts";
 
 export interface SessionOptions {
@@ -70,6 +70,7 @@ export class Session {
         scorers: options.scorers(p.graph),
         stops: p.stops,
         decode: (ids) => owner.tokenizer?.decode(ids, { skipSpecial: true }) ?? "",
+        encode: (text) => tokenizerOf(owner).encode(text),
         retokenize: retokenizer(owner, models),
         seed: options.seed,
         totalUpdates: totalUpdates(p, options.steps),

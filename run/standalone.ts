@@ -11,7 +11,7 @@ import { streamKey } from "../engine/random.ts";
 import { type Maxima, PAGE } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
-import { engineModel, loadModel, type LoadedModel } from "./models.ts";
+import { engineModel, loadModel, type LoadedModel, tokenizerOf } from "./models.ts";
 import { defaultThreads } from "./options.ts";
 
 /** Options of {@link generate}. Exactly one of `prompt` and `tokens` is given. */
@@ -127,11 +127,6 @@ function promptOf(m: LoadedModel, options: GenerateOptions, given: Int32Array<Ar
     );
   }
   return ids;
-}
-
-function tokenizerOf(m: LoadedModel) {
-  if (m.tokenizer) return m.tokenizer;
-  throw new Error(`Cannot read text: ${m.folder} has no tokenizer.json, give token ids instead`);
 }
 
 function checkIds(m: LoadedModel, ids: Int32Array): void {

@@ -32,7 +32,7 @@ const compute = (flow: AnyFlow, data: Batch) =>
   evaluate((flow.drafts[0]!.call as unknown as ComputeCall).expr, data);
 
 const old = [-1, -2, -0.5, -1.5, -0.2, -3], now = [-0.7, -2.4, -0.45, -1.1, -0.9, -3];
-const advantages = [1, -2, 0.5, -0.25, 2, -1];
+const advantages = [1, -2, 0.5, 0.25, 2, -1];
 const ratio = old.map((o, i) => Math.exp(now[i]! - o));
 
 Deno.test("ppoClip() is the mean of the worse of the plain and the clipped objective", () => {
@@ -86,7 +86,7 @@ Deno.test("ppoClip() reads the entropy only when it is asked for", () => {
 });
 
 Deno.test("valueClip() is half the mean of the worse squared error", () => {
-  const values = [0, 1, -1, 0.5, 0.2, 2], returns = [1, 1.5, -2, 0, 0.2, 1], v = [0.5, 1.1, -0.5, 0.5, 1, 1];
+  const values = [0, 1, -1, 0.5, 0.2, 2], returns = [1, 1.5, 1, 0, 0.2, 1], v = [0.5, 1.1, -0.5, 0.5, 1, 1];
   const { loss, clipFraction, explainedVariance } = evaluate(valueClip({ epsilon: 0.2 }).expr, {
     lengths,
     model: { values: v },

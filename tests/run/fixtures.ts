@@ -111,7 +111,7 @@ export interface Ended {
   readonly code: number;
   readonly out: string;
   readonly err: string;
-  /** Seconds from the first signal to the end; from the start when none was sent. */
+  /** Seconds from the last signal to the end; from the start when none was sent. */
   readonly seconds: number;
 }
 
@@ -122,6 +122,8 @@ export interface RunOptions {
   readonly deno?: readonly string[];
   /** Asked with all of stderr so far, for every piece of it: how many SIGINTs should have been sent by now. */
   readonly interrupt?: (err: string) => number;
+  /** Milliseconds to wait before each of them. */
+  readonly delay?: number;
 }
 
 /** Runs a script in a process of its own. `script` is a path, or the name of one of this group's scripts. */
@@ -140,7 +142,9 @@ export async function script(script: string, args: readonly string[], options: R
   for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
     err += text;
     while (sent < (options.interrupt?.(err) ?? 0)) {
-      if (sent++ === 0) since = performance.now();
+      sent++;
+      await new Promise((resolve) => setTimeout(resolve, options.delay ?? 0));
+      since = performance.now();
       child.kill("SIGINT");
     }
   }

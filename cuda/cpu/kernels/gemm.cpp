@@ -52,38 +52,60 @@ constexpr Tiles make_tiles() {
 }
 constexpr Tiles tiles = make_tiles();
 
-constexpr long AHEAD = 16;  // rows of a strided walk that are fetched before they are needed
+// Rows [begin, end) cut into as few tiles as possible, as equal as possible.
+struct Cut {
+  long begin, end, count;
+  Cut(long begin, long end) : begin(begin), end(end), count(parts(end - begin, TILE_ROWS)) {}
+  long at(long tile) const { return begin + (end - begin) * tile / count; }
+  long rows(long tile) const { return at(tile + 1) - at(tile); }
+  long most() const { return parts(end - begin, count); }
+};
 
-// Rows of A, `rows` at a time interleaved: [k][rows]. A store writes 16 lanes and the next one covers what was too much;
-// the scratch has 16 floats of room behind the last.
-void pack_rows(const Left& a, long row, long rows, long k0, long k, float* out) {
-  if (a.by_column) {
-    const float* p = a.p + k0 * a.ld + row;
-    for (long i = 0; i < k; i++, p += a.ld, out += rows) {
-      __builtin_prefetch(p + AHEAD * a.ld);
-      store(out, load(p, rows));
+// ---- packing: what comes next is fetched into the cache while this is copied ----------------------------------------
+
+// A tile of A becomes [k][rows]. A store writes 16 lanes and the next one covers what was too much; the scratch has 16
+// floats of room behind the last tile.
+void pack_rows(const Left& a, const Cut& cut, long k0, long k, float* out) {
+  for (long tile = 0; tile < cut.count; tile++) {
+    long rows = cut.rows(tile);
+    const float* p = a.p + cut.at(tile) * a.ld + k0;
+    for (long i = 0; i < k; i += 16) {
+      long live = smaller(16, k - i);
+      v16 r[16];
+      for (long j = 0; j < 16; j++) {
+        r[j] = j < rows ? load_live(p + j * a.ld + i, live) : zero();
+        __builtin_prefetch(p + (rows + j) * a.ld + i);
+      }
+      transpose(r);
+      for (long j = 0; j < live; j++, out += rows) store(out, r[j]);
     }
-    return;
-  }
-  const float* p = a.p + row * a.ld + k0;
-  for (long i = 0; i < k; i += 16) {
-    long live = smaller(16, k - i);
-    v16 r[16];
-    for (long j = 0; j < rows; j++) __builtin_prefetch(p + (rows + j) * a.ld + i);
-    for (long j = 0; j < 16; j++) r[j] = j < rows ? load_live(p + j * a.ld + i, live) : zero();
-    transpose(r);
-    for (long j = 0; j < live; j++, out += rows) store(out, r[j]);
   }
 }
 
-// One panel of 16 columns of B: [k][16].
-void pack_panel(const Right& b, long panel, long n, long k0, long k, float* out) {
+// The same from columns. Sixteen of them at a time go into all tiles, so that memory is read in long runs.
+void pack_columns(const Left& a, const Cut& cut, long k0, long k, float* out) {
+  for (long i = 0; i < k; i += 16)
+    for (long tile = 0; tile < cut.count; tile++) {
+      long rows = cut.rows(tile), first = cut.at(tile);
+      const float* p = a.p + (k0 + i) * a.ld + first;
+      float* to = out + (first - cut.begin) * k + i * rows;
+      for (long j = 0; j < smaller(16, k - i); j++) {
+        __builtin_prefetch(p + (16 + j) * a.ld);
+        v16 r = load(p + j * a.ld, rows);
+        if (i + j + 1 < k) store(to + j * rows, r);
+        else store(to + j * rows, r, rows);  // the next tile is there already
+      }
+    }
+}
+
+// One panel of 16 columns of B becomes [k][16]; `next` panels on lies the one that is packed in its place.
+void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, float* out) {
   long live = smaller(16, n - panel * 16);
   if (b.form == Right::rows) {
     const float* p = b.p + k0 * b.ld + panel * 16;
-    for (long i = 0; i < k; i++) {
-      __builtin_prefetch(p + (i + AHEAD) * b.ld);
-      store(out + 16 * i, load_live(p + i * b.ld, live));
+    for (long i = 0; i < k; i++, p += b.ld) {
+      store(out + 16 * i, load_live(p, live));
+      __builtin_prefetch(p + next * 16);
     }
     return;
   }
@@ -97,14 +119,6 @@ void pack_panel(const Right& b, long panel, long n, long k0, long k, float* out)
   }
 }
 
-// Rows [begin, end) cut into as few tiles as possible, as equal as possible.
-struct Cut {
-  long begin, end, count;
-  Cut(long begin, long end) : begin(begin), end(end), count(parts(end - begin, TILE_ROWS)) {}
-  long at(long tile) const { return begin + (end - begin) * tile / count; }
-  long most() const { return parts(end - begin, count); }
-};
-
 }  // namespace
 
 void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch) {
@@ -115,17 +129,16 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
     long width = panels_of(int(cut.most()));
     for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += GEMM_DEPTH) {
       long depth = smaller(GEMM_DEPTH, k - k0);
-      for (long t = 0; t < cut.count; t++)
-        pack_rows(a, cut.at(t), cut.at(t + 1) - cut.at(t), k0, depth, scratch + (cut.at(t) - cut.begin) * depth);
+      (a.by_column ? pack_columns : pack_rows)(a, cut, k0, depth, scratch);
       for (long q = area.panel; q < area.panel_end; q += width) {
         long count = smaller(width, area.panel_end - q), last = smaller(16, n - (q + count - 1) * 16);
         Columns columns{b.p + q * 16 * b.ld + k0 * 16, 16, b.ld * 16};
         if (b.form != Right::panels) {
-          for (long j = 0; j < count; j++) pack_panel(b, q + j, n, k0, depth, panels + j * 16 * depth);
+          for (long j = 0; j < count; j++) pack_panel(b, q + j, width, n, k0, depth, panels + j * 16 * depth);
           columns = {panels, 16, depth * 16};
         }
         for (long t = 0; t < cut.count; t++) {
-          long i = cut.at(t), r = cut.at(t + 1) - i;
+          long i = cut.at(t), r = cut.rows(t);
           Cells cells = c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16}
                                  : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
           tiles.at[r - 1][count - 1](depth, scratch + (i - cut.begin) * depth, columns, cells, carry || k0 > 0);

@@ -28,6 +28,7 @@ const o = flags({
   batch: z.int().default(4),
   samples: z.int().default(2),
   maxNew: z.int().default(12),
+  ignoreEos: z.boolean().default(false),
   minibatches: z.int().default(2),
   epochs: z.int().default(1),
   evaluate: z.boolean().default(false),
@@ -44,6 +45,7 @@ const { actor, critic, ref } = models({
 /** Likes the letter e; or misbehaves as tests ask. */
 const judge = score("rewards", { prompt: text, response: text }, async ({ prompt, response }) => {
   const value = [...response].filter((c) => c === "e").length;
+  if (o.judge === "loops" && prompt === "one") console.error("judging one");
   if (o.judge === "throws" && prompt === "one") throw new Error("no judge for this");
   if (o.judge === "nan" && prompt === "one") return NaN;
   if (o.judge === "loops" && prompt === "one") for (;;);
@@ -53,7 +55,7 @@ const judge = score("rewards", { prompt: text, response: text }, async ({ prompt
 });
 
 const { beta, move } = adaptiveKl({ init: 0.1, target: 0.05 });
-const judged = actor.generate({ maxNewTokens: o.maxNew, samples: o.samples }).then(judge, ref.infer().as("refLogprobs"));
+const judged = actor.generate({ maxNewTokens: o.maxNew, samples: o.samples, ignoreEos: o.ignoreEos }).then(judge, ref.infer().as("refLogprobs"));
 const data = prompts(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, { batch: o.batch });
 const options = { minibatches: o.minibatches, epochs: o.epochs };
 const flow = judged.then(critic.infer())
