@@ -3,4 +3,11 @@ export { flags } from "./run/flags.ts";
 export type { RunOptions } from "./run/options.ts";
 export { evaluate, run, type RunResult, type Step, steps } from "./run/run.ts";
 export type { EvaluatedSample, Evaluation } from "./run/evaluation.ts";
-export { generate, type Generated, type GenerateOptions, score, type Scored, type ScoreItem } from "./run/standalone.ts";
+export {
+  generate,
+  type Generated,
+  type GenerateOptions,
+  score,
+  type Scored,
+  type ScoreItem,
+} from "./run/standalone.ts";

@@ -12,7 +12,7 @@ import { type Size, SIZES } from "./cases.ts";
 import { peakRssMb } from "./measure.ts";
 import { type CaseOptions, modelCase } from "./model_cases.ts";
 import { comparePeer, peerOf } from "./peer.ts";
-import { ppoStep, startToFirstStep, traceAndPlan } from "./workflow_cases.ts";
+import { ppoStep, startToFirstStep } from "./workflow_cases.ts";
 
 const GENERATE = ["b1", "b8", "b32"].flatMap((batch) =>
   ["greedy", "sample"].map((how) => `gen_${batch}_${how}`)
@@ -57,14 +57,17 @@ async function one(name: string): Promise<object> {
 }
 
 async function measured(name: string, o: CaseOptions): Promise<object> {
-  if (name === "trace_and_plan") return traceAndPlan();
   if (name === "start_to_first_step") return startToFirstStep(threads, 5);
   using device = Device.open({ threads });
   return name === "ppo_step" ? await ppoStep(device, o) : await modelCase(device, name, o);
 }
 
 async function inOwnProcess(name: string): Promise<Record<string, unknown>> {
-  const args = ["run", "-A", "--quiet", new URL(import.meta.url).pathname, "--one", name, ...Deno.args];
+  const local = (script: string) => new URL(script, import.meta.url).pathname;
+  const script = name === "trace_and_plan"
+    ? [local("plan.ts")]
+    : [local("bench.ts"), "--one", name, ...Deno.args];
+  const args = ["run", "-A", "--quiet", ...script];
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     stdout: "piped",

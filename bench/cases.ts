@@ -129,6 +129,7 @@ export async function benchStage(
     programs,
     scorers: new Map(Object.entries(workflow.scores).map(([id, fn]) => [id, mainThreadScorer(fn, 10)])),
     stops: {},
+    encode: (text) => Int32Array.from(text, (c) => c.codePointAt(0)!),
     decode: (ids) => String.fromCharCode(...ids),
     retokenize: (_, column) => column,
     seed: 0,

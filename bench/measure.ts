@@ -21,6 +21,7 @@ export interface Timing {
   readonly median_s: number;
   readonly best_s: number;
   readonly all_median_s: number;
+  readonly mean_s: number;
   readonly n: number;
   readonly n_clean: number;
   /** Cores that other processes used meanwhile. */
@@ -49,6 +50,7 @@ export async function timed(
     median_s: median(quiet.length >= 3 ? quiet.map((r) => r.wall) : walls),
     best_s: Math.min(...walls),
     all_median_s: median(walls),
+    mean_s: total / all.length,
     n: all.length,
     n_clean: quiet.length,
     others_cores: sum(all.map((r) => r.others * r.wall)) / total,

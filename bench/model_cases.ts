@@ -81,11 +81,11 @@ function counted(stage: Stage, rows: readonly Sample[]): () => Promise<unknown> 
 /** Means over repetitions, slowest first. */
 function perRepetition(
   profile: Readonly<Record<string, number>>,
-  { n, wall_s }: { readonly n: number; readonly wall_s: number },
+  { n, mean_s }: Timing,
 ): Record<string, number> {
   const ms = Object.entries(profile).map(([kind, ns]) => [kind, ns / n / 1e6] as const);
   const sorted = ms.sort((a, b) => b[1] - a[1]), total = ms.reduce((sum, [, t]) => sum + t, 0);
-  return Object.fromEntries([...sorted, ["host", 1000 * wall_s / n - total]]);
+  return Object.fromEntries([...sorted, ["host", 1000 * mean_s - total]]);
 }
 
 function workOf(name: string, config: ModelConfig): Work {

@@ -13,11 +13,9 @@ import {
   text,
   valueClip,
   valueModel,
-  type Workflow,
   workflow,
 } from "../mod.ts";
-import { loadModels } from "../run/models.ts";
-import { benchConfig, benchSequences, benchStage, compileBench, promptRows } from "./cases.ts";
+import { benchConfig, benchSequences, benchStage, promptRows } from "./cases.ts";
 import { median, timed, type Timing } from "./measure.ts";
 import type { CaseOptions } from "./model_cases.ts";
 
@@ -87,42 +85,6 @@ export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult
     phase_s: Object.fromEntries(
       Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))]),
     ),
-  };
-}
-
-export interface PlanResult {
-  /** In a process that has done nothing before: what a user waits for. */
-  readonly first_ms: number;
-  /** Once the code is warm. */
-  readonly median_ms: number;
-  readonly trace_ms: number;
-  readonly plan_and_compile_ms: number;
-}
-
-/** Milliseconds from the text of examples/ppo.ts to its device programs; reading models and data is not counted. */
-export async function traceAndPlan(): Promise<PlanResult> {
-  const script = new URL("../examples/ppo.ts", import.meta.url).href;
-  const sizes = { sequences: 64, group: 1, longestPrompt: 32, longest: 48, longestResponse: 16 };
-  const runs: { readonly trace: number; readonly plan: number }[] = [];
-  for (let i = 0; i < 8; i++) {
-    const start = performance.now();
-    // A query makes the module a new one, so that it is read and traced again.
-    const { default: ppo } = await import(`${script}?${i}`) as { default: Workflow };
-    const trace = performance.now() - start,
-      graphs = [ppo.graph, ...(ppo.evaluation ? [ppo.evaluation.graph] : [])];
-    const loaded = Object.entries(await loadModels(ppo.graph)).map(([name, model]) =>
-      [name, model.config] as const
-    );
-    const began = performance.now();
-    for (const graph of graphs) compileBench(graph, Object.fromEntries(loaded), sizes);
-    runs.push({ trace, plan: performance.now() - began });
-  }
-  const first = runs[0]!, warm = runs.slice(1);
-  return {
-    first_ms: first.trace + first.plan,
-    median_ms: median(warm.map((r) => r.trace + r.plan)),
-    trace_ms: median(warm.map((r) => r.trace)),
-    plan_and_compile_ms: median(warm.map((r) => r.plan)),
   };
 }
 

@@ -11,6 +11,8 @@ export interface TokenColumn {
   readonly temperature: number;
   /** Version of the model that sampled each sequence; −1 for data. */
   readonly versions: readonly number[];
+  /** The model that sampled them; absent for data. */
+  readonly model?: string;
 }
 
 /** Numbers of one field: per token one array a sequence, otherwise one array for all. */
@@ -167,7 +169,8 @@ export function concatenate(parts: readonly Float32Array[]): Float32Array {
 /** The data set's own fields of a step; rows of prompts are repeated for every sample of a group. */
 export function batchOf(rows: readonly Sample[], group: number): Batch {
   const batch = new Batch(rows.length * group, group, rows), first = rows[0]!;
-  const each = <T>(f: (row: Sample, i: number) => T) => rows.flatMap((row) => Array.from({ length: group }, (_, i) => f(row, i)));
+  const each = <T>(f: (row: Sample, i: number) => T) =>
+    rows.flatMap((row) => Array.from({ length: group }, (_, i) => f(row, i)));
   if (first.prompt) batch.texts.set("prompt", each((row) => row.prompt!.text));
   if (first.tokens) {
     const tokens = each((row, i) => i === 1 ? row.rejected! : row.tokens!);

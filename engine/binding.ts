@@ -26,7 +26,9 @@ export class Binding {
       if (bytes === 0) continue;
       const given = shared[name];
       if (given && given.bytes < bytes) {
-        throw new RangeError(`Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`);
+        throw new RangeError(
+          `Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`,
+        );
       }
       bound[name] = given ?? new DeviceSegment(bytes);
       if (!given) this.#own.push(bound[name]);

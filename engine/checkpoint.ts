@@ -186,6 +186,8 @@ export async function claimRunFolder(
     await replaceFile(path, JSON.stringify({ version: VERSION, ...run }, null, 2) + "\n");
   } catch (cause) {
     const why = (cause as Error).message;
-    throw new Error(`Cannot start a run in ${folder}: it cannot be written (${why}), choose another folder`, { cause });
+    throw new Error(`Cannot start a run in ${folder}: it cannot be written (${why}), choose another folder`, {
+      cause,
+    });
   }
 }

@@ -19,7 +19,9 @@ export function retokenizer(
     const reader = models[model]!;
     if (reader.vocabulary === owner.vocabulary) return column;
     if (!reader.tokenizer || !owner.tokenizer) {
-      throw new Error(`Cannot score with ${model}: it has another vocabulary than the policy and one of them has no tokenizer.json`);
+      throw new Error(
+        `Cannot score with ${model}: it has another vocabulary than the policy and one of them has no tokenizer.json`,
+      );
     }
     const ids = column.ids.map((own, s) => {
       const read = reread(reader.tokenizer!, owner.tokenizer!, own, column.actions[s]!, batch, s);
@@ -36,7 +38,14 @@ export function retokenizer(
 }
 
 /** Messages are rendered with the reader's own template; plain text is encoded again. */
-function reread(reader: Tokenizer, owner: Tokenizer, ids: Int32Array, actions: Int32Array, batch: Batch, s: number): Int32Array {
+function reread(
+  reader: Tokenizer,
+  owner: Tokenizer,
+  ids: Int32Array,
+  actions: Int32Array,
+  batch: Batch,
+  s: number,
+): Int32Array {
   const messages = batch.rowOf(s).messages, start = actions[0] ?? ids.length;
   if (messages && reader.hasTemplate) {
     const content = owner.decode(ids.subarray(start), { skipSpecial: true });

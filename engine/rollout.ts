@@ -107,7 +107,8 @@ export class Rollout {
   }
 
   async run(): Promise<Response[]> {
-    const stops = Int32Array.from(this.request.stops);
+    // The list on the device has at least one place, and memory begins as zeros: token 0 must not stop what nothing stops.
+    const stops = Int32Array.from(this.request.stops.length ? this.request.stops : [-1]);
     this.decode.offer("state/stops", stops);
     this.prefill.offer("state/stops", stops);
     while (this.#waiting.length || this.#running.length) {

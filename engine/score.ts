@@ -7,14 +7,22 @@ export type ScoreSample = Readonly<Record<string, string | number>>;
 
 export interface Scorer {
   /** One finite number per sequence. Rejects with the sample that was slow, threw, or gave no number. */
-  run(call: ScoreCall, batch: Batch, onDone: (samples: number) => void, signal?: AbortSignal): Promise<Float32Array>;
+  run(
+    call: ScoreCall,
+    batch: Batch,
+    onDone: (samples: number) => void,
+    signal?: AbortSignal,
+  ): Promise<Float32Array>;
 }
 
 /** Samples whose function is awaited at the same time: rewards are often network calls. */
 const AT_ONCE = 32;
 
 /** Runs the function on the main thread, where only its awaits can have a deadline. */
-export function mainThreadScorer(fn: (sample: never) => number | Promise<number>, deadlineSeconds: number): Scorer {
+export function mainThreadScorer(
+  fn: (sample: never) => number | Promise<number>,
+  deadlineSeconds: number,
+): Scorer {
   return {
     async run(call, batch, onDone, signal) {
       const values = new Float32Array(batch.sequences);
@@ -56,7 +64,12 @@ export function sampleOf(call: ScoreCall, batch: Batch, i: number): ScoreSample 
   );
 }
 
-async function withDeadline(call: ScoreCall, i: number, fn: () => number | Promise<number>, seconds: number): Promise<number> {
+async function withDeadline(
+  call: ScoreCall,
+  i: number,
+  fn: () => number | Promise<number>,
+  seconds: number,
+): Promise<number> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(tooLate(call, i, seconds)), seconds * 1000);
@@ -78,7 +91,11 @@ async function withDeadline(call: ScoreCall, i: number, fn: () => number | Promi
 const where = (call: ScoreCall): string => call.site ? ` (${call.site})` : "";
 
 export const tooLate = (call: ScoreCall, i: number, seconds: number): Error =>
-  new Error(`Cannot score sample ${i} in ${call.id}: the function took longer than ${seconds} s, raise the deadline${where(call)}`);
+  new Error(
+    `Cannot score sample ${i} in ${call.id}: the function took longer than ${seconds} s, raise the deadline${
+      where(call)
+    }`,
+  );
 
 export const scoreError = (call: ScoreCall, i: number, message: string): Error =>
   new Error(`Cannot score sample ${i} in ${call.id}: the function threw "${message}"${where(call)}`);
@@ -86,5 +103,9 @@ export const scoreError = (call: ScoreCall, i: number, message: string): Error =
 /** The value, when it is a finite number. */
 export function checkedScore(call: ScoreCall, i: number, value: unknown): number {
   if (typeof value === "number" && Number.isFinite(value)) return value;
-  throw new Error(`Cannot score sample ${i} in ${call.id}: the function returned ${value}, return a finite number${where(call)}`);
+  throw new Error(
+    `Cannot score sample ${i} in ${call.id}: the function returned ${value}, return a finite number${
+      where(call)
+    }`,
+  );
 }

@@ -13,7 +13,9 @@ import { infer, type InferPort } from "./infer.ts";
 import { streamKey } from "./random.ts";
 import type { Scorer } from "./score.ts";
 import { stepMetrics } from "./stats.ts";
+import { putResponses } from "./responses.ts";
 import { train } from "./train.ts";
+import { StepVersions } from "./versions.ts";
 
 export interface StageInput {
   readonly graph: CallGraph;
@@ -22,7 +24,7 @@ export interface StageInput {
   readonly scorers: ReadonlyMap<string, Scorer>;
   /** Stop token ids of each generate call. */
   readonly stops: Readonly<Record<string, readonly number[]>>;
-  readonly decode: (ids: Int32Array) => string;
+  readonly decode: (ids: Int32Array, after: Int32Array) => string;
   readonly encode: (text: string) => Int32Array;
   /** Token column as another model's tokenizer sees it; the identity when vocabularies agree (DESIGN §3.5). */
   readonly retokenize: (model: string, column: TokenColumn, batch: Batch) => TokenColumn;
@@ -49,15 +51,20 @@ export class Stage {
   readonly #bindings = new Map<string, Binding>();
   readonly #generators = new Map<string, Generator>();
   readonly #memory: DeviceSegment[] = [];
+  readonly #versions: StepVersions;
   /** States that the current step has written. */
   readonly #written = new Map<string, number>();
 
   /** Allocates inputs, outputs and caches of every call; nothing is allocated on the device afterwards. */
   constructor(readonly engine: Engine, readonly input: StageInput) {
     const { graph, programs } = input;
+    this.#versions = new StepVersions(graph, engine.replicas);
     for (const call of graph.calls) {
       if (call.kind === "score") continue;
-      const shared = { arena: engine.arena, ...("model" in call ? engine.replicas.get(call.model)!.segments : {}) };
+      const shared = {
+        arena: engine.arena,
+        ...("model" in call ? engine.replicas.get(call.model)!.segments : {}),
+      };
       if (call.kind === "generate") {
         this.#generators.set(call.id, this.#generator(programs.generate[call.id]!, shared));
         continue;
@@ -69,7 +76,10 @@ export class Stage {
         : programs.compute[call.id]!;
       this.#bindings.set(call.id, new Binding(engine.device, program, shared));
       if (call.kind === "train" && !this.#bindings.has(`${call.model} update`)) {
-        this.#bindings.set(`${call.model} update`, new Binding(engine.device, programs.update[call.model]!, shared));
+        this.#bindings.set(
+          `${call.model} update`,
+          new Binding(engine.device, programs.update[call.model]!, shared),
+        );
       }
     }
   }
@@ -78,7 +88,11 @@ export class Stage {
     const kv = new DeviceSegment(g.decode.segmentBytes.kv);
     const state = new DeviceSegment(Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
     this.#memory.push(kv, state);
-    return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, { ...shared, kv, state });
+    return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, {
+      ...shared,
+      kv,
+      state,
+    });
   }
 
   /** Runs every call of one step on `batch`, which then holds all fields. An abort ends also what the device runs and has queued. */
@@ -99,6 +113,7 @@ export class Stage {
   async #run(step: number, batch: Batch, hooks: StepHooks): Promise<StepResult> {
     const seconds: Record<string, number> = {}, metrics: Record<string, number> = {}, before = this.#flops();
     this.#written.clear();
+    this.#versions.begin();
     for (const instruction of this.input.schedule.step) {
       if (instruction.op !== "run") continue;
       const call = this.#call(instruction.call), start = performance.now();
@@ -112,7 +127,11 @@ export class Stage {
       seconds[call.id] = (performance.now() - start) / 1000;
     }
     for (const [state, value] of this.#written) this.engine.states.set(state, value);
-    return { metrics: { ...stepMetrics(this.input.graph, batch), ...metrics }, seconds, flops: this.#flops() - before };
+    return {
+      metrics: { ...stepMetrics(this.input.graph, batch), ...metrics },
+      seconds,
+      flops: this.#flops() - before,
+    };
   }
 
   #flops(): number {
@@ -125,7 +144,7 @@ export class Stage {
 
   async #generate(call: GenerateCall, step: number, batch: Batch, hooks: StepHooks): Promise<void> {
     const replica = this.engine.replicas.get(call.model)!, stops = this.input.stops[call.id] ?? [];
-    const { samples, maxNewTokens, temperature } = call.sampling, version = replica.version;
+    const { samples, maxNewTokens } = call.sampling, version = replica.version;
     const most = batch.sequences * maxNewTokens, prompts = this.#prompts(call, batch);
     const responses = await this.#generators.get(call.id)!.run({
       prompts,
@@ -138,19 +157,7 @@ export class Stage {
       onTokens: (n) => hooks.onPhase?.(call.id, n, most),
       ...(hooks.signal && { signal: hooks.signal }),
     });
-    const ids = responses.map((r) => Int32Array.of(...prompts[r.prompt]!, ...r.tokens));
-    const actions = responses.map((r) => {
-      const start = prompts[r.prompt]!.length;
-      return Int32Array.from(r.tokens, (_, i) => start + i);
-    });
-    const { tokens, response, logprobs, length, finished } = call.writes;
-    if (tokens) {
-      batch.tokens.set(tokens, { ids, actions, temperature: temperature || 1, versions: responses.map(() => version) });
-    }
-    if (response) batch.texts.set(response, responses.map((r) => this.input.decode(r.tokens)));
-    if (logprobs) batch.numbers.set(logprobs, { per: "token", of: tokens ?? "tokens", values: responses.map((r) => r.logprobs) });
-    if (length) batch.numbers.set(length, { per: "sequence", values: Float32Array.from(responses, (r) => r.tokens.length) });
-    if (finished) batch.numbers.set(finished, { per: "sequence", values: Float32Array.from(responses, (r) => Number(r.finished)) });
+    putResponses(batch, call, prompts, responses, version, this.input.decode);
   }
 
   /** The data set's own prompts are encoded already; any other text field is encoded here, once per group. */
@@ -158,13 +165,17 @@ export class Stage {
     const field = call.reads.prompt!;
     if (field === "prompt") return batch.rows.map((row) => row.prompt!.ids);
     const texts = batch.texts.get(field);
-    if (!texts) throw new Error(`Cannot generate in ${call.id}: no call has written the prompt field "${field}" in this step`);
+    if (!texts) {
+      throw new Error(
+        `Cannot generate in ${call.id}: no call has written the prompt field "${field}" in this step`,
+      );
+    }
     return batch.rows.map((_, i) => this.input.encode(texts[i * batch.group]!));
   }
 
   async #infer(call: InferCall, batch: Batch, hooks: StepHooks): Promise<void> {
     const column = batch.tokensOf(call.reads.tokens!);
-    this.#checkVersions(call.id, column);
+    this.#versions.check(call, column);
     const ports = Object.keys(call.writes) as InferPort[];
     const seen = this.input.retokenize(call.model, column, batch);
     const results = await infer(this.#bindings.get(call.id)!, seen, ports, hooks.signal);
@@ -176,7 +187,12 @@ export class Stage {
 
   async #score(call: ScoreCall, batch: Batch, hooks: StepHooks): Promise<void> {
     const scorer = this.input.scorers.get(call.id)!;
-    const values = await scorer.run(call, batch, (done) => hooks.onPhase?.(call.id, done, batch.sequences), hooks.signal);
+    const values = await scorer.run(
+      call,
+      batch,
+      (done) => hooks.onPhase?.(call.id, done, batch.sequences),
+      hooks.signal,
+    );
     const [field] = Object.values(call.writes);
     batch.numbers.set(field!, { per: "sequence", values });
   }
@@ -184,16 +200,28 @@ export class Stage {
   async #compute(id: string, batch: Batch): Promise<void> {
     const call = this.#call(id);
     if (call.kind !== "compute") return;
-    const results = await compute(this.#bindings.get(id)!, batch, call.reads.tokens ?? null, this.engine.states);
-    for (const [port, field] of Object.entries(call.writes)) batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
+    const results = await compute(
+      this.#bindings.get(id)!,
+      batch,
+      call.reads.tokens ?? null,
+      this.engine.states,
+    );
+    for (const [port, field] of Object.entries(call.writes)) {
+      batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
+    }
     // Every call of a step reads the value that the step began with.
     for (const [state, output] of Object.entries(call.states)) this.#written.set(state, results[output]![0]!);
   }
 
-  async #train(call: TrainCall, step: number, batch: Batch, hooks: StepHooks): Promise<Record<string, number>> {
+  async #train(
+    call: TrainCall,
+    step: number,
+    batch: Batch,
+    hooks: StepHooks,
+  ): Promise<Record<string, number>> {
     const replica = this.engine.replicas.get(call.model)!, spec = this.input.graph.models[call.model]!;
     const tokens = call.reads.tokens!;
-    this.#checkVersions(call.id, batch.tokensOf(tokens));
+    this.#versions.check(call, batch.tokensOf(tokens));
     const generate = this.input.graph.calls.find((c): c is GenerateCall =>
       c.kind === "generate" && c.model === call.model && c.writes.tokens === tokens
     );
@@ -213,24 +241,9 @@ export class Stage {
     replica.updates = result.updates;
     replica.version++;
     const prefix = call.model;
-    return Object.fromEntries(Object.entries(result.metrics).map(([k, v]) => [k === "parity" ? "parity" : `${prefix}/${k}`, v]));
-  }
-
-  /** A sample made by weights that have been trained since is refused (DESIGN §1.7). */
-  #checkVersions(call: string, column: TokenColumn): void {
-    const newest = Math.max(...column.versions);
-    if (newest < 0) return;
-    const maker = this.input.graph.calls.find((c): c is GenerateCall =>
-      c.kind === "generate" && c.writes.tokens !== undefined
+    return Object.fromEntries(
+      Object.entries(result.metrics).map(([k, v]) => [k === "parity" ? "parity" : `${prefix}/${k}`, v]),
     );
-    const allowed = maker?.sampling.maxLag ?? 0, now = maker ? this.engine.replicas.get(maker.model)!.version : newest;
-    const stale = column.versions.findIndex((v) => now - v > allowed + 1);
-    if (stale >= 0) {
-      throw new Error(
-        `Cannot run ${call}: sample ${stale} was made by version ${column.versions[stale]} of ${maker!.model} and version ${now} ` +
-          `is current, generate it again or declare generate({ maxLag })`,
-      );
-    }
   }
 
   dispose(): void {

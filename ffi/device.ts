@@ -195,12 +195,12 @@ export class Device implements Disposable {
     return native().baton_gemm_bench(this.id, ["forward", "input", "weight"].indexOf(mode), m, n, k, repetitions);
   }
 
-  /** Nanoseconds by kind of operation since the last call; `total` is the time in which programs ran. */
+  /** Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. */
   profile(): Record<string, number> {
     const spent = new Float64Array(64);
     check(native().baton_profile(this.id, spent), "read the profile of a device");
     const kinds = Object.entries(OPCODE).map(([kind, code]) => [kind, spent[code]!] as const);
-    return Object.fromEntries([["total", spent[0]!], ...kinds.filter(([, ns]) => ns > 0)]);
+    return Object.fromEntries([["all", spent[0]!], ...kinds.filter(([, ns]) => ns > 0)]);
   }
 
   /** Stops the worker after the operation that it is in; what is still queued rejects. */

@@ -1,7 +1,17 @@
 /** Traced arithmetic on fields: a pure tensor function in A-normal form. Imports only `field`. */
 import type { Granularity } from "./field.ts";
 
-export const UNARY = ["neg", "exp", "log", "abs", "sqrt", "square", "sigmoid", "logSigmoid", "detach"] as const;
+export const UNARY = [
+  "neg",
+  "exp",
+  "log",
+  "abs",
+  "sqrt",
+  "square",
+  "sigmoid",
+  "logSigmoid",
+  "detach",
+] as const;
 export const BINARY = ["add", "sub", "mul", "div", "min", "max", "lt", "ge"] as const;
 /**
  * Operations that change granularity or look at neighbours.
@@ -13,8 +23,18 @@ export const BINARY = ["add", "sub", "mul", "div", "min", "max", "lt", "ge"] as 
  * `gae`: (rewards, values, finalValues per sequence) → token (attrs gamma, lambda).
  */
 export const SHAPE = [
-  "sum", "mean", "sumPerSequence", "meanPerSequence", "last", "spread", "atEnd", "groupMean", "groupStd",
-  "chosen", "rejected", "gae",
+  "sum",
+  "mean",
+  "sumPerSequence",
+  "meanPerSequence",
+  "last",
+  "spread",
+  "atEnd",
+  "groupMean",
+  "groupStd",
+  "chosen",
+  "rejected",
+  "gae",
 ] as const;
 
 export type UnaryKind = typeof UNARY[number];

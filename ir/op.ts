@@ -18,7 +18,16 @@ export type DType = "f32" | "i32";
 
 /** Memory that a program's operands point into; bound when a program is submitted. Only the arena is planned. */
 export const SEGMENTS = [
-  "arena", "params", "constants", "moments", "grads", "inputs", "outputs", "saved", "kv", "state",
+  "arena",
+  "params",
+  "constants",
+  "moments",
+  "grads",
+  "inputs",
+  "outputs",
+  "saved",
+  "kv",
+  "state",
 ] as const;
 export type Segment = typeof SEGMENTS[number];
 export interface Place {
@@ -137,8 +146,24 @@ export type OpKind = keyof typeof OPCODE;
  * writes register inputs+i. `constant` keeps its value in `a`. lt and ge give 1 or 0; where gives b if a ≠ 0, else c.
  */
 export const POINTWISE = {
-  constant: 0, add: 1, sub: 2, mul: 3, div: 4, min: 5, max: 6, neg: 7, exp: 8, log: 9, sigmoid: 10, lt: 11, ge: 12,
-  where: 13, abs: 14, sqrt: 15, logSigmoid: 16, sign: 17,
+  constant: 0,
+  add: 1,
+  sub: 2,
+  mul: 3,
+  div: 4,
+  min: 5,
+  max: 6,
+  neg: 7,
+  exp: 8,
+  log: 9,
+  sigmoid: 10,
+  lt: 11,
+  ge: 12,
+  where: 13,
+  abs: 14,
+  sqrt: 15,
+  logSigmoid: 16,
+  sign: 17,
 } as const;
 export type PointwiseKind = keyof typeof POINTWISE;
 
@@ -153,7 +178,8 @@ export const dim = (symbol: Symbol_, times = 1): Dim => ({ symbol, times });
 /** Largest value of every symbol: what buffers are sized for. */
 export type Maxima = Readonly<Record<Symbol_, number>>;
 export const extent = (d: Attr, at: Maxima): number => typeof d === "number" ? d : d.times * at[d.symbol];
-export const elements = (shape: Shape, at: Maxima): number => shape.reduce<number>((n, d) => n * extent(d, at), 1);
+export const elements = (shape: Shape, at: Maxima): number =>
+  shape.reduce<number>((n, d) => n * extent(d, at), 1);
 /** Every operand starts on a cache line. */
 export const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 /** Elements of an [N, K] weight in panels. */

@@ -6,7 +6,11 @@ export interface Cluster {
   readonly devicesPerNode: number;
   /** Bytes that Baton may use on each device. */
   readonly memoryBytes: number;
-  readonly links: readonly { readonly devices: number; readonly microseconds: number; readonly GBps: number }[];
+  readonly links: readonly {
+    readonly devices: number;
+    readonly microseconds: number;
+    readonly GBps: number;
+  }[];
 }
 
 /** A rectangle of the cluster: some devices of one node, or whole nodes. */
@@ -51,7 +55,12 @@ export type Replica = string;
 /** What a device does, in order. `waits` names fields that must exist before. */
 export type Instruction =
   | { readonly op: "load"; readonly replica: Replica; readonly model: string }
-  | { readonly op: "run"; readonly call: string; readonly replica: Replica | null; readonly waits: readonly string[] }
+  | {
+    readonly op: "run";
+    readonly call: string;
+    readonly replica: Replica | null;
+    readonly waits: readonly string[];
+  }
   | { readonly op: "free"; readonly fields: readonly string[] };
 
 /** Totally ordered; `prologue` runs once, `step` every step. */

@@ -21,7 +21,10 @@ export interface ModelMemory {
 export function memoryTable(
   stages: readonly Programs[],
   models: Readonly<Record<string, ModelMemory>>,
-  extra: { readonly scratch: number; readonly host: readonly { readonly name: string; readonly bytes: number }[] },
+  extra: {
+    readonly scratch: number;
+    readonly host: readonly { readonly name: string; readonly bytes: number }[];
+  },
 ): MemoryRow[] {
   const rows: MemoryRow[] = [];
   const device = (name: string, bytes: number) => {

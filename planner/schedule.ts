@@ -4,7 +4,11 @@ import type { ExecutionPlan, Instruction, Schedule } from "../ir/plan.ts";
 
 /** One replica per model: with one assignment for all calls, nothing has to move between them. */
 export function scheduleOf(graph: CallGraph, _plan: ExecutionPlan): Schedule {
-  const prologue: Instruction[] = Object.keys(graph.models).map((model) => ({ op: "load", replica: `${model}@0`, model }));
+  const prologue: Instruction[] = Object.keys(graph.models).map((model) => ({
+    op: "load",
+    replica: `${model}@0`,
+    model,
+  }));
   const step: Instruction[] = graph.calls.map((call) => ({
     op: "run",
     call: call.id,

@@ -21,14 +21,19 @@ export async function saveCheckpoint(
   folder: string,
   state: Omit<RunState, "version" | "states" | "models">,
 ): Promise<string> {
-  const checkpoint = await beginCheckpoint(folder, state.step), models: Record<string, { version: number; updates: number }> = {};
+  const checkpoint = await beginCheckpoint(folder, state.step),
+    models: Record<string, { version: number; updates: number }> = {};
   for (const [name, replica] of engine.replicas) {
     models[name] = { version: replica.version, updates: replica.updates };
     if (!replica.trained) continue;
     for (const what of ["param", "m", "v"] as const) {
       await saveTensors(
         `${checkpoint.path}/${name}.${what}.safetensors`,
-        replica.parameters.map((p) => ({ name: p.name, shape: p.shape, read: () => fromStored(p, replica.read(p, what)) })),
+        replica.parameters.map((p) => ({
+          name: p.name,
+          shape: p.shape,
+          read: () => fromStored(p, replica.read(p, what)),
+        })),
       );
     }
   }

@@ -1,7 +1,7 @@
 /** What a held-out evaluation says: the reward with its error, diversity and length of the responses, and the responses. */
 import type { CallGraph, GenerateCall } from "../ir/graph.ts";
 import type { Batch } from "../engine/batch.ts";
-import { distinct2, divergence, estimate, type Estimate } from "../engine/stats.ts";
+import { distinct2, divergence, type Estimate, estimate } from "../engine/stats.ts";
 
 export interface EvaluatedSample {
   readonly prompt: string;
@@ -22,14 +22,17 @@ export interface Evaluation {
 
 export function evaluationOf(graph: CallGraph, batches: readonly Batch[]): Evaluation {
   const generate = graph.calls.find((c): c is GenerateCall => c.kind === "generate");
-  const fields: Record<string, Estimate> = {}, texts = batches.flatMap((b) => b.texts.get(generate?.writes.response ?? "") ?? []);
+  const fields: Record<string, Estimate> = {},
+    texts = batches.flatMap((b) => b.texts.get(generate?.writes.response ?? "") ?? []);
   const numbers = (name: string) =>
     batches.flatMap((b) => {
       const column = b.numbers.get(name);
       return column && column.per === "sequence" ? [...column.values] : [];
     });
   for (const [name, type] of Object.entries(graph.fields)) {
-    if (type.per === "sequence" && type.dtype === "f32" && !(name in graph.source.fields)) fields[name] = estimate(numbers(name));
+    if (type.per === "sequence" && type.dtype === "f32" && !(name in graph.source.fields)) {
+      fields[name] = estimate(numbers(name));
+    }
   }
   const prompts = batches.flatMap((b) => b.texts.get("prompt") ?? []), rewards = numbers("rewards");
   return {
@@ -41,8 +44,14 @@ export function evaluationOf(graph: CallGraph, batches: readonly Batch[]): Evalu
   };
 }
 
-function klOf(graph: CallGraph, generate: GenerateCall | undefined, batches: readonly Batch[]): Evaluation["kl"] {
-  const reference = graph.calls.find((c) => c.kind === "infer" && c.model !== generate?.model && "logprobs" in c.writes);
+function klOf(
+  graph: CallGraph,
+  generate: GenerateCall | undefined,
+  batches: readonly Batch[],
+): Evaluation["kl"] {
+  const reference = graph.calls.find((c) =>
+    c.kind === "infer" && c.model !== generate?.model && "logprobs" in c.writes
+  );
   if (!generate?.writes.logprobs || !reference) return null;
   const rows = (field: string) =>
     batches.flatMap((b) => {

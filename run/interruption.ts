@@ -45,11 +45,15 @@ export class Interruption {
     this.asked = true;
     if (this.#training) {
       this.notice.note(
-        `Stopping: the running train calls finish first, about ${this.notice.secondsLeft().toFixed(1)} s, then a checkpoint is written. ` +
+        `Stopping: the running train calls finish first, about ${
+          this.notice.secondsLeft().toFixed(1)
+        } s, then a checkpoint is written. ` +
           `Press Ctrl-C again to stop at once.`,
       );
     } else {
-      this.notice.note("Stopping: the rollout is cancelled and a checkpoint is written. Press Ctrl-C again to stop at once.");
+      this.notice.note(
+        "Stopping: the rollout is cancelled and a checkpoint is written. Press Ctrl-C again to stop at once.",
+      );
       this.#abort.abort(new DOMException("The run was interrupted", "AbortError"));
     }
   }

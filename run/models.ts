@@ -23,11 +23,15 @@ export interface LoadedModel {
 export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
   const folder = spec.checkpoint, path = `${folder}/config.json`, text = await readTextOrNull(path);
   if (text === null) {
-    throw new Error(`Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`);
+    throw new Error(
+      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`,
+    );
   }
   const json = parseJson(text, path), config = parseConfig(json, path);
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
-  const tokenizer = vocabulary === null ? null : await Tokenizer.load(folder, { embeddingRows: config.vocab });
+  const tokenizer = vocabulary === null
+    ? null
+    : await Tokenizer.load(folder, { embeddingRows: config.vocab });
   return { name, folder, spec, config, json, tokenizer, vocabulary };
 }
 
@@ -50,7 +54,9 @@ export async function loadModels(graph: CallGraph): Promise<Record<string, Loade
 /** Actor, reference and critic read one token field, so they share one vocabulary; a reward model may differ (DESIGN §3.5). */
 function checkVocabularies(models: Readonly<Record<string, LoadedModel>>): void {
   const sharing = Object.values(models).filter((m) => m.spec.head !== "reward"), first = sharing[0];
-  const differing = sharing.filter((m) => m.config.vocab !== first!.config.vocab || m.vocabulary !== first!.vocabulary);
+  const differing = sharing.filter((m) =>
+    m.config.vocab !== first!.config.vocab || m.vocabulary !== first!.vocabulary
+  );
   if (!first || !differing.length) return;
   const describe = (m: LoadedModel) => `${m.name} has ${m.config.vocab} tokens (${m.folder})`;
   throw new Error(

@@ -8,7 +8,7 @@ import type { Program } from "../ir/program.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
 import type { Sample } from "../engine/sample.ts";
-import { memoryTable, type MemoryRow } from "../planner/memory.ts";
+import { type MemoryRow, memoryTable } from "../planner/memory.ts";
 import { planSingle } from "../planner/single.ts";
 import { scheduleOf } from "../planner/schedule.ts";
 import { engineModel, type LoadedModel } from "./models.ts";
@@ -32,7 +32,12 @@ export interface Machine {
   readonly recompute?: "nothing" | "cheap" | "layers";
 }
 
-const single = (machine: Machine): Cluster => ({ nodes: 1, devicesPerNode: 1, memoryBytes: machine.memoryBytes, links: [] });
+const single = (machine: Machine): Cluster => ({
+  nodes: 1,
+  devicesPerNode: 1,
+  memoryBytes: machine.memoryBytes,
+  links: [],
+});
 
 /** Reads the graph's data, plans and compiles it. */
 export async function prepareGraph(
@@ -42,8 +47,11 @@ export async function prepareGraph(
   seed: number,
 ): Promise<PreparedGraph> {
   checkGraph(graph);
-  const actor = tokenizerOwner(graph, models), generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
-  const maxPositions = Math.min(...Object.values(models).filter((m) => m.spec.head !== "reward").map((m) => m.config.maxPositions));
+  const actor = tokenizerOwner(graph, models),
+    generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
+  const maxPositions = Math.min(
+    ...Object.values(models).filter((m) => m.spec.head !== "reward").map((m) => m.config.maxPositions),
+  );
   const data = await loadData(graph.source, {
     seed,
     tokenizer: actor.tokenizer,
@@ -106,18 +114,27 @@ function generationStops(model: LoadedModel): readonly number[] {
   return typeof eos === "number" ? [eos] : Array.isArray(eos) ? eos as number[] : [];
 }
 
-function dataSizes(graph: CallGraph, generates: readonly GenerateCall[], data: DataSet, maxPositions: number): DataSizes {
+function dataSizes(
+  graph: CallGraph,
+  generates: readonly GenerateCall[],
+  data: DataSet,
+  maxPositions: number,
+): DataSizes {
   const rows = [...data.training, ...data.heldOut];
   const most = (f: (s: Sample) => number) => rows.reduce((m, s) => Math.max(m, f(s)), 0);
   if (generates.length) {
-    const samples = generates[0]!.sampling.samples, other = generates.find((c) => c.sampling.samples !== samples);
+    const samples = generates[0]!.sampling.samples,
+      other = generates.find((c) => c.sampling.samples !== samples);
     if (other) {
       throw new RangeError(
-        `Cannot run ${graph.name}: ${generates[0]!.id} makes ${samples} samples per prompt and ${other.id} ${other.sampling.samples}, ` +
+        `Cannot run ${graph.name}: ${
+          generates[0]!.id
+        } makes ${samples} samples per prompt and ${other.id} ${other.sampling.samples}, ` +
           `generate calls of one workflow make the same number`,
       );
     }
-    const maxNew = Math.max(...generates.map((c) => c.sampling.maxNewTokens)), longestPrompt = most((s) => s.prompt?.ids.length ?? 0);
+    const maxNew = Math.max(...generates.map((c) => c.sampling.maxNewTokens)),
+      longestPrompt = most((s) => s.prompt?.ids.length ?? 0);
     return {
       sequences: graph.source.batch * samples,
       group: samples,
@@ -126,8 +143,9 @@ function dataSizes(graph: CallGraph, generates: readonly GenerateCall[], data: D
       longestResponse: maxNew,
     };
   }
-  const pairs = graph.source.kind === "pairs", both = (f: (t: { ids: Int32Array; actions: Int32Array }) => number) =>
-    most((s) => Math.max(s.tokens ? f(s.tokens) : 0, s.rejected ? f(s.rejected) : 0));
+  const pairs = graph.source.kind === "pairs",
+    both = (f: (t: { ids: Int32Array; actions: Int32Array }) => number) =>
+      most((s) => Math.max(s.tokens ? f(s.tokens) : 0, s.rejected ? f(s.rejected) : 0));
   return {
     sequences: graph.source.batch * (pairs ? 2 : 1),
     group: pairs ? 2 : 1,
@@ -140,13 +158,19 @@ function dataSizes(graph: CallGraph, generates: readonly GenerateCall[], data: D
 /** Rows that the largest rotary table of a model's programs has. */
 export function rotaryPositions(graphs: readonly PreparedGraph[], model: LoadedModel): number {
   const bytes = graphs.flatMap(({ graph, programs }) =>
-    graph.calls.flatMap((c) => "model" in c && c.model === model.name ? programsOf(programs, c).map((p) => p.segmentBytes.constants) : [])
+    graph.calls.flatMap((c) =>
+      "model" in c && c.model === model.name
+        ? programsOf(programs, c).map((p) => p.segmentBytes.constants)
+        : []
+    )
   );
   return Math.max(0, ...bytes) / (4 * model.config.headDim);
 }
 
 function programsOf(programs: Programs, call: ModelFunctionCall): readonly Program[] {
-  if (call.kind === "generate") return [programs.generate[call.id]!.prefill, programs.generate[call.id]!.decode];
+  if (call.kind === "generate") {
+    return [programs.generate[call.id]!.prefill, programs.generate[call.id]!.decode];
+  }
   return call.kind === "infer" ? [programs.infer[call.id]!] : [programs.train[call.id]!.train];
 }
 
@@ -157,10 +181,16 @@ export function byteTable(
   scratch: number,
   machine: Machine,
 ): MemoryRow[] {
-  const memory = Object.fromEntries(Object.entries(models).map(([name, m]) => {
-    const e = engineModel(m, rotaryPositions(graphs, m));
-    return [name, { parameters: e.parameters, trained: m.spec.optimizer !== null, constants: e.constants.byteLength }];
-  }));
+  const memory = Object.fromEntries(
+    Object.entries(models).map(([name, m]) => {
+      const e = engineModel(m, rotaryPositions(graphs, m));
+      return [name, {
+        parameters: e.parameters,
+        trained: m.spec.optimizer !== null,
+        constants: e.constants.byteLength,
+      }];
+    }),
+  );
   const widest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));
   const step = graphs[0]!.sizes, tokens = step.sequences * step.longest;
   const rows = memoryTable(graphs.map((g) => g.programs), memory, {
@@ -172,10 +202,16 @@ export function byteTable(
   });
   const total = rows.reduce((n, r) => n + r.bytes, 0);
   if (total > machine.memoryBytes) {
-    const largest = [...rows].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map((r) => `${r.name} ${mib(r.bytes)}`);
+    const largest = [...rows].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map((r) =>
+      `${r.name} ${mib(r.bytes)}`
+    );
     throw new RangeError(
-      `Cannot run ${graphs[0]!.graph.name} on this machine: it needs ${mib(total)} and ${mib(machine.memoryBytes)} are free ` +
-        `(largest: ${largest.join(", ")}), lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers`,
+      `Cannot run ${graphs[0]!.graph.name} on this machine: it needs ${mib(total)} and ${
+        mib(machine.memoryBytes)
+      } are free ` +
+        `(largest: ${
+          largest.join(", ")
+        }), lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers`,
     );
   }
   return rows;

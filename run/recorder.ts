@@ -48,12 +48,17 @@ export class Recorder {
   /** Writes a completed step's metrics and some of its samples; returns the metrics. */
   async step(step: number, batch: Batch, result: StepResult): Promise<Readonly<Record<string, number>>> {
     const seconds = (performance.now() - this.#stepStart) / 1000, { graph } = this.session.main;
-    const tokens = [...batch.tokens.values()].reduce((n, c) => n + c.ids.reduce((m, ids) => m + ids.length, 0), 0);
+    const tokens = [...batch.tokens.values()].reduce(
+      (n, c) => n + c.ids.reduce((m, ids) => m + ids.length, 0),
+      0,
+    );
     this.#lastTrainSeconds = Object.entries(result.seconds).reduce(
       (n, [call, s]) => n + (graph.calls.some((c) => c.id === call && c.kind === "train") ? s : 0),
       0,
     );
-    const times = Object.fromEntries(Object.entries(result.seconds).map(([call, s]) => [`seconds/${call}`, s]));
+    const times = Object.fromEntries(
+      Object.entries(result.seconds).map(([call, s]) => [`seconds/${call}`, s]),
+    );
     const metrics = {
       ...result.metrics,
       tokensPerSecond: tokens / seconds,
@@ -62,17 +67,24 @@ export class Recorder {
       ...times,
     };
     await this.metrics.write({ step, ...metrics });
-    for (const record of sampleRecords(graph, batch, step, this.options.logSamples, this.session)) await this.samples.write(record);
+    for (const record of sampleRecords(graph, batch, step, this.options.logSamples, this.session)) {
+      await this.samples.write(record);
+    }
     this.progress?.step({ step, metrics, seconds, tokens });
     return metrics;
   }
 
   async evaluation(step: number, when: string, e: Evaluation): Promise<void> {
     const { rewards } = e.fields;
-    const figures = { ...(rewards && { "evaluation/reward": rewards.mean, "evaluation/rewardError": rewards.error }) };
+    const figures = {
+      ...(rewards && { "evaluation/reward": rewards.mean, "evaluation/rewardError": rewards.error }),
+    };
     if (when === "between") await this.metrics.write({ step, ...figures });
     this.note(
-      `evaluation ${when}: ${Object.entries(e.fields).map(([k, v]) => `${k} ${shortNumber(v.mean)} ± ${shortNumber(v.error)}`).join(", ")} ` +
+      `evaluation ${when}: ${
+        Object.entries(e.fields).map(([k, v]) => `${k} ${shortNumber(v.mean)} ± ${shortNumber(v.error)}`)
+          .join(", ")
+      } ` +
         `on ${e.sequences} held-out sequences`,
     );
   }
@@ -116,33 +128,56 @@ export class Recorder {
 export function comparison(before: Evaluation, after: Evaluation): string {
   const pm = (v: { mean: number; error: number }) => `${shortNumber(v.mean)} ± ${shortNumber(v.error)}`;
   const rows = Object.keys(before.fields).filter((k) => k in after.fields).map((k) => {
-    const b = before.fields[k]!, a = after.fields[k]!, errors = (a.mean - b.mean) / Math.hypot(a.error, b.error);
-    return [k, pm(b), pm(a), Number.isFinite(errors) ? `${errors >= 0 ? "+" : ""}${errors.toFixed(1)} σ` : ""];
+    const b = before.fields[k]!,
+      a = after.fields[k]!,
+      errors = (a.mean - b.mean) / Math.hypot(a.error, b.error);
+    return [
+      k,
+      pm(b),
+      pm(a),
+      Number.isFinite(errors) ? `${errors >= 0 ? "+" : ""}${errors.toFixed(1)} σ` : "",
+    ];
   });
   rows.push(["distinct-2", shortNumber(before.distinct2), shortNumber(after.distinct2), ""]);
   if (before.kl && after.kl) {
     rows.push(["KL to reference, nats/token", shortNumber(before.kl.klK1), shortNumber(after.kl.klK1), ""]);
   }
   const figures = table(
-    [{ title: `${after.sequences} held-out sequences` }, { title: "before", align: "right" }, { title: "after", align: "right" }, {
+    [{ title: `${after.sequences} held-out sequences` }, { title: "before", align: "right" }, {
+      title: "after",
+      align: "right",
+    }, {
       title: "change",
       align: "right",
     }],
     rows,
   );
   const flat = (s: string) => s.trim().replaceAll("\n", " / ");
-  const shown = before.samples.slice(0, 3).map((s, i) => [flat(s.prompt), flat(s.response), flat(after.samples[i]?.response ?? "")]);
+  const shown = before.samples.slice(0, 3).map((
+    s,
+    i,
+  ) => [flat(s.prompt), flat(s.response), flat(after.samples[i]?.response ?? "")]);
   const samples = table([{ title: "prompt" }, { title: "before" }, { title: "after" }], shown);
   return `${figures}\n\n${samples}`;
 }
 
 /** The first samples of a step, with their per-token fields, as samples.jsonl holds them. */
-export function sampleRecords(graph: CallGraph, batch: Batch, step: number, count: number, session: Session): SampleRecord[] {
-  const generate = graph.calls.find((c): c is GenerateCall => c.kind === "generate"), field = generate?.writes.tokens ?? "tokens";
+export function sampleRecords(
+  graph: CallGraph,
+  batch: Batch,
+  step: number,
+  count: number,
+  session: Session,
+): SampleRecord[] {
+  const generate = graph.calls.find((c): c is GenerateCall => c.kind === "generate"),
+    field = generate?.writes.tokens ?? "tokens";
   const column = batch.tokens.get(field);
   if (!column) return [];
   return Array.from({ length: Math.min(count, batch.sequences) }, (_, s) => {
-    const ids = column.ids[s]!, actions = column.actions[s]!, perToken: Record<string, number[]> = {}, scores: Record<string, number> = {};
+    const ids = column.ids[s]!,
+      actions = column.actions[s]!,
+      perToken: Record<string, number[]> = {},
+      scores: Record<string, number> = {};
     for (const [name, values] of batch.numbers) {
       if (values.per === "token" && values.of === field) perToken[name] = [...values.values[s]!];
       else if (values.per === "sequence") scores[name] = values.values[s]!;

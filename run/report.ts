@@ -14,38 +14,54 @@ export async function writeRunReport(
 ): Promise<void> {
   const { graph, plan, sizes } = session.main, models = Object.values(session.models);
   const parameters = models.map((m) => {
-    const count = session.engine.models[m.name]!.parameters.reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
+    const count = session.engine.models[m.name]!.parameters.reduce(
+      (n, p) => n + p.shape.reduce((a, b) => a * b, 1),
+      0,
+    );
     return `${m.name} ${shortNumber(count)} parameters`;
   });
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
-    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${o.machine.threads} CPU threads`,
+    subtitle: `${
+      parameters.join(", ")
+    } · ${sizes.sequences} sequences per step · ${o.machine.threads} CPU threads`,
     steps: await readLog<StepRecord>(`${o.out}/metrics.jsonl`),
     samples: await readLog<SampleRecord>(`${o.out}/samples.jsonl`),
     tables: [...evaluationTables(e), planTable(session), memoryTableOf(session)],
     texts: [
       { title: "Call graph", text: printGraph(graph) },
-      { title: "Run", text: JSON.stringify({ steps: o.steps, seed: o.seed, out: o.out, digest: plan.graph }, null, 2) },
+      {
+        title: "Run",
+        text: JSON.stringify({ steps: o.steps, seed: o.seed, out: o.out, digest: plan.graph }, null, 2),
+      },
     ],
   });
 }
 
-function evaluationTables({ before, after }: { readonly before: Evaluation | null; readonly after: Evaluation | null }): ReportTable[] {
+function evaluationTables(
+  { before, after }: { readonly before: Evaluation | null; readonly after: Evaluation | null },
+): ReportTable[] {
   if (!before || !after) return [];
-  const pm = (v?: { mean: number; error: number }) => v ? `${shortNumber(v.mean)} ± ${shortNumber(v.error)}` : "";
+  const pm = (v?: { mean: number; error: number }) =>
+    v ? `${shortNumber(v.mean)} ± ${shortNumber(v.error)}` : "";
   const figures: ReportTable = {
     title: `Held-out evaluation, ${after.sequences} sequences`,
     columns: [{ title: "figure" }, { title: "before", align: "right" }, { title: "after", align: "right" }],
     rows: [
       ...Object.keys(before.fields).map((k) => [k, pm(before.fields[k]), pm(after.fields[k])]),
       ["distinct-2", shortNumber(before.distinct2), shortNumber(after.distinct2)],
-      ...(before.kl && after.kl ? [["KL to reference", shortNumber(before.kl.klK1), shortNumber(after.kl.klK1)]] : []),
+      ...(before.kl && after.kl
+        ? [["KL to reference", shortNumber(before.kl.klK1), shortNumber(after.kl.klK1)]]
+        : []),
     ],
   };
   const shown: ReportTable = {
     title: "The same prompts before and after",
     columns: [{ title: "prompt" }, { title: "before" }, { title: "after" }],
-    rows: before.samples.slice(0, 8).map((s, i) => [s.prompt.trim(), s.response.trim(), after.samples[i]?.response.trim() ?? ""]),
+    rows: before.samples.slice(0, 8).map((
+      s,
+      i,
+    ) => [s.prompt.trim(), s.response.trim(), after.samples[i]?.response.trim() ?? ""]),
   };
   return [figures, shown];
 }
@@ -54,13 +70,22 @@ function planTable(session: Session): ReportTable {
   const { graph, plan } = session.main;
   return {
     title: "Plan",
-    columns: [{ title: "call" }, { title: "devices" }, { title: "dp·tp·pp" }, { title: "micro-batch tokens", align: "right" }, {
+    columns: [{ title: "call" }, { title: "devices" }, { title: "dp·tp·pp" }, {
+      title: "micro-batch tokens",
+      align: "right",
+    }, {
       title: "recompute",
     }],
     rows: graph.calls.map((c) => {
       const a = plan.assignments[c.id];
       if (!a) return [c.id, "host", "", "", ""];
-      return [c.id, "cpu:0", `${a.strategy.dp}·${a.strategy.tp}·${a.strategy.pp}`, shortNumber(a.microBatchTokens), a.recompute];
+      return [
+        c.id,
+        "cpu:0",
+        `${a.strategy.dp}·${a.strategy.tp}·${a.strategy.pp}`,
+        shortNumber(a.microBatchTokens),
+        a.recompute,
+      ];
     }),
   };
 }
@@ -70,6 +95,10 @@ function memoryTableOf(session: Session): ReportTable {
   return {
     title: "Memory",
     columns: [{ title: "what" }, { title: "where" }, { title: "bytes", align: "right" }],
-    rows: [...session.table.map((r) => [r.name, r.where, shortBytes(r.bytes)]), ["total", "", shortBytes(total)]],
+    rows: [...session.table.map((r) => [r.name, r.where, shortBytes(r.bytes)]), [
+      "total",
+      "",
+      shortBytes(total),
+    ]],
   };
 }

@@ -25,15 +25,20 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
   const config = await loadConfig(o.config), steps = o.steps ?? config.run.steps;
   if (steps === undefined || !(Number.isInteger(steps) && steps > 0)) {
     throw new RangeError(
-      `Cannot run ${workflow.name}: ${steps === undefined ? "nobody said how many steps" : `steps is ${steps}`}, ` +
+      `Cannot run ${workflow.name}: ${
+        steps === undefined ? "nobody said how many steps" : `steps is ${steps}`
+      }, ` +
         `give a whole number above 0 with --steps, run(workflow, { steps }) or run.steps in YAML`,
     );
   }
   const devices = o.devices ?? config.devices;
   if (devices !== "cpu:1") {
-    throw new RangeError(`Cannot use devices "${devices}": this version runs on cpu:1, more devices are on the way`);
+    throw new RangeError(
+      `Cannot use devices "${devices}": this version runs on cpu:1, more devices are on the way`,
+    );
   }
-  const microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens, recompute = o.recompute ?? config.plan.recompute;
+  const microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
+    recompute = o.recompute ?? config.plan.recompute;
   return {
     steps,
     seed: o.seed ?? config.run.seed,
@@ -45,7 +50,9 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     logSamples: config.run.logSamples,
     machine: {
       threads: o.threads ?? config.threads ?? defaultThreads(),
-      memoryBytes: config.memoryGiB === undefined ? Deno.systemMemoryInfo().available : config.memoryGiB * 2 ** 30,
+      memoryBytes: config.memoryGiB === undefined
+        ? Deno.systemMemoryInfo().available
+        : config.memoryGiB * 2 ** 30,
       ...(microBatchTokens !== undefined && { microBatchTokens }),
       ...(recompute !== undefined && { recompute }),
     },
@@ -59,5 +66,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
 /** A notebook's main module is no file that could be imported again. */
 export const mainScript = (): string | null => {
   const main = Deno.mainModule, ours = new URL("../cli/", import.meta.url).href;
-  return /\.(ts|js|mts|mjs|tsx)$/.test(main) && !main.includes("$deno$") && !main.startsWith(ours) ? main : null;
+  return /\.(ts|js|mts|mjs|tsx)$/.test(main) && !main.includes("$deno$") && !main.startsWith(ours)
+    ? main
+    : null;
 };

@@ -7,7 +7,7 @@ import { type Evaluation, evaluationOf } from "./evaluation.ts";
 import { exitWith, inWorker, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
-import { mainScript, resolveOptions, type Resolved } from "./resolve.ts";
+import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
@@ -57,10 +57,17 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   const o = await resolveOptions(workflow, options);
   using held = new DisposableStack();
   const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
-  const opened = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  const opened = await Session.open(workflow, {
+    steps: o.steps,
+    seed: o.seed,
+    machine: o.machine,
+    scorers: scorers.of,
+  });
   const session = held.adopt(opened, (s) => s.dispose());
   const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
-  await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, { resume: o.resume });
+  await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, {
+    resume: o.resume,
+  });
   if (latest) await session.resume(latest.path);
   const recorder = held.adopt(await Recorder.open(session, o), (r) => r.dispose());
   const interruption = held.adopt(new Interruption(recorder), (i) => i.dispose());
@@ -70,7 +77,9 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     await keepLast(checkpoints, o.keep);
     return path;
   };
-  let before: Evaluation | null = null, after: Evaluation | null = null, metrics: Readonly<Record<string, number>> = {};
+  let before: Evaluation | null = null,
+    after: Evaluation | null = null,
+    metrics: Readonly<Record<string, number>> = {};
   before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
   while (session.completed < o.steps && !interruption.asked) {
     const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
@@ -98,7 +107,9 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   }
   await recorder.finish({ before, after });
   if (stopped) {
-    console.error(`Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`);
+    console.error(
+      `Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`,
+    );
   }
   return { steps: session.completed, out: o.out, metrics, before, after, interrupted: interruption.asked };
 }
@@ -139,14 +150,23 @@ export async function run(workflow: Workflow, options: RunOptions = {}): Promise
  */
 export async function evaluate(workflow: Workflow, options: RunOptions = {}): Promise<Evaluation> {
   if (!workflow.evaluation) {
-    throw new TypeError(`Cannot evaluate ${workflow.name}: it has no evaluation, give workflow({ evaluate: { … } })`);
+    throw new TypeError(
+      `Cannot evaluate ${workflow.name}: it has no evaluation, give workflow({ evaluate: { … } })`,
+    );
   }
   const o = await resolveOptions(workflow, { steps: 1, ...options }), scorers = await scorersOf(workflow, o);
-  const session = await Session.open(workflow, { steps: o.steps, seed: o.seed, machine: o.machine, scorers: scorers.of });
+  const session = await Session.open(workflow, {
+    steps: o.steps,
+    seed: o.seed,
+    machine: o.machine,
+    scorers: scorers.of,
+  });
   try {
     if (o.resume) {
       const latest = await latestCheckpoint(`${o.out}/checkpoints`);
-      if (!latest) throw new Error(`Cannot evaluate ${o.out}: it has no checkpoint, give the output folder of a run`);
+      if (!latest) {
+        throw new Error(`Cannot evaluate ${o.out}: it has no checkpoint, give the output folder of a run`);
+      }
       await session.resume(latest.path);
     }
     return evaluationOf(session.held!.graph, await session.evaluate({}));
@@ -164,7 +184,10 @@ async function evaluateAt(
 ): Promise<Evaluation | null> {
   if (!session.evaluation || interruption.asked) return null;
   try {
-    const result = evaluationOf(session.held!.graph, await session.evaluate(interruption.hooks(recorder.hooks(session.completed))));
+    const result = evaluationOf(
+      session.held!.graph,
+      await session.evaluate(interruption.hooks(recorder.hooks(session.completed))),
+    );
     await recorder.evaluation(session.completed, when, result);
     return result;
   } catch (error) {

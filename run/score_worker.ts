@@ -23,7 +23,9 @@ self.onmessage = async ({ data }: MessageEvent<Question>) => {
     if (data.kind === "import") {
       Object.defineProperty(Deno, "args", { value: Object.freeze([...data.args]), configurable: true });
       const found = Object.values(await import(data.script)).filter(isWorkflow);
-      const same = found.find((w) => digest(w.graph) === data.digest || (w.evaluation && digest(w.evaluation.graph) === data.digest));
+      const same = found.find((w) =>
+        digest(w.graph) === data.digest || (w.evaluation && digest(w.evaluation.graph) === data.digest)
+      );
       if (!same) {
         const why = found.length ? "importing it again builds another call graph" : "it exports no workflow";
         return answer({ kind: "refused", why });

@@ -1,10 +1,22 @@
 /** Score calls in workers: a function that never returns is stopped by ending its worker. */
 import type { ScoreCall } from "../ir/graph.ts";
 import type { Batch } from "../engine/batch.ts";
-import { checkedScore, sampleOf, scoreError, type Scorer, type ScoreSample, tooLate } from "../engine/score.ts";
+import {
+  checkedScore,
+  sampleOf,
+  scoreError,
+  type Scorer,
+  type ScoreSample,
+  tooLate,
+} from "../engine/score.ts";
 
 export type Question =
-  | { readonly kind: "import"; readonly script: string; readonly digest: string; readonly args: readonly string[] }
+  | {
+    readonly kind: "import";
+    readonly script: string;
+    readonly digest: string;
+    readonly args: readonly string[];
+  }
   | { readonly kind: "score"; readonly call: string; readonly sample: number; readonly fields: ScoreSample };
 export type Answer =
   | { readonly kind: "ready" }
@@ -25,8 +37,15 @@ export interface ScoreWorkers {
  * Starts a worker that has imported the script. Resolves to the reason when the script cannot be used so: it exports no workflow,
  * importing it builds another one, or does not end within the deadline.
  */
-export async function startScoreWorker(script: string, digest: string, deadlineSeconds: number): Promise<ScoreWorkers | string> {
-  const worker = new Worker(new URL("./score_worker.ts", import.meta.url).href, { type: "module", name: "score" });
+export async function startScoreWorker(
+  script: string,
+  digest: string,
+  deadlineSeconds: number,
+): Promise<ScoreWorkers | string> {
+  const worker = new Worker(new URL("./score_worker.ts", import.meta.url).href, {
+    type: "module",
+    name: "score",
+  });
   let timer: ReturnType<typeof setTimeout> | undefined;
   const ready = await new Promise<Answer>((resolve) => {
     const why = `importing it took longer than ${deadlineSeconds} s`;
@@ -43,7 +62,12 @@ export async function startScoreWorker(script: string, digest: string, deadlineS
     worker.terminate();
     return ready.kind === "refused" ? ready.why : "it answered out of turn";
   }
-  return { scorer: { run: (call, batch, onDone, signal) => runOn(worker, call, batch, deadlineSeconds, onDone, signal) }, dispose: () => worker.terminate() };
+  return {
+    scorer: {
+      run: (call, batch, onDone, signal) => runOn(worker, call, batch, deadlineSeconds, onDone, signal),
+    },
+    dispose: () => worker.terminate(),
+  };
 }
 
 const ask = (worker: Worker, question: Question) => worker.postMessage(question);

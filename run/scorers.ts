@@ -28,7 +28,9 @@ export async function scorersOf(
       new Map(
         graph.calls.filter((c) => c.kind === "score").map((c) => [
           c.id,
-          typeof worker === "string" ? mainThreadScorer(workflow.scores[c.id]!, o.scoreSeconds) : worker.scorer,
+          typeof worker === "string"
+            ? mainThreadScorer(workflow.scores[c.id]!, o.scoreSeconds)
+            : worker.scorer,
         ]),
       ),
     dispose: () => {

@@ -13,7 +13,14 @@ import type { MemoryRow } from "../planner/memory.ts";
 import { arenaBytes } from "../planner/memory.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
-import { byteTable, type Machine, type PreparedGraph, prepareGraph, rotaryPositions, tokenizerOwner } from "./prepare.ts";
+import {
+  byteTable,
+  type Machine,
+  type PreparedGraph,
+  prepareGraph,
+  rotaryPositions,
+  tokenizerOwner,
+} from "./prepare.ts";
 
 export interface SessionOptions {
   readonly steps: number;
@@ -49,14 +56,21 @@ export class Session {
   /** Plans, checks memory, allocates and loads. Throws before anything is written when the run cannot work. */
   static async open(workflow: Workflow, options: SessionOptions): Promise<Session> {
     const graphs = workflow.evaluation ? [workflow.graph, workflow.evaluation.graph] : [workflow.graph];
-    const models = await loadModels({ ...workflow.graph, models: Object.assign({}, ...graphs.map((g) => g.models)) });
+    const models = await loadModels({
+      ...workflow.graph,
+      models: Object.assign({}, ...graphs.map((g) => g.models)),
+    });
     const prepared: PreparedGraph[] = [];
-    for (const graph of graphs) prepared.push(await prepareGraph(graph, models, options.machine, options.seed));
+    for (const graph of graphs) {
+      prepared.push(await prepareGraph(graph, models, options.machine, options.seed));
+    }
     const [main, held] = prepared as [PreparedGraph, PreparedGraph?];
     const device = Device.open({ threads: options.machine.threads });
     const table = byteTable(prepared, models, device.scratchBytes, options.machine);
     const engine = await Engine.create(device, {
-      models: Object.fromEntries(Object.entries(models).map(([name, m]) => [name, engineModel(m, rotaryPositions(prepared, m))])),
+      models: Object.fromEntries(
+        Object.entries(models).map(([name, m]) => [name, engineModel(m, rotaryPositions(prepared, m))]),
+      ),
       states: main.graph.states,
       arenaBytes: Math.max(...prepared.map((p) => arenaBytes(p.programs))),
       prologue: main.schedule.prologue,
@@ -69,14 +83,24 @@ export class Session {
         programs: p.programs,
         scorers: options.scorers(p.graph),
         stops: p.stops,
-        decode: (ids) => owner.tokenizer?.decode(ids, { skipSpecial: true }) ?? "",
+        decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
         encode: (text) => tokenizerOf(owner).encode(text),
         retokenize: retokenizer(owner, models),
         seed: options.seed,
         totalUpdates: totalUpdates(p, options.steps),
       });
     };
-    return new Session(workflow, options, models, main, held ?? null, table, engine, stage(main), held ? stage(held) : null);
+    return new Session(
+      workflow,
+      options,
+      models,
+      main,
+      held ?? null,
+      table,
+      engine,
+      stage(main),
+      held ? stage(held) : null,
+    );
   }
 
   /** Steps completed. */
@@ -160,7 +184,9 @@ export class Session {
 function totalUpdates(p: PreparedGraph, steps: number): Record<string, number> {
   const totals: Record<string, number> = {};
   for (const call of p.graph.calls) {
-    if (call.kind === "train") totals[call.model] = (totals[call.model] ?? 0) + steps * call.minibatches * call.epochs;
+    if (call.kind === "train") {
+      totals[call.model] = (totals[call.model] ?? 0) + steps * call.minibatches * call.epochs;
+    }
   }
   return totals;
 }

@@ -11,7 +11,7 @@ import { streamKey } from "../engine/random.ts";
 import { type Maxima, PAGE } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
-import { engineModel, loadModel, type LoadedModel, tokenizerOf } from "./models.ts";
+import { engineModel, type LoadedModel, loadModel, tokenizerOf } from "./models.ts";
 import { defaultThreads } from "./options.ts";
 
 /** Options of {@link generate}. Exactly one of `prompt` and `tokens` is given. */
@@ -54,12 +54,23 @@ async function open(folder: string, threads: number, programs: (m: LoadedModel) 
   const model = await loadModel(baseName(folder), { head: "lm", checkpoint: folder, optimizer: null });
   const compiled = programs(model), device = Device.open({ threads });
   const engine = await Engine.create(device, {
-    models: { model: engineModel(model, Math.max(...compiled.map((p) => p.segmentBytes.constants)) / (4 * model.config.headDim)) },
+    models: {
+      model: engineModel(
+        model,
+        Math.max(...compiled.map((p) => p.segmentBytes.constants)) / (4 * model.config.headDim),
+      ),
+    },
     states: {},
     arenaBytes: Math.max(...compiled.map((p) => p.segmentBytes.arena)),
     prologue: [{ op: "load", replica: "model@0", model: "model" }],
   });
-  return { model, compiled, device, engine, shared: { arena: engine.arena, ...engine.replicas.get("model")!.segments } };
+  return {
+    model,
+    compiled,
+    device,
+    engine,
+    shared: { arena: engine.arena, ...engine.replicas.get("model")!.segments },
+  };
 }
 
 /**
@@ -79,19 +90,30 @@ export async function generate(folder: string, options: GenerateOptions): Promis
     ignoreEos: options.ignoreEos,
     maxLag: 0,
   };
-  let stops: readonly number[] = [], sizes = { slots: 1, pages: 1, maxPages: 1, maxNew: options.maxNewTokens, prefillTokens: 1 };
+  let stops: readonly number[] = [],
+    sizes = { slots: 1, pages: 1, maxPages: 1, maxNew: options.maxNewTokens, prefillTokens: 1 };
   const { model, compiled, device, engine, shared } = await open(
     folder,
     options.threads ?? defaultThreads(),
     (m) => {
       prompt = promptOf(m, options, prompt);
       stops = options.ignoreEos ? [] : m.tokenizer?.stopIds ?? [m.json.eos_token_id ?? []].flat() as number[];
-      const maxPages = Math.floor(Math.min(prompt.length + options.maxNewTokens, m.config.maxPositions) / PAGE) + 1;
-      sizes = { slots: 1, pages: maxPages, maxPages, maxNew: options.maxNewTokens, prefillTokens: maxPages * PAGE };
+      const maxPages =
+        Math.floor(Math.min(prompt.length + options.maxNewTokens, m.config.maxPositions) / PAGE) + 1;
+      sizes = {
+        slots: 1,
+        pages: maxPages,
+        maxPages,
+        maxNew: options.maxNewTokens,
+        prefillTokens: maxPages * PAGE,
+      };
       const o = { sampling, ...sizes, stops: Math.max(1, stops.length) };
       const decode = { ...NONE, tokens: 1, sequences: 1 };
       return [
-        compilePrefill(m.config, { ...o, maxima: { ...NONE, tokens: sizes.prefillTokens, actions: 1, sequences: 1 } }),
+        compilePrefill(m.config, {
+          ...o,
+          maxima: { ...NONE, tokens: sizes.prefillTokens, actions: 1, sequences: 1 },
+        }),
         compileDecode(m.config, { ...o, maxima: decode }),
         compileCopyPages(m.config, { ...o, maxima: decode }),
       ];
@@ -114,10 +136,18 @@ export async function generate(folder: string, options: GenerateOptions): Promis
   });
   engine.dispose();
   const tokens = [...response!.tokens];
-  return { tokens, text: model.tokenizer?.decode(response!.tokens, { skipSpecial: true }) ?? "", logprobs: [...response!.logprobs] };
+  return {
+    tokens,
+    text: model.tokenizer?.decode(response!.tokens, { skipSpecial: true, after: prompt }) ?? "",
+    logprobs: [...response!.logprobs],
+  };
 }
 
-function promptOf(m: LoadedModel, options: GenerateOptions, given: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
+function promptOf(
+  m: LoadedModel,
+  options: GenerateOptions,
+  given: Int32Array<ArrayBuffer>,
+): Int32Array<ArrayBuffer> {
   const ids = options.prompt === undefined ? given : Int32Array.from(tokenizerOf(m).encode(options.prompt));
   checkIds(m, ids);
   if (ids.length === 0) throw new RangeError("Cannot generate: the prompt has no token, give at least one");
@@ -131,7 +161,11 @@ function promptOf(m: LoadedModel, options: GenerateOptions, given: Int32Array<Ar
 
 function checkIds(m: LoadedModel, ids: Int32Array): void {
   const bad = ids.find((id) => id < 0 || id >= m.config.vocab);
-  if (bad !== undefined) throw new RangeError(`Cannot use token id ${bad}: the model's vocabulary has ids 0 to ${m.config.vocab - 1}`);
+  if (bad !== undefined) {
+    throw new RangeError(
+      `Cannot use token id ${bad}: the model's vocabulary has ids 0 to ${m.config.vocab - 1}`,
+    );
+  }
 }
 
 /** Sequences scored in one program run. */
@@ -157,7 +191,9 @@ export async function* score(
   let waiting: Int32Array[] = [], tokens = 0, n = 0;
   for await (const item of items) {
     n++;
-    const ids = "tokens" in item ? Int32Array.from(item.tokens) : Int32Array.from(tokenizerOf(model).encode(item.text));
+    const ids = "tokens" in item
+      ? Int32Array.from(item.tokens)
+      : Int32Array.from(tokenizerOf(model).encode(item.text));
     checkIds(model, ids);
     if (ids.length === 0 || ids.length > model.config.maxPositions) {
       throw new RangeError(

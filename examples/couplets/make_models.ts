@@ -34,8 +34,13 @@ const CONFIG = {
 
 /** A random model as a folder that a script can load. */
 async function randomModel(folder: string): Promise<void> {
-  const config = parseConfig(CONFIG, "make_models.ts"), list = parameters(config, "lm"), values = new Map<string, Float32Array>();
-  await initializeWeights(list, (p, stored) => void values.set(p.name, stored), { seed: 7, std: CONFIG.initializer_range });
+  const config = parseConfig(CONFIG, "make_models.ts"),
+    list = parameters(config, "lm"),
+    values = new Map<string, Float32Array>();
+  await initializeWeights(list, (p, stored) => void values.set(p.name, stored), {
+    seed: 7,
+    std: CONFIG.initializer_range,
+  });
   await saveModel(folder, {
     config: CONFIG,
     head: "lm",
@@ -48,22 +53,70 @@ async function randomModel(folder: string): Promise<void> {
 
 async function script(...args: string[]): Promise<void> {
   console.error(`deno run -A ${args.join(" ")}`);
-  const { success } = await new Deno.Command(Deno.execPath(), { args: ["run", "-A", ...args], stdout: "inherit", stderr: "inherit" }).output();
+  const { success } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", ...args],
+    stdout: "inherit",
+    stderr: "inherit",
+  }).output();
   if (!success) throw new Error(`Cannot make the models: ${args[0]} failed, see above`);
 }
 
 await Deno.mkdir(work, { recursive: true });
-for (const old of ["random", "sft", "reward"]) await Deno.remove(`${work}/${old}`, { recursive: true }).catch(() => {});
+for (const old of ["random", "sft", "reward"]) {
+  await Deno.remove(`${work}/${old}`, { recursive: true }).catch(() => {});
+}
 await script(here("make_data.ts"));
 await randomModel(`${work}/random`);
 const common = ["--save-every", "0", "--seed", "1", "--save-dtype", "bf16"];
-await script(here("../sft.ts"), "--model", `${work}/random`, "--data", here("data/sft.jsonl"), "--steps", "1200", "--batch", "64",
-  "--lr", "2e-3", "--schedule", "cosine", "--warmup", "50", "--out", `${work}/sft`, ...common);
-await script(here("../reward.ts"), "--model", `${work}/sft`, "--data", here("data/pairs.jsonl"), "--steps", "2000", "--batch", "64",
-  "--lr", "5e-4", "--warmup", "50", "--out", `${work}/reward`, ...common);
+await script(
+  here("../sft.ts"),
+  "--model",
+  `${work}/random`,
+  "--data",
+  here("data/sft.jsonl"),
+  "--steps",
+  "3000",
+  "--batch",
+  "128",
+  "--lr",
+  "1e-3",
+  "--schedule",
+  "cosine",
+  "--warmup",
+  "50",
+  "--out",
+  `${work}/sft`,
+  ...common,
+);
+await script(
+  here("../reward.ts"),
+  "--model",
+  `${work}/sft`,
+  "--data",
+  here("data/pairs.jsonl"),
+  "--steps",
+  "2000",
+  "--batch",
+  "64",
+  "--lr",
+  "5e-4",
+  "--warmup",
+  "50",
+  "--out",
+  `${work}/reward`,
+  ...common,
+);
 for (const [from, to] of [["sft", "couplets"], ["reward", "couplets_reward"]] as const) {
   await Deno.mkdir(`${models}/${to}`, { recursive: true });
-  for (const file of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]) {
+  for (
+    const file of [
+      "config.json",
+      "model.safetensors",
+      "tokenizer.json",
+      "tokenizer_config.json",
+      "generation_config.json",
+    ]
+  ) {
     await Deno.copyFile(`${work}/${from}/${file}`, `${models}/${to}/${file}`);
   }
 }

@@ -165,10 +165,10 @@ Deno.test("profile() reports nanoseconds by operation and starts again", async (
   using loaded = LoadedProgram.load(made);
   using arena = new DeviceSegment(made.segmentBytes.arena);
   await d.submit(loaded, { arena }, { ...ONE, tokens: 1000 });
-  const { total, copy, ...rest } = d.profile();
-  assert.ok(total! > 0 && copy! > 0 && copy! <= total!);
+  const { all, copy, ...rest } = d.profile();
+  assert.ok(all! > 0 && copy! > 0 && copy! <= all!);
   assert.deepEqual(rest, {});
-  assert.deepEqual(d.profile(), { total: 0 });
+  assert.deepEqual(d.profile(), { all: 0 });
 });
 
 Deno.test("open() refuses zero threads", () => {

@@ -127,7 +127,9 @@ Deno.test("makeData() keeps held-out prompts out of everything else and rhymes i
   assert.equal(held.size, 512);
   assert.equal(new Set(prompts.map(({ prompt }) => prompt)).size, 2048);
   for (const { prompt } of [...prompts, ...sft, ...pairs]) assert.ok(!held.has(prompt), prompt);
-  const { rhyming, wellFormed } = measure(sft);
+  const { rhyming, wellFormed } = measure(
+    sft.map(({ prompt, completion }) => ({ prompt, response: completion })),
+  );
   assert.ok(rhyming > 0.35 && rhyming < 0.4, `${rhyming}`);
   assert.equal(wellFormed, 1);
 });

@@ -40,7 +40,7 @@ Deno.test("trainTokenizer() gives back every text", () => {
 });
 
 Deno.test("trainTokenizer() writes couplets in few tokens, prompt and response apart as together", () => {
-  for (const { prompt, response } of sft.slice(0, 4000)) {
+  for (const { prompt, completion: response } of sft.slice(0, 4000)) {
     const [asked, given] = [tokenizer.encode(prompt).ids, tokenizer.encode(response).ids];
     assert.deepEqual([...asked, ...given], tokenizer.encode(prompt + response).ids);
     assert.equal(tokenizer.decode([...asked, ...given]), prompt + response);

@@ -92,7 +92,7 @@ void pack_columns(const Left& a, const Cut& cut, long k0, long k, float* out) {
       for (long j = 0; j < smaller(16, k - i); j++) {
         __builtin_prefetch(p + (16 + j) * a.ld);
         v16 r = load(p + j * a.ld, rows);
-        if (i + j + 1 < k) store(to + j * rows, r);
+        if ((k - i - j) * rows >= 16) store(to + j * rows, r);
         else store(to + j * rows, r, rows);  // the next tile is there already
       }
     }

@@ -31,6 +31,7 @@ const o = flags({
   ignoreEos: z.boolean().default(false),
   minibatches: z.int().default(2),
   epochs: z.int().default(1),
+  shuffle: z.boolean().default(true),
   evaluate: z.boolean().default(false),
   judge: z.enum(["letters", "throws", "nan", "loops", "waits", "oneSlow"]).default("letters"),
 });
@@ -56,7 +57,7 @@ const judge = score("rewards", { prompt: text, response: text }, async ({ prompt
 
 const { beta, move } = adaptiveKl({ init: 0.1, target: 0.05 });
 const judged = actor.generate({ maxNewTokens: o.maxNew, samples: o.samples, ignoreEos: o.ignoreEos }).then(judge, ref.infer().as("refLogprobs"));
-const data = prompts(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, { batch: o.batch });
+const data = prompts(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, { batch: o.batch, shuffle: o.shuffle });
 const options = { minibatches: o.minibatches, epochs: o.epochs };
 const flow = judged.then(critic.infer())
   .then(shapedRewards({ beta }), move)

@@ -1,0 +1,36 @@
+/**
+ * Version-typed memory (DESIGN §1.7): a sample carries the version of the weights that made it, and a call refuses samples
+ * that are older than its workflow accepts. Stale weights cannot be used by accident.
+ */
+import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts";
+import type { TokenColumn } from "./batch.ts";
+import type { Replica } from "./replica.ts";
+
+export class StepVersions {
+  /** Version of every model when the step began: training inside the step does not make its own samples stale. */
+  #began: ReadonlyMap<string, number> = new Map();
+
+  constructor(readonly graph: CallGraph, readonly replicas: ReadonlyMap<string, Pick<Replica, "version">>) {}
+
+  begin(): void {
+    this.#began = new Map([...this.replicas].map(([name, replica]) => [name, replica.version]));
+  }
+
+  /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights ever were. */
+  check(call: ModelFunctionCall, column: TokenColumn): void {
+    const maker = column.model;
+    if (maker === undefined) return;
+    const generate = this.graph.calls.find((c): c is GenerateCall =>
+      c.kind === "generate" && c.model === maker
+    );
+    const lag = generate?.sampling.maxLag ?? 0, now = this.#began.get(maker)!;
+    const bad = column.versions.findIndex((v) => now - v > lag || v > now);
+    if (bad < 0) return;
+    throw new Error(
+      `Cannot run ${call.id}: sample ${bad} was made by version ${
+        column.versions[bad]
+      } of ${maker} and this step began with ` +
+        `version ${now}, generate it again or declare generate({ maxLag: ${now - column.versions[bad]!} })`,
+    );
+  }
+}
