@@ -37,17 +37,21 @@ export const evaluate = command({
 });
 
 /** One row per metric: mean and standard error where there is one. */
-export function evaluationText({ sequences, fields, distinct2, kl }: Omit<Evaluation, "samples">): string {
+export function evaluationText(
+  { sequences, fields, distinct2, reference }: Omit<Evaluation, "samples">,
+): string {
   const rows = Object.entries(fields).map(([name, { mean, error }]) => [
     name,
     `${mean.toPrecision(5)} ± ${error.toPrecision(2)}`,
   ]);
   rows.push(["distinct-2", distinct2.toPrecision(3)]);
-  if (kl) {
+  if (reference) {
+    const { klK1, klK3, loss } = reference;
     rows.push([
       "KL to the reference, nats per token",
-      `${kl.klK1.toPrecision(3)} (k1), ${kl.klK3.toPrecision(3)} (k3)`,
+      `${klK1.toPrecision(3)} (k1), ${klK3.toPrecision(3)} (k3)`,
     ]);
+    rows.push(["reference model's loss, nats per token", loss.toPrecision(4)]);
   }
   return columns([...rows, ["sequences", String(sequences)]], "");
 }

@@ -12,7 +12,7 @@ const k3 = <T extends { exp(): T; sub(x: T | number): T }>(logRatio: T): T =>
 /**
  * The clipped policy objective of PPO (Schulman et al. 2017, eq. 7), mean over actions.
  * Reads `logprobs` (of the sampling policy) and `advantages`. Metrics: `clipFraction` (share of actions whose gradient is cut),
- * `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), and `entropy` (nats per action) and `klExceeded` (1 or 0,
+ * `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), `entropy` (nats per action), and `klExceeded` (1 or 0,
  * for `stopWhen`) where asked for.
  *
  * @param options `epsilon`: the ratio stays in [1 − ε, 1 + ε], above in [1 − ε, 1 + epsilonHigh] when given; `dualClip`: bound c > 1
@@ -55,7 +55,7 @@ export function ppoClip(options: {
     const metrics = {
       clipFraction: cut.lt(plain).mean(),
       approxKl,
-      ...(entropy !== undefined && { entropy: now.entropy.mean() }),
+      entropy: now.entropy.mean(),
       ...(targetKl !== undefined && { klExceeded: approxKl.ge(targetKl) }),
     } as PpoMetrics<typeof approxKl>;
     return {
@@ -64,7 +64,7 @@ export function ppoClip(options: {
     };
   });
 }
-/** The last two are there when they were asked for. */
+/** `klExceeded` is there when `targetKl` asks for it. */
 type PpoMetrics<T> = {
   readonly clipFraction: T;
   readonly approxKl: T;

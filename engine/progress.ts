@@ -64,6 +64,7 @@ export function summary({ metrics, seconds, tokens }: StepProgress): string {
   add("reward", "reward");
   add("kl", "klK3");
   add("length", "length");
+  add("parity", "parity/max_abs");
   for (const name of Object.keys(metrics)) if (/(^|[./])loss$/.test(name)) add(name, name);
   if (seconds > 0 && tokens > 0) parts.push(`${shortNumber(Math.round(tokens / seconds))} tok/s`);
   parts.push(shortTime(seconds));

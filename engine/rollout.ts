@@ -3,13 +3,16 @@
  * ones enter; the samples of one prompt share its full pages; when pages run out the youngest sequence is preempted and
  * prefilled again later, and counter-based sampling gives it the same tokens.
  */
-import { PAGE, SAMPLER } from "../ir/op.ts";
-import type { Binding } from "./binding.ts";
+import { PAGE } from "../ir/op.ts";
 import { PagePool } from "./pages.ts";
 import type { StreamKey } from "./random.ts";
+import { type Runnable, SlotState } from "./slots.ts";
 
-/** Decode steps submitted at once: hides the round trip to the host; an end of sequence is learnt up to this much later. */
-const STEPS_AHEAD = 4;
+/**
+ * Decode steps of one round. The host prepares the next round while the last step of this one runs, so the device does not
+ * wait for it; an end of sequence is learnt up to this many steps later.
+ */
+const ROUND = 4;
 
 export interface GenerateSizes {
   readonly slots: number;
@@ -59,9 +62,6 @@ async function settled(programs: readonly Promise<void>[]): Promise<void> {
   if (failed) throw failed.reason;
 }
 
-/** What a rollout does with its programs. */
-export type Runnable = Pick<Binding, "write" | "offer" | "readInts" | "readFloats" | "run">;
-
 /** One run of a generate call: who is waiting, who runs in which slot with which pages. */
 export class Rollout {
   readonly #waiting: Sequence[];
@@ -71,11 +71,11 @@ export class Rollout {
   readonly #saved = new Map<Sequence, { readonly tokens: Int32Array; readonly logprobs: Float32Array }>();
   readonly #pool: PagePool;
   readonly #freeSlots: number[];
-  readonly #table: Int32Array;
-  readonly #sampler: Int32Array;
-  #position: Int32Array;
-  #finished: Int32Array;
-  #count: Int32Array;
+  readonly #state: SlotState;
+  /** Decode steps that may still run. While there are any, the state of live slots and the list of slots stay as they are. */
+  #queued: Promise<void>[] = [];
+  /** Slots of the steps queued last, in order. */
+  #slots: readonly number[] = [];
   #tokens = 0;
 
   constructor(
@@ -99,35 +99,54 @@ export class Rollout {
     );
     this.#pool = new PagePool(pages);
     this.#freeSlots = Array.from({ length: slots }, (_, i) => slots - 1 - i);
-    this.#table = new Int32Array(slots * maxPages);
-    this.#sampler = new Int32Array(slots * 8);
-    this.#position = new Int32Array(slots);
-    this.#finished = new Int32Array(slots);
-    this.#count = new Int32Array(slots);
+    this.#state = new SlotState(slots, maxPages);
   }
 
   async run(): Promise<Response[]> {
-    // The list on the device has at least one place, and memory begins as zeros: token 0 must not stop what nothing stops.
-    const stops = Int32Array.from(this.request.stops.length ? this.request.stops : [-1]);
+    const stops = Int32Array.from(this.request.stops);
     this.decode.offer("state/stops", stops);
     this.prefill.offer("state/stops", stops);
-    while (this.#waiting.length || this.#running.length) {
-      this.request.signal?.throwIfAborted();
-      if (!await this.#admit()) await this.#step();
-      this.#collect();
+    try {
+      while (this.#waiting.length || this.#running.length) {
+        this.request.signal?.throwIfAborted();
+        if (!await this.#admit()) await this.#round();
+        this.#collect();
+      }
+    } finally {
+      await Promise.allSettled(this.#queued);
     }
     return this.#responses;
   }
 
+  /** Waits until no step runs, and sees what they did. */
+  async #drain(): Promise<void> {
+    if (!this.#queued.length) return;
+    const queued = this.#queued;
+    this.#queued = [];
+    await settled(queued);
+    this.#collect();
+  }
+
+  /** Whether the first waiting sequence has a slot, pages and room in a prefill of `tokens` tokens so far. */
+  #fits(tokens: number): boolean {
+    const first = this.#waiting[0];
+    return first !== undefined && this.#freeSlots.length > 0 && this.#room(first) > 0 &&
+      tokens + first.context.length <= this.sizes.prefillTokens;
+  }
+
+  /** Pages beside a context's full ones; every running sequence is left one, so that admitting does not preempt at once. */
+  #room({ context }: Sequence): number {
+    return this.#pool.available - this.#running.length - Math.floor(context.length / PAGE);
+  }
+
   /** Prefills as many waiting sequences as slots, pages and the prefill's token budget hold. */
   async #admit(): Promise<boolean> {
+    if (!this.#fits(0)) return false;
+    await this.#drain();
     const units: Sequence[][] = [];
     let tokens = 0;
-    while (this.#waiting.length && this.#freeSlots.length) {
-      const first = this.#waiting[0]!, length = first.context.length;
-      // Leave a page for every running sequence, so that admitting does not preempt at once.
-      const pages = this.#pool.available - this.#running.length - Math.floor(length / PAGE);
-      if (tokens + length > this.sizes.prefillTokens || pages < 1) break;
+    while (this.#fits(tokens)) {
+      const first = this.#waiting[0]!, length = first.context.length, pages = this.#room(first);
       let n = 0;
       while (
         n < Math.min(pages, this.#freeSlots.length, this.#waiting.length) &&
@@ -138,8 +157,7 @@ export class Rollout {
       units.push(unit);
       tokens += length;
     }
-    if (!units.length) return false;
-    this.#writeState(this.prefill);
+    this.#state.write(this.prefill);
     const rows = units.flatMap((unit) => unit);
     const ids = new Int32Array(tokens),
       positions = new Int32Array(tokens),
@@ -176,17 +194,15 @@ export class Rollout {
         (_, p) => i ? this.#pool.share(unit[0]!.pages[p]!) : this.#pool.take()!,
       );
       s.pages.push(this.#pool.take()!);
-      this.#table.set(s.pages, s.slot * this.sizes.maxPages);
-      const made = context.length - this.request.prompts[s.prompt]!.length;
-      this.#position[s.slot] = context.length - 1;
-      this.#finished[s.slot] = 0;
-      this.#count[s.slot] = made;
-      const row = s.slot * 8;
-      this.#sampler[row + SAMPLER.keyLow] = this.request.key[0];
-      this.#sampler[row + SAMPLER.keyHigh] = this.request.key[1];
-      this.#sampler[row + SAMPLER.index] = this.request.indices[s.prompt]!;
-      this.#sampler[row + SAMPLER.sample] = s.sample;
-      this.#sampler[row + SAMPLER.limit] = s.limit;
+      this.#state.setPages(s.slot, s.pages);
+      this.#state.start(s.slot, {
+        key: this.request.key,
+        index: this.request.indices[s.prompt]!,
+        sample: s.sample,
+        limit: s.limit,
+        length: context.length,
+        made: context.length - this.request.prompts[s.prompt]!.length,
+      });
       this.#running.push(s);
     }
   }
@@ -208,34 +224,62 @@ export class Rollout {
     await this.copy.run({ sequences: from.length });
   }
 
-  /** Several decode steps of all running sequences; sequences that finish are masked on the device. */
-  async #step(): Promise<void> {
-    this.#reservePages();
-    const running = this.#running,
-      remaining = Math.max(...running.map((s) => s.limit - this.#count[s.slot]!));
-    this.#writeState(this.decode);
-    this.decode.write("inputs/slots", Int32Array.from(running, (s) => s.slot));
-    const steps = Math.min(STEPS_AHEAD, remaining);
-    await settled(Array.from({ length: steps }, () => this.decode.run({ tokens: running.length })));
+  /** Queues a round of decode steps of all running sequences and waits for all but its last step. */
+  async #round(): Promise<void> {
+    const left = () => this.#mostLeft() - this.#queued.length, slots = this.#running.map((s) => s.slot);
+    const changed = slots.length !== this.#slots.length || slots.some((slot, i) => slot !== this.#slots[i]);
+    if (changed || left() <= 0 || this.#missingPages(ROUND) > this.#pool.available) await this.#drain();
+    if (!this.#running.length) return;
+    const steps = Math.min(ROUND, left());
+    this.#reservePages(steps);
+    if (!this.#queued.length) {
+      this.#slots = this.#running.map((s) => s.slot);
+      this.#state.write(this.decode);
+      this.decode.write("inputs/slots", Int32Array.from(this.#slots));
+    } else {
+      this.#state.writePages(this.decode);
+    }
+    const round = Array.from({ length: steps }, () => this.decode.run({ tokens: this.#slots.length }));
+    const awaited = [...this.#queued, ...round.slice(0, -1)];
+    this.#queued = round.slice(-1);
+    await settled(awaited);
+  }
+
+  /** Steps until every running sequence has reached its limit. */
+  #mostLeft(): number {
+    return this.#running.reduce((most, s) => Math.max(most, s.limit - this.#state.count(s.slot)), 0);
+  }
+
+  /** Pages that a sequence holds once `steps` more steps ran behind those in the queue. */
+  #pagesAfter(s: Sequence, steps: number): number {
+    const prompt = this.request.prompts[s.prompt]!.length;
+    const last = Math.min(
+      this.#state.position(s.slot) + this.#queued.length + steps - 1,
+      prompt + s.limit - 1,
+    );
+    return Math.floor(last / PAGE) + 1;
+  }
+
+  #missingPages(steps: number): number {
+    return this.#running.reduce((n, s) => n + Math.max(0, this.#pagesAfter(s, steps) - s.pages.length), 0);
   }
 
   /** Pages for the positions that the next steps write; preempts the youngest sequence when there are none left. */
-  #reservePages(): void {
+  #reservePages(steps: number): void {
     for (let i = 0; i < this.#running.length; i++) {
-      const s = this.#running[i]!, prompt = this.request.prompts[s.prompt]!.length;
-      const last = Math.min(this.#position[s.slot]! + STEPS_AHEAD - 1, prompt + s.limit - 1);
-      while (s.pages.length <= Math.floor(last / PAGE)) {
+      const s = this.#running[i]!, pages = this.#pagesAfter(s, steps);
+      while (s.pages.length < pages) {
         const page = this.#pool.take();
         if (page !== undefined) {
-          this.#table[s.slot * this.sizes.maxPages + s.pages.length] = page;
           s.pages.push(page);
         } else if (i < this.#running.length - 1) this.#preempt(this.#running.at(-1)!);
         else {
           // The youngest itself does not fit: it waits until older ones leave. The plan holds one sequence of any length.
           this.#preempt(s);
-          break;
+          return;
         }
       }
+      this.#state.setPages(s.slot, s.pages);
     }
   }
 
@@ -258,47 +302,44 @@ export class Rollout {
     s.slot = -1;
   }
 
-  /** Reads back who finished, and takes their tokens. */
+  /** Reads back who finished, and takes their tokens. A finished slot stays as it is, so a step may run meanwhile. */
   #collect(): void {
-    const slots = this.sizes.slots;
-    this.#finished = this.decode.readInts("state/finished", slots);
-    this.#count = this.decode.readInts("state/count", slots);
-    this.#position = this.decode.readInts("state/position", slots);
+    this.#state.read(this.decode);
     for (const s of [...this.#running]) {
-      if (!this.#finished[s.slot]) continue;
+      if (!this.#state.finished(s.slot)) continue;
       const tokens = this.#outTokens(s), logprobs = this.#outLogprobs(s);
       this.#responses[s.order] = {
         prompt: s.prompt,
         tokens,
         logprobs,
-        finished: this.#finished[s.slot] === 1,
+        finished: this.#state.finished(s.slot) === 1,
       };
       this.#tokens += tokens.length;
       this.#leave(s);
     }
-    const live = this.#running.reduce((n, s) => n + this.#count[s.slot]!, 0);
+    const live = this.#running.reduce((n, s) => n + this.#state.count(s.slot), 0);
     this.request.onTokens?.(this.#tokens + live);
   }
 
   #outTokens(s: Sequence): Int32Array {
-    const out = this.decode.readInts("state/outTokens", this.#count[s.slot]!, s.slot * this.sizes.maxNew);
+    const out = this.decode.readInts(
+      "state/outTokens",
+      this.#state.count(s.slot),
+      s.slot * this.sizes.maxNew,
+    );
     const saved = this.#saved.get(s)?.tokens;
     if (saved) out.set(saved.subarray(0, -1));
     return out;
   }
 
   #outLogprobs(s: Sequence): Float32Array {
-    const out = this.decode.readFloats("state/outLogprobs", this.#count[s.slot]!, s.slot * this.sizes.maxNew);
+    const out = this.decode.readFloats(
+      "state/outLogprobs",
+      this.#state.count(s.slot),
+      s.slot * this.sizes.maxNew,
+    );
     const saved = this.#saved.get(s)?.logprobs;
     if (saved) out.set(saved.subarray(0, -1));
     return out;
-  }
-
-  #writeState(binding: Runnable): void {
-    binding.write("state/pageTable", this.#table);
-    binding.write("state/sampler", this.#sampler);
-    binding.write("state/position", this.#position);
-    binding.write("state/finished", this.#finished);
-    binding.write("state/count", this.#count);
   }
 }

@@ -65,7 +65,7 @@ export async function train(program: Binding, update: Binding, request: TrainReq
           `Cannot train in ${call.id}: the loss of update ${
             updates + 1
           } is ${metrics.loss}, the update was not made; ` +
-            `look at rewards and learning rate, the last checkpoint is intact`,
+            `look at rewards and learning rate, checkpoints are as they were`,
         );
       }
       const stop = call.stopWhen !== undefined && metrics[call.stopWhen] !== 0;
@@ -81,7 +81,7 @@ export async function train(program: Binding, update: Binding, request: TrainReq
       if (!Number.isFinite(norm)) {
         throw new Error(
           `Cannot train in ${call.id}: the gradient norm of update ${updates} is ${norm}, the update was not made; ` +
-            `the last checkpoint is intact`,
+            `lower the learning rate, checkpoints are as they were`,
         );
       }
       count++;

@@ -27,11 +27,8 @@ const o = flags({
   model: z.string().default("../shared/assets/models/stories260K").describe("folder of the language model"),
   assets: z.string().default(new URL("../../shared/assets/data", import.meta.url).pathname)
     .describe("folder with sentiment/vader_lexicon.txt and tinystories/story_openings.jsonl"),
-  lr: z.number().positive().default(1e-3),
-  beta: z.number().nonnegative().default(0.1).describe("weight of the KL penalty"),
-  lambda: z.number().min(0).max(1).default(1),
-  minibatches: z.int().positive().default(4),
-  epochs: z.int().positive().default(2),
+  lr: z.number().positive().default(2e-4),
+  beta: z.number().nonnegative().default(0.15).describe("weight of the KL penalty"),
 });
 
 const { actor, critic, ref } = models({
@@ -50,13 +47,13 @@ const ppo = workflow({
   data: prompts(`${o.assets}/tinystories/story_openings.jsonl`, { batch: 64, heldOut: 0.2 }),
   flow: judged.then(critic.infer())
     .then(shapedRewards({ beta: o.beta }))
-    .then(gae({ gamma: 1, lambda: o.lambda, whiten: true }))
+    .then(gae({ gamma: 1, lambda: 1, whiten: true }))
     .then(
-      actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: o.minibatches, epochs: o.epochs }),
-      critic.train(valueClip({ epsilon: 0.2 }), { minibatches: o.minibatches, epochs: o.epochs }),
+      actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: 8 }),
+      critic.train(valueClip({ epsilon: 0.2 }), { minibatches: 8 }),
     ),
   evaluate: { every: 1000, prompts: 64, flow: judged },
 });
 export default ppo;
 
-if (import.meta.main) await run(ppo, { steps: 40 });
+if (import.meta.main) await run(ppo, { steps: 30 });

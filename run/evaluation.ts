@@ -9,14 +9,23 @@ export interface EvaluatedSample {
   readonly reward: number;
 }
 
+/** How the responses look to the reference model. */
+export interface ReferenceFigures {
+  /** KL(policy ‖ reference), estimates k1 and k3. */
+  readonly klK1: number;
+  readonly klK3: number;
+  /** Mean negative log-likelihood of the responses: whether they still read like the reference's own. */
+  readonly loss: number;
+}
+
 export interface Evaluation {
   readonly sequences: number;
   /** Every per-sequence field that the evaluation computed ("rewards", "length"), by name. */
   readonly fields: Readonly<Record<string, Estimate>>;
   /** Distinct bigrams over all bigrams of the responses. */
   readonly distinct2: number;
-  /** Mean KL to the reference per token (k1, k3), when the flow infers another policy's log-probabilities. */
-  readonly kl: { readonly klK1: number; readonly klK3: number } | null;
+  /** Against the reference, when the flow infers another policy's log-probabilities; nats per token. */
+  readonly reference: ReferenceFigures | null;
   readonly samples: readonly EvaluatedSample[];
 }
 
@@ -39,16 +48,16 @@ export function evaluationOf(graph: CallGraph, batches: readonly Batch[]): Evalu
     sequences: batches.reduce((n, b) => n + b.sequences, 0),
     fields,
     distinct2: distinct2(texts),
-    kl: klOf(graph, generate, batches),
+    reference: referenceFigures(graph, generate, batches),
     samples: texts.map((response, i) => ({ prompt: prompts[i] ?? "", response, reward: rewards[i] ?? NaN })),
   };
 }
 
-function klOf(
+function referenceFigures(
   graph: CallGraph,
   generate: GenerateCall | undefined,
   batches: readonly Batch[],
-): Evaluation["kl"] {
+): ReferenceFigures | null {
   const reference = graph.calls.find((c) =>
     c.kind === "infer" && c.model !== generate?.model && "logprobs" in c.writes
   );
@@ -58,5 +67,7 @@ function klOf(
       const column = b.numbersOf(field);
       return column.per === "token" ? column.values : [];
     });
-  return divergence(rows(generate.writes.logprobs), rows(reference.writes.logprobs!));
+  const theirs = rows(reference.writes.logprobs!), tokens = theirs.reduce((n, r) => n + r.length, 0);
+  const sum = theirs.reduce((n, r) => n + r.reduce((m, x) => m + x, 0), 0);
+  return { ...divergence(rows(generate.writes.logprobs), theirs), loss: -sum / tokens };
 }

@@ -4,7 +4,8 @@ import type { Batch } from "../engine/batch.ts";
 import { createProgress, type Progress } from "../engine/progress.ts";
 import { type SampleRecord, StepLog, type StepRecord } from "../engine/metrics.ts";
 import type { StepHooks, StepResult } from "../engine/stage.ts";
-import { shortNumber, table } from "../engine/table.ts";
+import { shortNumber } from "../engine/table.ts";
+import { printComparison } from "./comparison.ts";
 import type { Evaluation } from "./evaluation.ts";
 import { writeRunReport } from "./report.ts";
 import type { Resolved } from "./resolve.ts";
@@ -100,7 +101,9 @@ export class Recorder {
   /** The table of a finished run, and its report. */
   async finish(e: { readonly before: Evaluation | null; readonly after: Evaluation | null }): Promise<void> {
     this.leave();
-    if (e.before && e.after && !this.options.quiet) console.error(`\n${comparison(e.before, e.after)}\n`);
+    if (e.before && e.after && !this.options.quiet) {
+      console.error(`\n${printComparison(e.before, e.after)}\n`);
+    }
     await this.flush();
     await writeRunReport(this.session, this.options, e);
     if (!this.options.quiet) console.error(`report: ${this.options.out}/report.html`);
@@ -122,43 +125,6 @@ export class Recorder {
     this.metrics[Symbol.dispose]();
     this.samples[Symbol.dispose]();
   }
-}
-
-/** Held-out figures before and after training, and three responses side by side. */
-export function comparison(before: Evaluation, after: Evaluation): string {
-  const pm = (v: { mean: number; error: number }) => `${shortNumber(v.mean)} ± ${shortNumber(v.error)}`;
-  const rows = Object.keys(before.fields).filter((k) => k in after.fields).map((k) => {
-    const b = before.fields[k]!,
-      a = after.fields[k]!,
-      errors = (a.mean - b.mean) / Math.hypot(a.error, b.error);
-    return [
-      k,
-      pm(b),
-      pm(a),
-      Number.isFinite(errors) ? `${errors >= 0 ? "+" : ""}${errors.toFixed(1)} σ` : "",
-    ];
-  });
-  rows.push(["distinct-2", shortNumber(before.distinct2), shortNumber(after.distinct2), ""]);
-  if (before.kl && after.kl) {
-    rows.push(["KL to reference, nats/token", shortNumber(before.kl.klK1), shortNumber(after.kl.klK1), ""]);
-  }
-  const figures = table(
-    [{ title: `${after.sequences} held-out sequences` }, { title: "before", align: "right" }, {
-      title: "after",
-      align: "right",
-    }, {
-      title: "change",
-      align: "right",
-    }],
-    rows,
-  );
-  const flat = (s: string) => s.trim().replaceAll("\n", " / ");
-  const shown = before.samples.slice(0, 3).map((
-    s,
-    i,
-  ) => [flat(s.prompt), flat(s.response), flat(after.samples[i]?.response ?? "")]);
-  const samples = table([{ title: "prompt" }, { title: "before" }, { title: "after" }], shown);
-  return `${figures}\n\n${samples}`;
 }
 
 /** The first samples of a step, with their per-token fields, as samples.jsonl holds them. */

@@ -3,6 +3,7 @@ import { readLog, type SampleRecord, type StepRecord } from "../engine/metrics.t
 import { type ReportTable, writeReport } from "../engine/report.ts";
 import { shortBytes, shortNumber } from "../engine/table.ts";
 import { printGraph } from "../ir/print.ts";
+import { compareFigures, compareResponses } from "./comparison.ts";
 import type { Evaluation } from "./evaluation.ts";
 import type { Resolved } from "./resolve.ts";
 import type { Session } from "./session.ts";
@@ -42,28 +43,10 @@ function evaluationTables(
   { before, after }: { readonly before: Evaluation | null; readonly after: Evaluation | null },
 ): ReportTable[] {
   if (!before || !after) return [];
-  const pm = (v?: { mean: number; error: number }) =>
-    v ? `${shortNumber(v.mean)} ± ${shortNumber(v.error)}` : "";
-  const figures: ReportTable = {
-    title: `Held-out evaluation, ${after.sequences} sequences`,
-    columns: [{ title: "figure" }, { title: "before", align: "right" }, { title: "after", align: "right" }],
-    rows: [
-      ...Object.keys(before.fields).map((k) => [k, pm(before.fields[k]), pm(after.fields[k])]),
-      ["distinct-2", shortNumber(before.distinct2), shortNumber(after.distinct2)],
-      ...(before.kl && after.kl
-        ? [["KL to reference", shortNumber(before.kl.klK1), shortNumber(after.kl.klK1)]]
-        : []),
-    ],
-  };
-  const shown: ReportTable = {
-    title: "The same prompts before and after",
-    columns: [{ title: "prompt" }, { title: "before" }, { title: "after" }],
-    rows: before.samples.slice(0, 8).map((
-      s,
-      i,
-    ) => [s.prompt.trim(), s.response.trim(), after.samples[i]?.response.trim() ?? ""]),
-  };
-  return [figures, shown];
+  return [
+    { title: "Held-out evaluation", ...compareFigures(before, after) },
+    { title: "The same prompts before and after", ...compareResponses(before, after, 8) },
+  ];
 }
 
 function planTable(session: Session): ReportTable {

@@ -103,7 +103,9 @@ Deno.test("shapedRewards() estimates KL by k1, k2 and k3 like PyTorch", async ()
 });
 
 Deno.test("ppoClip() agrees with PyTorch in loss, gradient and clip fraction", async () => {
-  const { clip, clipfrac, dual_clip_c } = constants.ppo, now = { logprobs: await packed("new_logp") };
+  const { clip, clipfrac, dual_clip_c } = constants.ppo, logprobs = await packed("new_logp");
+  // The entropy is a metric only: any values do.
+  const now = { logprobs, entropy: logprobs.map((x) => -x) };
   const data = { logprobs: await packed("old_logp"), advantages: await packed("gae_advantages_whitened") };
   const expected = { loss: "ppo_loss", gradient: "ppo_grad_new_logp" };
   const outputs = await checkLoss("ppo", ppoClip({ epsilon: clip }), now, data, expected);

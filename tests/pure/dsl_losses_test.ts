@@ -32,24 +32,25 @@ const compute = (flow: AnyFlow, data: Batch) =>
   evaluate((flow.drafts[0]!.call as unknown as ComputeCall).expr, data);
 
 const old = [-1, -2, -0.5, -1.5, -0.2, -3], now = [-0.7, -2.4, -0.45, -1.1, -0.9, -3];
-const advantages = [1, -2, 0.5, 0.25, 2, -1];
+const advantages = [1, -2, 0.5, 0.25, 2, -1], entropy = [1, 2, 3, 4, 5, 6];
 const ratio = old.map((o, i) => Math.exp(now[i]! - o));
 
 Deno.test("ppoClip() is the mean of the worse of the plain and the clipped objective", () => {
-  const { loss, clipFraction, approxKl } = evaluate(ppoClip({ epsilon: 0.2 }).expr, {
+  const { loss, clipFraction, approxKl, entropy: reported } = evaluate(ppoClip({ epsilon: 0.2 }).expr, {
     lengths,
-    model: { logprobs: now },
+    model: { logprobs: now, entropy },
     batch: { logprobs: old, advantages },
   });
   const cut = ratio.map((r) => Math.min(Math.max(r, 0.8), 1.2));
   close(loss, [-mean(ratio.map((r, i) => Math.min(r * advantages[i]!, cut[i]! * advantages[i]!)))]);
   close(clipFraction, [mean(ratio.map((r, i) => Number(cut[i]! * advantages[i]! < r * advantages[i]!)))]);
   close(approxKl, [mean(ratio.map((r, i) => r - 1 - (now[i]! - old[i]!)))]);
+  close(reported, [3.5]);
 });
 
 Deno.test("ppoClip() bounds the loss of negative advantages when dualClip is given", () => {
   const far = old.map((x) => x + 3),
-    data = { lengths, model: { logprobs: far }, batch: { logprobs: old, advantages } };
+    data = { lengths, model: { logprobs: far, entropy }, batch: { logprobs: old, advantages } };
   const { loss } = evaluate(ppoClip({ epsilon: 0.2, dualClip: 3 }).expr, data);
   const r = Math.exp(3);
   close(loss, [
@@ -62,7 +63,7 @@ Deno.test("ppoClip() bounds the loss of negative advantages when dualClip is giv
 Deno.test("ppoClip() subtracts the entropy bonus and tells when the KL target is exceeded", () => {
   const data = {
     lengths,
-    model: { logprobs: now, entropy: [1, 2, 3, 4, 5, 6] },
+    model: { logprobs: now, entropy },
     batch: { logprobs: old, advantages },
   };
   const plain = evaluate(ppoClip({ epsilon: 0.2 }).expr, data);
@@ -76,12 +77,12 @@ Deno.test("ppoClip() subtracts the entropy bonus and tells when the KL target is
   close(evaluate(ppoClip({ epsilon: 0.2, targetKl: 1 }).expr, data).klExceeded, [0]);
 });
 
-Deno.test("ppoClip() reads the entropy only when it is asked for", () => {
+Deno.test("ppoClip() reports the entropy whether or not it has a bonus", () => {
   const reads = (loss: { expr: { ops: readonly object[] } }) =>
     loss.expr.ops.flatMap((op) =>
       "from" in op && op.from === "model" ? [(op as unknown as { field: string }).field] : []
     );
-  assert.deepEqual(reads(ppoClip({ epsilon: 0.2 })), ["logprobs"]);
+  assert.deepEqual(reads(ppoClip({ epsilon: 0.2 })), ["logprobs", "entropy"]);
   assert.deepEqual(reads(ppoClip({ epsilon: 0.2, entropy: 0.01 })), ["logprobs", "entropy"]);
 });
 

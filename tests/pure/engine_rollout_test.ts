@@ -1,7 +1,8 @@
 /** The rollout's scheduling against a simulated device that keeps tokens in pages and checks what it is told. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type GenerateSizes, Rollout, type Runnable } from "../../engine/rollout.ts";
+import { type GenerateSizes, Rollout } from "../../engine/rollout.ts";
+import type { Runnable } from "../../engine/slots.ts";
 import { PAGE, SAMPLER } from "../../ir/op.ts";
 
 /** Next token: a function of the whole context and of the sample's counters, as a model's would be. */
@@ -22,6 +23,8 @@ function simulate(sizes: GenerateSizes) {
   memory.set("state/outTokens", new Int32Array(sizes.slots * sizes.maxNew));
   memory.set("state/outLogprobs", new Float32Array(sizes.slots * sizes.maxNew));
   const counts = { prefills: 0, decodes: 0, copies: 0 };
+  let queue: Promise<void> = Promise.resolve(), state = 1;
+  const random = () => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) >>> 16;
   const page = (slot: number, position: number) =>
     pages[ints("state/pageTable")[slot * sizes.maxPages + (position >> 4)]!]!;
   const sample = (slot: number, context: readonly number[]) => {
@@ -40,10 +43,12 @@ function simulate(sizes: GenerateSizes) {
     offer: (name, data) => void memory.set(name, data.slice()),
     readInts: (name, count, from = 0) => ints(name).slice(from, from + count),
     readFloats: (name, count, from = 0) => (memory.get(name) as Float32Array).slice(from, from + count),
-    run: (live) => {
-      run(live as Record<string, number>);
-      return Promise.resolve();
-    },
+    // Like a device: one program after the other, later than the host, which meanwhile goes on reading and writing.
+    run: (live) =>
+      queue = queue.then(async () => {
+        for (let i = random() % 12; i > 0; i--) await null;
+        run(live as Record<string, number>);
+      }),
   });
   const prefill = runnable(({ tokens, sequences, actions }) => {
     counts.prefills++;

@@ -48,7 +48,9 @@ void kv_write(Call& c) {
       if (finished[slots[i]]) continue;
       long page = cache.page(slots[i], positions[i]), lane = positions[i] % PAGE;
       for (long h = 0; h < kv; h++) {
+        // Every element of a key has its own cache line; all are asked for before the first is needed.
         float* keys = cache.keys(page, h) + lane;
+        for (long j = 0; j < d; j++) __builtin_prefetch(keys + PAGE * j, 1);
         for (long j = 0; j < d; j++) keys[PAGE * j] = k[(i * kv + h) * d + j];
         memcpy(cache.values(page, h) + lane * d, v + (i * kv + h) * d, size_t(d) * 4);
       }
@@ -107,26 +109,25 @@ void gather_pages(long d, const float* p, const float* const* values, long from,
 // R heads of one key-value head, for one row.
 template <int R>
 struct Heads {
-  static constexpr int SCORE_PAGES = ATTENTION_ROWS * ATTENTION_PANELS / R > 4 ? 4
-                                     : ATTENTION_ROWS * ATTENTION_PANELS / R > 1 ? ATTENTION_ROWS * ATTENTION_PANELS / R
-                                                                                 : 1;
-  static constexpr int VALUE_PANELS = SCORE_PAGES;
+  // Chains side by side hide the latency of one, as long as their accumulators fit into registers.
+  static constexpr int MOST = ATTENTION_ROWS * ATTENTION_PANELS / R;
+  static constexpr int WIDTH = MOST >= 4 ? 4 : MOST >= 2 ? 2 : 1;
 
   template <int P>
-  static void score(long pages, long d, const float* q, const float* const* keys, float* s, long from) {
-    for (; from + P <= pages; from += P) score_pages<R, P>(d, q, keys + from, s + PAGE * from);
+  static void score(long from, long to, long d, const float* q, const float* const* keys, float* s) {
+    for (; from + P <= to; from += P) score_pages<R, P>(d, q, keys + from, s + PAGE * from);
     if constexpr (P > 1)
-      if (from < pages) score<1>(pages, d, q, keys, s, from);
+      if (from < to) score<P / 2>(from, to, d, q, keys, s);
   }
   template <int P>
-  static void gather(long d, const float* p, float* const* values, long from, long to, float* o, long column) {
+  static void gather(long column, long d, const float* p, float* const* values, long from, long to, float* o) {
     for (; d - column > 16 * (P - 1); column += 16 * P) {
       const float* at[BLOCK_PAGES];
       for (long page = from / PAGE; page < parts(to, PAGE); page++) at[page] = values[page] + column;
       gather_pages<R, P>(d, p, at, from, to, o + column, smaller(16, d - column - 16 * (P - 1)));
     }
     if constexpr (P > 1)
-      if (column < d) gather<1>(d, p, values, from, to, o, column);
+      if (column < d) gather<P / 2>(column, d, p, values, from, to, o);
   }
 
   static void run(const Cache& cache, long slot, long position, long window, float scale, long kv, const float* q,
@@ -144,14 +145,14 @@ struct Heads {
         long at = cache.page(slot, base + page * PAGE);
         keys[page] = cache.keys(at, kv), values[page] = cache.values(at, kv);
       }
-      score<SCORE_PAGES>(parts(to, PAGE), d, q, keys, scores, from / PAGE);
+      score<WIDTH>(from / PAGE, parts(to, PAGE), d, q, keys, scores);
       for (int r = 0; r < R; r++) {
         v16 shrink = all(absorb<false>(state[r], scores + r * BLOCK_SCORES, from, to, scale));
         by_lanes(0, d, [&](long j, long n) {
           store_live(o + r * d + j, load_live(o + r * d + j, n) * shrink, n);
         });
       }
-      gather<VALUE_PANELS>(d, scores, values, from, to, o, 0);
+      gather<WIDTH>(0, d, scores, values, from, to, o);
     }
     for (int r = 0; r < R; r++) {
       v16 total = all(state[r].total());

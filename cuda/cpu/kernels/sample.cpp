@@ -165,9 +165,10 @@ struct Row {
     return token;
   }
 
-  long largest() const {
-    long token = 0;
-    for (long j = 1; j < vocabulary; j++)
+  // First id of the largest logit, which is in the tile at `v0`.
+  long largest(long v0) const {
+    long token = v0;
+    for (long j = v0; j < smaller(v0 + TILE, vocabulary); j++)
       if (logits[j] > logits[token]) token = j;
     return token;
   }
@@ -202,11 +203,14 @@ void sample(Call& c) {
     alignas(64) float s[TILE];
     Softmax state;
     state.clear();
+    long best = 0;  // the first tile with the largest logit
     Row row{logits + i * vocabulary, vocabulary, inverse, 0};
     for (long v0 = 0; v0 < vocabulary; v0 += TILE) {
       long n = smaller(TILE, vocabulary - v0);
+      float before = state.top;
       memcpy(s, row.logits + v0, size_t(n) * 4);
       absorb<false>(state, s, 0, n, inverse);
+      if (state.top > before) best = v0;
     }
     row.top = state.top;
     float lse = state.lse();
@@ -215,7 +219,7 @@ void sample(Call& c) {
       return;
     }
     const int32_t* z = sampler + slot * SAMPLER_COLUMNS;
-    long drawn = greedy ? row.largest()
+    long drawn = greedy ? row.largest(best)
                         : row.draw(row.filter(top_k, top_p), uniform(uint32_t(z[KEY_LOW]), uint32_t(z[KEY_HIGH]), uint32_t(z[INDEX]),
                                                                      uint32_t(z[SAMPLE]), uint32_t(count[slot]), 0));
     out_tokens[slot * max_new + count[slot]] = int32_t(drawn);

@@ -43,9 +43,9 @@ const { actor, critic, ref } = models({
   ref: policyModel(`${o.world}/${o.ref}`),
 });
 
-/** Likes the letter e; or misbehaves as tests ask. */
+/** Likes vowels; or misbehaves as tests ask. */
 const judge = score("rewards", { prompt: text, response: text }, async ({ prompt, response }) => {
-  const value = [...response].filter((c) => c === "e").length;
+  const value = [...response].filter((c) => "aeiou".includes(c)).length;
   if (o.judge === "loops" && prompt === "one") console.error("judging one");
   if (o.judge === "throws" && prompt === "one") throw new Error("no judge for this");
   if (o.judge === "nan" && prompt === "one") return NaN;
