@@ -1,5 +1,5 @@
 /** Flags of a script: declared as a zod schema, parsed from the arguments that the caller gives. Touches no environment. */
-import { z } from "zod";
+import { z } from "npm:zod@4.6.7";
 
 /** Flags by name; a name `learningRate` is the flag `--learning-rate`. */
 export type FlagSchema = Readonly<Record<string, z.ZodType>>;

@@ -1,5 +1,5 @@
 /** The YAML file of a run: the machine and how long to run. The algorithm is in the script. */
-import * as z from "zod";
+import * as z from "npm:zod@4.6.7";
 import { readTextOrNull } from "./files.ts";
 import { parse } from "./yaml.ts";
 

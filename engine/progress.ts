@@ -1,5 +1,5 @@
 /** What a person watching a run sees on stderr: a live bar on a terminal, one line a step elsewhere. */
-import { SingleBar } from "cli-progress";
+import { SingleBar } from "npm:cli-progress@3.12.0";
 import { shortNumber, shortTime } from "./table.ts";
 
 /** A step that is done. */

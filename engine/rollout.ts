@@ -5,6 +5,7 @@
  */
 import { PAGE } from "../ir/op.ts";
 import { PagePool } from "./pages.ts";
+import { partialPages, writePrefill } from "./prefill.ts";
 import type { StreamKey } from "./random.ts";
 import { type Runnable, SlotState } from "./slots.ts";
 
@@ -13,6 +14,9 @@ import { type Runnable, SlotState } from "./slots.ts";
  * wait for it; an end of sequence is learnt up to this many steps later.
  */
 const ROUND = 4;
+
+/** Share of the rows that must have finished before the host waits for the device to leave them out: until then they are masked. */
+const WORTH = 1 / 8;
 
 export interface GenerateSizes {
   readonly slots: number;
@@ -74,7 +78,7 @@ export class Rollout {
   readonly #state: SlotState;
   /** Decode steps that may still run. While there are any, the state of live slots and the list of slots stay as they are. */
   #queued: Promise<void>[] = [];
-  /** Slots of the steps queued last, in order. */
+  /** Rows of the steps queued last: the slots of all running sequences, and of some that have finished. */
   #slots: readonly number[] = [];
   #tokens = 0;
 
@@ -158,28 +162,7 @@ export class Rollout {
       tokens += length;
     }
     this.#state.write(this.prefill);
-    const rows = units.flatMap((unit) => unit);
-    const ids = new Int32Array(tokens),
-      positions = new Int32Array(tokens),
-      tokenSlots = new Int32Array(tokens);
-    const ends: number[] = [], sampled: number[] = [];
-    let at = 0;
-    for (const unit of units) {
-      const { context, slot } = unit[0]!;
-      ids.set(context, at);
-      for (let i = 0; i < context.length; i++) positions[at + i] = i;
-      tokenSlots.fill(slot, at, at + context.length);
-      at += context.length;
-      ends.push(at);
-      for (const _ of unit) sampled.push(at - 1);
-    }
-    this.prefill.write("inputs/ids", ids);
-    this.prefill.write("inputs/positions", positions);
-    this.prefill.write("inputs/tokenSlots", tokenSlots);
-    this.prefill.write("inputs/ends", Int32Array.from(ends));
-    this.prefill.write("inputs/rows", Int32Array.from(sampled));
-    this.prefill.write("inputs/slots", Int32Array.from(rows, (s) => s.slot));
-    const ran = this.prefill.run({ tokens, sequences: units.length, actions: rows.length });
+    const ran = this.prefill.run(writePrefill(this.prefill, units));
     await settled([ran, this.#copyPartialPages(units)]);
     return true;
   }
@@ -207,17 +190,8 @@ export class Rollout {
     }
   }
 
-  /** The prefill wrote the last, partly filled page of a context once; every other sample gets its own copy. */
   async #copyPartialPages(units: readonly (readonly Sequence[])[]): Promise<void> {
-    const from: number[] = [], to: number[] = [];
-    for (const unit of units) {
-      const { context, pages } = unit[0]!, last = Math.floor(context.length / PAGE);
-      if (context.length % PAGE === 0) continue;
-      for (const s of unit.slice(1)) {
-        from.push(pages[last]!);
-        to.push(s.pages[last]!);
-      }
-    }
+    const { from, to } = partialPages(units);
     if (!from.length) return;
     this.copy.write("inputs/from", Int32Array.from(from));
     this.copy.write("inputs/to", Int32Array.from(to));
@@ -226,18 +200,15 @@ export class Rollout {
 
   /** Queues a round of decode steps of all running sequences and waits for all but its last step. */
   async #round(): Promise<void> {
-    const left = () => this.#mostLeft() - this.#queued.length, slots = this.#running.map((s) => s.slot);
-    const changed = slots.length !== this.#slots.length || slots.some((slot, i) => slot !== this.#slots[i]);
-    if (changed || left() <= 0 || this.#missingPages(ROUND) > this.#pool.available) await this.#drain();
-    if (!this.#running.length) return;
-    const steps = Math.min(ROUND, left());
+    const shorter = this.#running.length <= (1 - WORTH) * this.#slots.length;
+    if (shorter || this.#missingPages(ROUND) > this.#pool.available) await this.#drain();
+    const steps = Math.min(ROUND, this.#mostLeft() - this.#queued.length);
     this.#reservePages(steps);
-    if (!this.#queued.length) {
+    if (this.#queued.length) this.#state.writePages(this.decode);
+    else {
       this.#slots = this.#running.map((s) => s.slot);
       this.#state.write(this.decode);
       this.decode.write("inputs/slots", Int32Array.from(this.#slots));
-    } else {
-      this.#state.writePages(this.decode);
     }
     const round = Array.from({ length: steps }, () => this.decode.run({ tokens: this.#slots.length }));
     const awaited = [...this.#queued, ...round.slice(0, -1)];

@@ -1,5 +1,5 @@
 /** Chat templates: the Jinja text that turns messages into a model's own notation. */
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
+import { Environment, Interpreter, parse, tokenize } from "npm:@huggingface/jinja@0.5.11";
 import { isObject, join, type JsonObject, readTextOrNull } from "./files.ts";
 
 /** One turn. Templates may read further keys (`tool_calls`, `reasoning_content`), so they are kept. */

@@ -1,5 +1,5 @@
 /** Text to token ids and back, for the tokenizer of a Hugging Face folder. */
-import { Tokenizer as Engine } from "@huggingface/tokenizers";
+import { Tokenizer as Engine } from "npm:@huggingface/tokenizers@0.2.0";
 import { assistantParts, type Part } from "./assistant.ts";
 import { isObject, join, type JsonObject, readJson, readJsonOrNull } from "./files.ts";
 import { type ChatTemplate, loadTemplate, type Message } from "./template.ts";

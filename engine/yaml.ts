@@ -1,5 +1,5 @@
 /** YAML with the call shape of @std/yaml, so that the library behind it can be changed in this one place. */
-import { parse as parseYaml, stringify as stringifyYaml, YAMLParseError } from "yaml";
+import { parse as parseYaml, stringify as stringifyYaml, YAMLParseError } from "npm:yaml@2.9.1";
 
 /** The value of one YAML 1.2 document. Throws SyntaxError with line and column; repeated keys are errors. */
 export function parse(text: string): unknown {

@@ -1,5 +1,5 @@
 /** Flags of a script that is run directly: its own, and those that every run has. */
-import { z } from "zod";
+import { z } from "npm:zod@4.6.7";
 import { type FlagSchema, type FlagValues, parseFlags } from "../dsl/flags.ts";
 import type { RunOptions } from "./options.ts";
 

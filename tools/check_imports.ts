@@ -37,9 +37,21 @@ export function parseTable(markdown: string): ImportTable {
 /** "ir/op.ts" → "ir". A file of the root stands beside the folder of its name: "run.ts" → "run". */
 const folderOf = (path: string): string => path.split("/")[0]!.replace(/\.ts$/, "");
 
-/** Where a specifier leads: a path of the repository, `null` for what lies outside, or a complaint. */
-function resolve(from: string, specifier: string, names: ReadonlyMap<string, string>): string | null | Error {
+/**
+ * Where a specifier leads: a path of the repository, `null` for what lies outside, or a complaint. The library itself says
+ * package and version: in a user's folder the user's import map rules, and knows none of our names.
+ */
+function resolve(
+  from: string,
+  specifier: string,
+  names: ReadonlyMap<string, string>,
+  library: boolean,
+): string | null | Error {
   if (/^\.\.?\//.test(specifier)) return new URL(specifier, `file:///${from}`).pathname.slice(1);
+  if (library && names.get(specifier)?.startsWith("npm:")) {
+    return new Error(`imports "${specifier}", the library says "${names.get(specifier)}" as deno.json has it`);
+  }
+  if (library && specifier.startsWith("npm:") && [...names.values()].includes(specifier)) return null;
   const name = [...names.keys()].find((name) => specifier === name || specifier.startsWith(`${name}/`));
   if (name !== undefined) {
     const target = names.get(specifier) ?? names.get(name)!;
@@ -89,7 +101,7 @@ export function violations(
     const allowed = table.get(folder);
     const files: string[] = [];
     for (const { specifier, line, typeOnly, dynamic } of importsOf(source, code)) {
-      const target = resolve(path, specifier, names);
+      const target = resolve(path, specifier, names, table.has(folder));
       if (target instanceof Error) bad.push(`${path}:${line}: ${target.message}`);
       else if (target === null) {
         if (pure && specifier.startsWith("node:") && !typeOnly) {

@@ -30,6 +30,7 @@ const GROUPS: readonly Group[] = [
   { name: "files", allow: ["-A", "--deny-ffi", "--deny-net"] },
   { name: "native", allow: ["-A", "--deny-net"] },
   { name: "golden", allow: ["-A", "--deny-net"] },
+  { name: "run", allow: ["-A", "--deny-net"] },
   { name: "cluster", allow: ["-A"] },
 ];
 
@@ -123,7 +124,7 @@ async function main(wanted: readonly string[]): Promise<number> {
     return 2;
   }
   const counts: Count[] = [];
-  const needsLibrary = ["native", "golden", "cluster"];
+  const needsLibrary = ["native", "golden", "run", "cluster"];
   const groups = GROUPS.filter((group) => wanted.length === 0 || wanted.includes(group.name));
   if (groups.some((group) => needsLibrary.includes(group.name))) {
     const { success } = await deno(["task", "--quiet", "build"]);

@@ -1,5 +1,5 @@
 /** A Hugging Face config.json → what the compiler must know of a model, and back. */
-import { z } from "zod";
+import { z } from "npm:zod@4.6.7";
 import type { Head } from "../../ir/graph.ts";
 
 const FAMILIES = ["llama", "qwen2", "qwen3", "mistral"] as const;

@@ -43,14 +43,14 @@ Deno.test("violations() accepts imports that the table allows", () => {
     check({
       "ir/op.ts": "export const a = 1;\n",
       "compiler/x.ts":
-        'import { a } from "../ir/op.ts";\nimport { z } from "zod";\nexport const b = z ?? a;\n',
+        'import { a } from "../ir/op.ts";\nimport { z } from "npm:zod@4";\nexport const b = z ?? a;\n',
       "engine/y.ts": 'import { b } from "../compiler/x.ts";\nexport { b };\n',
       "run.ts": 'export * from "./engine/y.ts";\nexport const later = () => import("./cli/main.ts");\n',
       "cli/main.ts": 'import type { b } from "../run.ts";\nexport type B = typeof b;\n',
       "run/session.ts":
         'import "../cli/main.ts";\nimport config from "../deno.json" with { type: "json" };\nconfig;\n',
       "mod.ts": 'export { b } from "./run.ts";\n',
-      "examples/ppo.ts": 'import { b } from "@baton/baton";\nexport { b };\n',
+      "examples/ppo.ts": 'import { b } from "@baton/baton";\nimport { z } from "zod";\nexport { b, z };\n',
     }),
     [],
   );
@@ -59,20 +59,23 @@ Deno.test("violations() accepts imports that the table allows", () => {
 Deno.test("violations() names file, line and rule of a forbidden import", () => {
   const bad = check({
     "ir/op.ts":
-      'import { z } from "zod";\nimport type { B } from "../compiler/x.ts";\nexport type A = B;\nz;\n',
-    "compiler/x.ts": "export type B = number;\n",
+      'import { z } from "npm:zod@4";\nimport type { B } from "../compiler/x.ts";\nexport type A = B;\nz;\n',
+    "compiler/x.ts": 'import "zod";\nimport "npm:zod@3";\nexport type B = number;\n',
     "engine/y.ts": 'export const p = await import("../planner/z.ts");\n',
     "planner/z.ts": 'import "npm:yaml@2";\nimport "./missing.ts";\n',
     "run.ts": 'import "./examples/e.ts";\n',
-    "examples/e.ts": "",
+    "examples/e.ts": 'import "npm:zod@4";\n',
   });
   assert.deepEqual(bad, [
-    'ir/op.ts:1: imports "zod", but ir/ imports nothing outside itself',
+    'ir/op.ts:1: imports "npm:zod@4", but ir/ imports nothing outside itself',
     "ir/op.ts:2: imports compiler/x.ts, but ir may import ir",
+    'compiler/x.ts:1: imports "zod", the library says "npm:zod@4" as deno.json has it',
+    'compiler/x.ts:2: imports "npm:zod@3", name it in deno.json\'s imports and import that name',
     "engine/y.ts:1: imports planner/z.ts, but engine may import engine, ir, compiler, ffi",
     'planner/z.ts:1: imports "npm:yaml@2", name it in deno.json\'s imports and import that name',
     "planner/z.ts:2: imports planner/missing.ts, which does not exist",
     "run.ts:1: imports examples/e.ts, but run may import only folders of the table",
+    'examples/e.ts:1: imports "npm:zod@4", name it in deno.json\'s imports and import that name',
   ]);
 });
 
