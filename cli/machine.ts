@@ -1,5 +1,6 @@
 /** Finds the facts about this machine; never fails: what cannot be found is not there. */
 import { find as findLibrary } from "../ffi/build.ts";
+import { memory } from "../run/available.ts";
 import type { Machine } from "./diagnosis.ts";
 
 /** What a program prints, or `null` when there is no such program or it fails. */
@@ -14,12 +15,6 @@ async function printed(program: string, ...args: string[]): Promise<string | nul
 
 const firstLine = (text: string | null): string | null => text?.split("\n")[0] ?? null;
 
-/** Bytes that this process may use where a container limits them. */
-async function memoryLimit(): Promise<number> {
-  const text = await Deno.readTextFile("/sys/fs/cgroup/memory.max").catch(() => "max");
-  return text.trim() === "max" ? Infinity : Number(text);
-}
-
 async function cpuFlags(): Promise<string[]> {
   const text = await Deno.readTextFile("/proc/cpuinfo").catch(() => "");
   return /^flags\s*:\s*(.*)$/m.exec(text)?.[1]?.split(/\s+/) ?? [];
@@ -27,8 +22,7 @@ async function cpuFlags(): Promise<string[]> {
 
 /** This machine. */
 export async function inspect(): Promise<Machine> {
-  const memory = Deno.systemMemoryInfo();
-  const limit = await memoryLimit();
+  const { totalBytes, availableBytes } = memory();
   const compilerCommand = Deno.env.get("CXX") || "g++";
   const gpus = await printed(
     "nvidia-smi",
@@ -42,8 +36,8 @@ export async function inspect(): Promise<Machine> {
     arch: Deno.build.arch,
     deno: Deno.version.deno,
     cores: navigator.hardwareConcurrency,
-    memoryBytes: Math.min(memory.total, limit),
-    availableBytes: Math.min(memory.available, limit),
+    memoryBytes: totalBytes,
+    availableBytes,
     cpuFlags: await cpuFlags(),
     compiler: firstLine(await printed(compilerCommand, "--version")),
     compilerCommand,

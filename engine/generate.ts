@@ -3,7 +3,8 @@ import type { Device, DeviceSegment } from "../ffi/device.ts";
 import type { Segment } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
 import { Binding } from "./binding.ts";
-import { type GenerateRequest, type GenerateSizes, type Response, Rollout } from "./rollout.ts";
+import type { GenerateRequest, GenerateSizes, Response } from "./request.ts";
+import { Rollout } from "./rollout.ts";
 
 export class Generator {
   readonly #prefill: Binding;

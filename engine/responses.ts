@@ -1,7 +1,7 @@
 /** What a generate call writes: token field, text, log-probabilities, length, finished; only the ports that are bound. */
 import type { GenerateCall } from "../ir/graph.ts";
 import type { Batch } from "./batch.ts";
-import type { Response } from "./rollout.ts";
+import type { Response } from "./request.ts";
 
 /**
  * @param prompts prompt of each group; `responses` point into it

@@ -6,7 +6,7 @@
 import { PAGE } from "../ir/op.ts";
 import { PagePool } from "./pages.ts";
 import { partialPages, writePrefill } from "./prefill.ts";
-import type { StreamKey } from "./random.ts";
+import type { GenerateRequest, GenerateSizes, Response } from "./request.ts";
 import { type Runnable, SlotState } from "./slots.ts";
 
 /**
@@ -17,37 +17,6 @@ const ROUND = 4;
 
 /** Share of the rows that must have finished before the host waits for the device to leave them out: until then they are masked. */
 const WORTH = 1 / 8;
-
-export interface GenerateSizes {
-  readonly slots: number;
-  readonly pages: number;
-  readonly maxPages: number;
-  readonly maxNew: number;
-  readonly prefillTokens: number;
-}
-
-export interface GenerateRequest {
-  readonly prompts: readonly Int32Array[];
-  /** Counter of each prompt's randomness: its index in the step's batch. */
-  readonly indices: readonly number[];
-  readonly samples: number;
-  readonly maxNewTokens: number;
-  readonly stops: readonly number[];
-  /** Philox key of this call in this step. */
-  readonly key: StreamKey;
-  readonly maxPositions: number;
-  /** Called with the response tokens made so far. */
-  readonly onTokens?: (tokens: number) => void;
-  readonly signal?: AbortSignal;
-}
-
-export interface Response {
-  readonly prompt: number;
-  readonly tokens: Int32Array;
-  readonly logprobs: Float32Array;
-  /** A stop token was seen; otherwise it was cut by length. */
-  readonly finished: boolean;
-}
 
 interface Sequence {
   readonly order: number;
@@ -107,7 +76,8 @@ export class Rollout {
   }
 
   async run(): Promise<Response[]> {
-    const stops = Int32Array.from(this.request.stops);
+    // The device's list has at least one place, and memory begins as zeros: token 0 must not stop what nothing stops.
+    const stops = Int32Array.from(this.request.stops.length ? this.request.stops : [-1]);
     this.decode.offer("state/stops", stops);
     this.prefill.offer("state/stops", stops);
     try {

@@ -242,7 +242,9 @@ export class Stage {
     replica.version++;
     const prefix = call.model;
     return Object.fromEntries(
-      Object.entries(result.metrics).map(([k, v]) => [k === "parity" ? "parity/max_abs" : `${prefix}/${k}`, v]),
+      Object.entries(result.metrics).map((
+        [k, v],
+      ) => [k === "parity" ? "parity/max_abs" : `${prefix}/${k}`, v]),
     );
   }
 

@@ -106,6 +106,12 @@ export class Tokenizer {
     return this.#template !== null;
   }
 
+  /** Whether both give the same ids to the same tokens; how they cut a text into tokens may differ. */
+  sharesVocabulary(other: Tokenizer): boolean {
+    const own = this.#engine.get_vocab(), others = other.#engine.get_vocab();
+    return own.size === others.size && [...own].every(([token, id]) => others.get(token) === id);
+  }
+
   /**
    * Token ids of a text. The BOS token is put first when `bos` says so, or by default when the tokenizer's own settings
    * do; a text that already begins with it is refused then. No end token is added.
@@ -156,9 +162,12 @@ export class Tokenizer {
     return this.#needTemplate().render(messages, addGenerationPrompt);
   }
 
-  /** Token ids of a conversation that the assistant is to continue. The template alone decides about BOS. */
-  encodeChat(messages: readonly Message[]): Int32Array {
-    const ids = this.#encode(this.render(messages, { addGenerationPrompt: true }));
+  /** Token ids of a conversation, by default one that the assistant is to continue. The template alone decides about BOS. */
+  encodeChat(
+    messages: readonly Message[],
+    { addGenerationPrompt = true }: { readonly addGenerationPrompt?: boolean } = {},
+  ): Int32Array {
+    const ids = this.#encode(this.render(messages, { addGenerationPrompt }));
     this.#checkOneBos(ids);
     return Int32Array.from(ids);
   }

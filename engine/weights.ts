@@ -149,6 +149,7 @@ export async function loadWeights(
       `Cannot load ${path}: ${problems.join("; ")}. Does its config.json belong to these weights?`,
     );
   }
+  await checkTiedHead(path, file, parameters);
   const initialized: string[] = [];
   for (const parameter of parameters) {
     const present = file.tensors.has(parameter.name);
@@ -160,6 +161,22 @@ export async function loadWeights(
   }
   const declared = new Set(parameters.map((p) => p.name));
   return { initialized, ignored: [...file.tensors.keys()].filter((name) => !declared.has(name)) };
+}
+
+/** A head in the file of a tied language model must be its embedding: leaving out another one changes the model. */
+async function checkTiedHead(
+  path: string,
+  file: Safetensors,
+  parameters: readonly Parameter[],
+): Promise<void> {
+  const head = "lm_head.weight", embedding = "model.embed_tokens.weight";
+  const others = parameters.some(({ name }) => name === head || name === "score.weight");
+  if (others || !file.tensors.has(head) || !file.tensors.has(embedding)) return;
+  const [a, b] = [await file.read(head), await file.read(embedding)];
+  if (a.length === b.length && a.every((x, i) => x === b[i])) return;
+  throw new Error(
+    `Cannot load ${path}: its ${head} differs from ${embedding} and config.json ties the two, set tie_word_embeddings to false`,
+  );
 }
 
 /** Files that make a tokenizer, where present. */

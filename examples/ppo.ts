@@ -24,8 +24,8 @@ import { z } from "zod";
 const here = (path: string) => new URL(path, import.meta.url).pathname;
 const o = flags({
   lr: z.number().positive().default(3e-4),
-  beta: z.number().nonnegative().default(0.05).describe("weight of the KL penalty"),
-  batch: z.int().positive().default(64).describe("prompts per step"),
+  beta: z.number().nonnegative().default(2).describe("weight of the KL penalty"),
+  batch: z.int().positive().default(512).describe("prompts per step"),
 });
 
 const { actor, critic, ref, reward } = models({

@@ -190,9 +190,19 @@ export class Device implements Disposable {
     return this.threads * this.description.scratchBytesPerThread;
   }
 
-  /** Median seconds of one product of an idle device: "forward" x·wᵀ, "input" dy·w, "weight" dyᵀ·x, with w of [n, k] and m rows. */
-  productSeconds(mode: "forward" | "input" | "weight", m: number, n: number, k: number, repetitions: number): number {
-    return native().baton_gemm_bench(this.id, ["forward", "input", "weight"].indexOf(mode), m, n, k, repetitions);
+  /**
+   * Median seconds of one product of an idle device: "forward" x·wᵀ, "input" dy·w, "weight" dyᵀ·x, with w of [n, k] and m
+   * rows; "peak" is m·n·k multiply-adds in registers, the most that the device can do.
+   */
+  productSeconds(
+    mode: "forward" | "input" | "weight" | "peak",
+    m: number,
+    n: number,
+    k: number,
+    repetitions: number,
+  ): number {
+    const modes = ["forward", "input", "weight", "peak"];
+    return native().baton_gemm_bench(this.id, modes.indexOf(mode), m, n, k, repetitions);
   }
 
   /** Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. */
@@ -208,10 +218,7 @@ export class Device implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     check(native().baton_device_destroy(this.id), "close a device");
-    for (const { name, reject } of this.#pending.values()) {
-      reject(new NativeError(`Cannot run ${name}: the device was closed`, STATUS.CANCELLED));
-    }
-    this.#pending.clear();
+    this.#abandon(STATUS.CANCELLED, "the device was closed");
   }
   [Symbol.dispose](): void {
     this.close();
@@ -223,9 +230,18 @@ export class Device implements Disposable {
     const done = new Uint32Array(2 * COMPLETIONS), status = new Int32Array(done.buffer);
     while (this.#pending.size > 0) {
       const count = await native().baton_wait(this.id, done, COMPLETIONS, WAIT_MS);
+      if (count < 0) this.#abandon(count, REASON[count] ?? `native status ${count}`);
       for (let i = 0; i < count; i++) this.#settle(done[2 * i]!, status[2 * i + 1]!);
     }
     this.#pumping = false;
+  }
+
+  /** Rejects everything that is pending. */
+  #abandon(status: number, why: string): void {
+    for (const { name, reject } of this.#pending.values()) {
+      reject(new NativeError(`Cannot run ${name}: ${why}`, status));
+    }
+    this.#pending.clear();
   }
 
   #settle(ticket: number, status: number): void {

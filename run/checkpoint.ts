@@ -10,6 +10,8 @@ export interface RunState {
   readonly step: number;
   readonly seed: number;
   readonly graph: string;
+  /** Digest of the training data's file: a cursor means nothing in another one. */
+  readonly data: string;
   readonly cursor: Cursor;
   readonly states: Readonly<Record<string, number>>;
   readonly models: Readonly<Record<string, { readonly version: number; readonly updates: number }>>;

@@ -4,6 +4,7 @@ import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import type { EngineModel } from "../engine/engine.ts";
 import { type JsonObject, readTextOrNull } from "../engine/files.ts";
+import { sameVocabulary } from "../engine/retokenize.ts";
 import { Tokenizer } from "../engine/tokenizer.ts";
 import { loadWeights } from "../engine/weights.ts";
 
@@ -16,7 +17,7 @@ export interface LoadedModel {
   readonly json: JsonObject;
   /** Null for a folder without tokenizer.json: token ids still work. */
   readonly tokenizer: Tokenizer | null;
-  /** Text of tokenizer.json: equal text is an equal vocabulary. */
+  /** Text of tokenizer.json; null without one. */
   readonly vocabulary: string | null;
 }
 
@@ -48,20 +49,32 @@ export async function loadModels(graph: CallGraph): Promise<Record<string, Loade
   const models: Record<string, LoadedModel> = {};
   for (const [name, spec] of Object.entries(graph.models)) models[name] = await loadModel(name, spec);
   checkVocabularies(models);
-  return models;
+  return withSharedContext(models);
 }
 
-/** Actor, reference and critic read one token field, so they share one vocabulary; a reward model may differ (DESIGN §3.5). */
+/** Models that read the same tokens reach as far as the smallest context among them: no sample gets longer. */
+function withSharedContext(
+  models: Readonly<Record<string, LoadedModel>>,
+): Record<string, LoadedModel> {
+  const all = Object.values(models), owner = all.find((m) => m.spec.head !== "reward") ?? all[0];
+  const sharing = all.filter((m) => sameVocabulary(m, owner!));
+  const maxPositions = Math.min(...sharing.map((m) => m.config.maxPositions));
+  const shared = sharing.map((m) => [m.name, { ...m, config: { ...m.config, maxPositions } }]);
+  return { ...models, ...Object.fromEntries(shared) };
+}
+
+/** Whoever reads the token field itself shares its vocabulary; a frozen reward model reads text (DESIGN §3.5). */
 function checkVocabularies(models: Readonly<Record<string, LoadedModel>>): void {
-  const sharing = Object.values(models).filter((m) => m.spec.head !== "reward"), first = sharing[0];
+  const sharing = Object.values(models).filter((m) => m.spec.head !== "reward" || m.spec.optimizer !== null);
+  const first = sharing[0];
   const differing = sharing.filter((m) =>
-    m.config.vocab !== first!.config.vocab || m.vocabulary !== first!.vocabulary
+    m.config.vocab !== first!.config.vocab || !sameVocabulary(m, first!)
   );
   if (!first || !differing.length) return;
   const describe = (m: LoadedModel) => `${m.name} has ${m.config.vocab} tokens (${m.folder})`;
   throw new Error(
     `Cannot run: ${describe(first)} but ${differing.map(describe).join(" and ")}; ` +
-      `policy and value models of one workflow share a vocabulary and a tokenizer, only a reward model may differ`,
+      `policy and value models of one workflow share a vocabulary and a tokenizer, only a reward model that is not trained may differ`,
   );
 }
 

@@ -7,10 +7,12 @@ import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts"
 import type { Program } from "../ir/program.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
+import { sameVocabulary } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import { type MemoryRow, memoryTable } from "../planner/memory.ts";
 import { planSingle } from "../planner/single.ts";
 import { scheduleOf } from "../planner/schedule.ts";
+import { hostRows } from "./host_memory.ts";
 import { engineModel, type LoadedModel } from "./models.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
@@ -65,6 +67,7 @@ export async function prepareGraph(
     digest: digest(graph),
     cluster: single(machine),
     longestBlock: sizes.longest * sizes.group,
+    reread: rereadTokens(models, actor, sizes.longest),
     stepTokens: sizes.longest * sizes.sequences,
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
     ...(machine.recompute !== undefined && { recompute: machine.recompute }),
@@ -83,6 +86,16 @@ export async function prepareGraph(
     stops,
   };
 }
+
+/**
+ * Tokens of the longest sequence for reward models with a vocabulary of their own. How many a response will have is not
+ * known before it is written: a letter-by-letter tokenizer needs about four times as many as a usual one, a template more.
+ */
+const rereadTokens = (models: Readonly<Record<string, LoadedModel>>, owner: LoadedModel, longest: number) =>
+  Object.fromEntries(
+    Object.values(models).filter((m) => m.spec.head === "reward" && !sameVocabulary(m, owner))
+      .map((m) => [m.name, Math.min(m.config.maxPositions, 4 * longest + 256)]),
+  );
 
 /** Every mini-batch has at least one group: said before anything is written rather than in the first step. */
 function checkMiniBatches(graph: CallGraph, sizes: DataSizes): void {
@@ -191,18 +204,14 @@ export function byteTable(
       }];
     }),
   );
-  const widest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));
-  const step = graphs[0]!.sizes, tokens = step.sequences * step.longest;
+  const largest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));
   const rows = memoryTable(graphs.map((g) => g.programs), memory, {
     scratch,
-    host: [
-      { name: "batch", bytes: tokens * 4 * 8 },
-      { name: "checkpoint writer", bytes: widest },
-    ],
+    host: hostRows(graphs, largest),
   });
   const total = rows.reduce((n, r) => n + r.bytes, 0);
   if (total > machine.memoryBytes) {
-    const largest = [...rows].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map((r) =>
+    const most = [...rows].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map((r) =>
       `${r.name} ${mib(r.bytes)}`
     );
     throw new RangeError(
@@ -210,7 +219,7 @@ export function byteTable(
         mib(machine.memoryBytes)
       } are free ` +
         `(largest: ${
-          largest.join(", ")
+          most.join(", ")
         }), lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers`,
     );
   }

@@ -1,6 +1,7 @@
 /** Options of a run with everything filled in: flags of the command line win over the script's options, those over YAML. */
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
+import { memory } from "./available.ts";
 import { defaultThreads, type RunOptions } from "./options.ts";
 import type { Machine } from "./prepare.ts";
 
@@ -50,9 +51,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     logSamples: config.run.logSamples,
     machine: {
       threads: o.threads ?? config.threads ?? defaultThreads(),
-      memoryBytes: config.memoryGiB === undefined
-        ? Deno.systemMemoryInfo().available
-        : config.memoryGiB * 2 ** 30,
+      memoryBytes: config.memoryGiB === undefined ? memory().availableBytes : config.memoryGiB * 2 ** 30,
       ...(microBatchTokens !== undefined && { microBatchTokens }),
       ...(recompute !== undefined && { recompute }),
     },

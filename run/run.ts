@@ -80,6 +80,9 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   let before: Evaluation | null = null,
     after: Evaluation | null = null,
     metrics: Readonly<Record<string, number>> = {};
+  if (session.completed >= o.steps) {
+    recorder.note(`${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`);
+  }
   before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
   while (session.completed < o.steps && !interruption.asked) {
     const hooks = interruption.hooks(recorder.hooks(session.completed + 1));

@@ -155,6 +155,7 @@ export class Session {
       step: this.#step,
       seed: this.options.seed,
       graph: this.main.digest,
+      data: this.main.data.digest,
       cursor: this.#before.cursor,
     });
   }
@@ -165,6 +166,12 @@ export class Session {
     if (state.graph !== this.main.digest || state.seed !== this.options.seed) {
       throw new Error(
         `Cannot resume from ${path}: it was made by another workflow or seed, start in another output folder with --out`,
+      );
+    }
+    const { data } = this.main;
+    if (state.data !== data.digest) {
+      throw new Error(
+        `Cannot resume from ${path}: ${data.path} has changed since, put the file back or start in another output folder`,
       );
     }
     this.#step = state.step;

@@ -49,7 +49,9 @@ function resolve(
 ): string | null | Error {
   if (/^\.\.?\//.test(specifier)) return new URL(specifier, `file:///${from}`).pathname.slice(1);
   if (library && names.get(specifier)?.startsWith("npm:")) {
-    return new Error(`imports "${specifier}", the library says "${names.get(specifier)}" as deno.json has it`);
+    return new Error(
+      `imports "${specifier}", the library says "${names.get(specifier)}" as deno.json has it`,
+    );
   }
   if (library && specifier.startsWith("npm:") && [...names.values()].includes(specifier)) return null;
   const name = [...names.keys()].find((name) => specifier === name || specifier.startsWith(`${name}/`));

@@ -53,7 +53,7 @@ const CLASSES: Readonly<Record<Family, string>> = {
   qwen3: "Qwen3",
   mistral: "Mistral",
 };
-const TASKS = ["ForCausalLM", "ForSequenceClassification", "Model"];
+const TASKS = ["ForCausalLM", "ForSequenceClassification"];
 /** What transformers assumes where a file is silent. */
 const KV_HEADS: Readonly<Record<Family, number | null>> = { llama: null, qwen2: 32, qwen3: 32, mistral: 8 };
 const MAX_POSITIONS: Readonly<Record<Family, number>> = {
@@ -105,9 +105,10 @@ const FileSchema = z.looseObject({
   resid_pdrop: zero.optional(),
   embd_pdrop: zero.optional(),
   quantization_config: z.null({ error: "is set, and Baton trains unquantised weights" }).optional(),
-  sliding_window: count.nullish(),
+  // Silence is 4096 in transformers; null is no window.
+  sliding_window: count.nullable().default(4096),
   use_sliding_window: z.boolean().default(false),
-  max_window_layers: z.int().nonnegative().optional(),
+  max_window_layers: z.int().nonnegative().default(28),
   layer_types: z.array(z.enum(["full_attention", "sliding_attention"])).nullish(),
   initializer_range: z.number().nonnegative().default(0.02),
   bos_token_id: tokenId.nullish(),
@@ -198,7 +199,7 @@ function unsupported(f: File): string[] {
     );
   }
   if (f.layer_types?.includes("sliding_attention") && !f.sliding_window) {
-    problems.push(`sliding_window is missing, and layer_types asks for sliding_attention`);
+    problems.push(`sliding_window is null, and layer_types asks for sliding_attention`);
   }
   return problems;
 }
@@ -223,7 +224,7 @@ function windowsOf(f: File): number[] {
   return Array.from({ length: f.num_hidden_layers }, (_, i) => {
     const slides = f.layer_types
       ? f.layer_types[i] === "sliding_attention"
-      : !qwen || i >= (f.max_window_layers ?? 0);
+      : !qwen || i >= f.max_window_layers;
     return on && slides ? f.sliding_window ?? 0 : 0;
   });
 }

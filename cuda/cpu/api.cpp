@@ -118,7 +118,7 @@ int32_t baton_segment_write(uint32_t segment, uint64_t offset, const void* from,
   if (!s) return BATON_BAD_HANDLE;
   char* p = place(s, offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
-  memcpy(p, from, bytes);
+  if (bytes) memcpy(p, from, bytes);
   return BATON_OK;
 }
 
@@ -127,7 +127,7 @@ int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t
   if (!s) return BATON_BAD_HANDLE;
   char* p = place(s, offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
-  memcpy(to, p, bytes);
+  if (bytes) memcpy(to, p, bytes);
   return BATON_OK;
 }
 

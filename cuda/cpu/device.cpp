@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <chrono>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -12,6 +13,8 @@ namespace baton {
 namespace {
 
 constexpr size_t ERRORS_KEPT = 256;
+
+uint64_t mapped_bytes(uint64_t bytes) { return bytes ? bytes : 1; }  // an empty mapping is an error
 
 double now() {
   return double(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
@@ -24,15 +27,13 @@ double now() {
 std::shared_ptr<Segment> Segment::create(uint64_t bytes) {
   constexpr uint64_t HUGE_PAGE = 2 << 20;
   if (bytes > uint64_t(1) << 46) return nullptr;
-  // A vector load may read, never use, up to 60 bytes behind the last element.
-  uint64_t mapped = bytes + 64;
-  void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return nullptr;
-  if (bytes >= HUGE_PAGE) madvise(p, mapped, MADV_HUGEPAGE);
+  if (bytes >= HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE);
   return std::make_shared<Segment>(static_cast<char*>(p), bytes);
 }
 
-Segment::~Segment() { munmap(base, bytes + 64); }
+Segment::~Segment() { munmap(base, mapped_bytes(bytes)); }
 
 // ---- instruction sets ----------------------------------------------------------------------------------------------
 
@@ -128,6 +129,7 @@ double Device::product(uint32_t mode, long m, long n, long k, float* x, float* w
 }
 
 void Device::work() {
+  flush_subnormals();
   for (;;) {
     Job job;
     {
@@ -138,7 +140,12 @@ void Device::work() {
       queue_.pop_front();
     }
     std::string error;
-    int32_t status = execute(job, error);
+    int32_t status;
+    try {
+      status = execute(job, error);
+    } catch (const std::bad_alloc&) {
+      status = BATON_OUT_OF_MEMORY;
+    }
     uint32_t ticket = job.ticket;
     job = Job();  // memory of destroyed handles goes before the completion is seen
     {

@@ -19,6 +19,16 @@ inline void pause() {
 
 }  // namespace
 
+void flush_subnormals() {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);  // flush to zero, subnormals are zero
+#elif defined(__aarch64__)
+  uint64_t control;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  asm volatile("msr fpcr, %0" ::"r"(control | 1 << 24));
+#endif
+}
+
 Pool::Pool(int threads) : threads_(threads) {
   // Not touched here: a page of scratch costs memory once a kernel has used it.
   scratch_ = static_cast<char*>(aligned_alloc(4096, uint64_t(threads) * SCRATCH_BYTES));
@@ -61,6 +71,7 @@ void Pool::drain(int thread) {
 }
 
 void Pool::help(int thread) {
+  flush_subnormals();
   uint64_t seen = 0;
   auto fresh = [&](uint64_t s) { return (s & OPEN) && s / EPOCH != seen; };
   while (!closing_) {

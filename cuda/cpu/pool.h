@@ -12,6 +12,10 @@ namespace baton {
 
 constexpr uint64_t SCRATCH_BYTES = 4 << 20;  // per thread; every kernel tiles itself to fit
 
+// Numbers below 2⁻¹²⁶ count as zero on the calling thread, as inputs and as results: processors take a hundred times as
+// long for them, and moments and attention weights that fade away are full of them.
+void flush_subnormals();
+
 class Pool {
  public:
   typedef void (*Task)(void* context, long task, int thread);
@@ -23,7 +27,8 @@ class Pool {
   int threads() const { return threads_; }
   char* scratch(int thread) const { return scratch_ + uint64_t(thread) * SCRATCH_BYTES; }
 
-  // Calls task(context, i, thread) for every i in [0, tasks) and returns when all are done.
+  // Calls task(context, i, thread) for every i in [0, tasks) and returns when all are done. The caller flushes
+  // subnormals, as the helpers do.
   void run(long tasks, Task task, void* context);
 
  private:

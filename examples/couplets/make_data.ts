@@ -17,7 +17,7 @@ const VOCABULARY = 1024;
 const COUNTS = { heldout: 512, prompts: 2048, sft: 24000, pairs: 20000 } as const;
 
 /** Parts of 1000 of the couplets to imitate that rhyme: enough to learn what a rhyme is, too few to make it a habit. */
-const RHYMING = 500;
+const RHYMING = 400;
 
 /** A couplet to imitate. */
 export interface Example {

@@ -75,7 +75,7 @@ await script(
   "--data",
   here("data/sft.jsonl"),
   "--steps",
-  "3000",
+  "4500",
   "--batch",
   "128",
   "--lr",

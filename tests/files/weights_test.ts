@@ -158,6 +158,26 @@ Deno.test("loadWeights() begins a critic's head anew when it may be missing", as
   });
 });
 
+Deno.test("loadWeights() refuses a tied model whose file has another head", async () => {
+  await withFolder(async (folder) => {
+    const embedding = parameter("model.embed_tokens.weight", [20, 6]), head = "lm_head.weight";
+    const load = async (more: readonly Parameter[], other: number) => {
+      await writeSafetensors(
+        `${folder}/model.safetensors`,
+        [embedding.name, head].map((name) => ({ name, shape: [20, 6], dtype: "F32" })),
+        (name) => new Float32Array(120).fill(name === head ? other : 2),
+      );
+      return await loadWeights(folder, [embedding, ...more], collect().sink, {
+        allowMissing: ["score.weight"],
+      });
+    };
+    await assert.rejects(load([], 3), /lm_head.weight differs from .* set tie_word_embeddings to false/);
+    assert.deepEqual(await load([], 2), { initialized: [], ignored: [head] });
+    const critic = await load([parameter("score.weight", [1, 6])], 3);
+    assert.deepEqual(critic.ignored, [head], "a critic has another head");
+  });
+});
+
 sharedTest("loadWeights() reads a real checkpoint", "models/stories260K/model.safetensors", async () => {
   const folder = `${SHARED}models/stories260K`;
   const parameters: Parameter[] = [];

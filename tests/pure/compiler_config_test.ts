@@ -51,6 +51,7 @@ Deno.test("parseConfig() knows what each family has", () => {
   assert.equal(tiny({ num_key_value_heads: undefined }).kvHeads, 4);
   assert.deepEqual(of("mistral", { sliding_window: 16 }).windows, [16, 16]);
   assert.deepEqual(of("mistral", { sliding_window: null }).windows, [0, 0]);
+  assert.deepEqual(of("mistral").windows, [4096, 4096], "what transformers assumes");
   assert.deepEqual(
     of("qwen2", { sliding_window: 16, max_window_layers: 1 }).windows,
     [0, 0],
@@ -58,6 +59,7 @@ Deno.test("parseConfig() knows what each family has", () => {
   );
   const slides = { use_sliding_window: true, sliding_window: 16 };
   assert.deepEqual(of("qwen2", { ...slides, max_window_layers: 1 }).windows, [0, 16]);
+  assert.deepEqual(of("qwen2", slides).windows, [0, 0], "from layer 28 on");
   assert.deepEqual(of("qwen3", { ...slides, layer_types: ["sliding_attention", "full_attention"] }).windows, [
     16,
     0,

@@ -121,7 +121,7 @@ Deno.test("pair() prefers a rhyme to none and a sound line to a faulty one", () 
   assert.ok(kinds.sameOpening > 400 && kinds.plainOverFaulty > 250, JSON.stringify(kinds));
 });
 
-Deno.test("makeData() keeps held-out prompts out of everything else and rhymes in half of the couplets", () => {
+Deno.test("makeData() keeps held-out prompts out of everything else and rhymes in two of five couplets", () => {
   const { heldout, prompts, sft, pairs } = data;
   const held = new Set(heldout.map(({ prompt }) => prompt));
   assert.equal(held.size, 512);
@@ -130,7 +130,7 @@ Deno.test("makeData() keeps held-out prompts out of everything else and rhymes i
   const { rhyming, wellFormed } = measure(
     sft.map(({ prompt, completion }) => ({ prompt, response: completion })),
   );
-  assert.ok(rhyming > 0.48 && rhyming < 0.52, `${rhyming}`);
+  assert.ok(rhyming > 0.38 && rhyming < 0.42, `${rhyming}`);
   assert.equal(wellFormed, 1);
 });
 

@@ -1,7 +1,8 @@
 /** The rollout's scheduling against a simulated device that keeps tokens in pages and checks what it is told. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type GenerateSizes, Rollout } from "../../engine/rollout.ts";
+import type { GenerateSizes } from "../../engine/request.ts";
+import { Rollout } from "../../engine/rollout.ts";
 import type { Runnable } from "../../engine/slots.ts";
 import { PAGE, SAMPLER } from "../../ir/op.ts";
 

@@ -55,7 +55,8 @@ const CASES: readonly Case[] = [
   },
   {
     name: "weights without a header",
-    prepare: (world) => Deno.writeTextFile(`${world}/${WEIGHTS}`, "git-lfs pointer: not a safetensors file at all"),
+    prepare: (world) =>
+      Deno.writeTextFile(`${world}/${WEIGHTS}`, "git-lfs pointer: not a safetensors file at all"),
     says: /model\.safetensors: its header claims \d+ bytes, it is no safetensors file/,
   },
   {
@@ -71,7 +72,8 @@ const CASES: readonly Case[] = [
   {
     name: "weights of another config",
     prepare: (world) => config(world, { num_hidden_layers: 3 }),
-    says: /policy: model\.layers\.2\.\S+ \[\d+(, \d+)?\] is missing.*Does its config\.json belong to these weights\?/,
+    says:
+      /policy: model\.layers\.2\.\S+ \[\d+(, \d+)?\] is missing.*Does its config\.json belong to these weights\?/,
   },
   {
     name: "an unknown architecture",
@@ -154,7 +156,8 @@ const CASES: readonly Case[] = [
   },
   {
     name: "a line without a prompt",
-    prepare: (world) => Deno.writeTextFile(`${world}/prompts.jsonl`, '{"prompt":"one"}\n{"question":"two"}\n'),
+    prepare: (world) =>
+      Deno.writeTextFile(`${world}/prompts.jsonl`, '{"prompt":"one"}\n{"question":"two"}\n'),
     says: /prompts\.jsonl:2: it has none of "prompt", "messages" and "tokens"/,
   },
   {
@@ -166,7 +169,10 @@ const CASES: readonly Case[] = [
     name: "an example without an action",
     script: "sft.ts",
     prepare: async (world) => {
-      await jsonLines(`${world}/texts.jsonl`, [{ tokens: [1, 2, 3] }, { tokens: [1, 2, 3], mask: [1, 0, 0] }]);
+      await jsonLines(`${world}/texts.jsonl`, [{ tokens: [1, 2, 3] }, {
+        tokens: [1, 2, 3],
+        mask: [1, 0, 0],
+      }]);
     },
     says: /texts\.jsonl:2: conversation: no token of it is the model's own, nothing to learn/,
   },
@@ -188,7 +194,8 @@ const CASES: readonly Case[] = [
   {
     name: "a micro-batch in YAML that holds no machine's memory",
     prepare: (world) => yaml(world, "memoryGiB: 0.00001\n"),
-    says: /Cannot run ppo on this machine: it needs \d+ MiB and 1 MiB are free \(largest: .*\), lower the batch/,
+    says:
+      /Cannot run ppo on this machine: it needs \d+ MiB and 1 MiB are free \(largest: .*\), lower the batch/,
   },
   {
     name: "devices that this version lacks",
@@ -269,6 +276,15 @@ Deno.test("run() leaves the folder of another run alone, and resumes only its ow
     await refused("ppo.ts", [], /run "sft" is there/);
     await refused("ppo.ts", ["--resume"], /Cannot resume in \S+\/out: its graph is .* and this run's is /);
     await refused("sft.ts", ["--resume", "--seed", "9"], /its seed is 1 and this run's is 9/);
+    const texts = await Deno.readTextFile(`${world}/texts.jsonl`);
+    await Deno.writeTextFile(`${world}/texts.jsonl`, texts + texts);
+    Object.assign(before, listing(world));
+    await refused(
+      "sft.ts",
+      ["--resume"],
+      /Cannot resume from \S+: \S+texts\.jsonl has changed since, put the file back/,
+    );
+    await Deno.writeTextFile(`${world}/texts.jsonl`, texts);
     await Deno.truncate(`${world}/out/checkpoints/step-000002/actor.m.safetensors`, 900);
     Object.assign(before, listing(world));
     await refused("sft.ts", ["--resume"], /actor\.m\.safetensors: .*truncated/);

@@ -86,7 +86,16 @@ export async function jsonLines(path: string, lines: readonly unknown[]): Promis
   return path;
 }
 
-const WORDS = ["the cat", "a dog sat", "one", "two birds sang", "so it was", "low", "and then", "why not here"];
+const WORDS = [
+  "the cat",
+  "a dog sat",
+  "one",
+  "two birds sang",
+  "so it was",
+  "low",
+  "and then",
+  "why not here",
+];
 
 /** A folder with a policy, a reward model, prompts and texts: what the scripts of this group need. */
 export async function tinyWorld(folder: string): Promise<void> {
@@ -120,14 +129,20 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Flags of `deno run` beside -A. */
   readonly deno?: readonly string[];
-  /** Asked with all of stderr so far, for every piece of it: how many SIGINTs should have been sent by now. */
+  /** Asked with all of stderr so far, for every piece of it: how many signals should have been sent by now. */
   readonly interrupt?: (err: string) => number;
+  /** What is sent instead of SIGINT. */
+  readonly signal?: Deno.Signal;
   /** Milliseconds to wait before each of them. */
   readonly delay?: number;
 }
 
 /** Runs a script in a process of its own. `script` is a path, or the name of one of this group's scripts. */
-export async function script(script: string, args: readonly string[], options: RunOptions = {}): Promise<Ended> {
+export async function script(
+  script: string,
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<Ended> {
   const path = /[/:]/.test(script) ? script : `${SCRIPTS}${script}`;
   let since = performance.now(), sent = 0;
   const child = new Deno.Command(Deno.execPath(), {
@@ -145,7 +160,7 @@ export async function script(script: string, args: readonly string[], options: R
       sent++;
       await new Promise((resolve) => setTimeout(resolve, options.delay ?? 0));
       since = performance.now();
-      child.kill("SIGINT");
+      child.kill(options.signal ?? "SIGINT");
     }
   }
   const { code } = await child.status;
@@ -155,7 +170,9 @@ export async function script(script: string, args: readonly string[], options: R
 /** Fails with everything that the process said when it did not end well. */
 export async function succeeds(...args: Parameters<typeof script>): Promise<Ended> {
   const ended = await script(...args);
-  if (ended.code !== 0) throw new Error(`${args[0]} ${args[1].join(" ")} ended with ${ended.code}: ${ended.err}`);
+  if (ended.code !== 0) {
+    throw new Error(`${args[0]} ${args[1].join(" ")} ended with ${ended.code}: ${ended.err}`);
+  }
   return ended;
 }
 
@@ -168,7 +185,8 @@ export function listing(folder: string): Record<string, string> {
       if (entry.isDirectory) {
         files[`${inner.slice(folder.length)}/`] = "";
         visit(inner);
-      } else files[inner.slice(folder.length)] = createHash("sha256").update(Deno.readFileSync(inner)).digest("hex");
+      } else {files[inner.slice(folder.length)] = createHash("sha256").update(Deno.readFileSync(inner))
+          .digest("hex");}
     }
   };
   visit(folder);

@@ -1,9 +1,20 @@
 import assert from "node:assert/strict";
-import { listing, metricsOf, outcome, script, succeeds, tinyModel, withWorld } from "./fixtures.ts";
+import {
+  listing,
+  metricsOf,
+  outcome,
+  ROOT,
+  script,
+  SCRIPTS,
+  succeeds,
+  tinyModel,
+  withWorld,
+} from "./fixtures.ts";
 
 /** Seconds from a Ctrl-C to the end of the process. */
 const SOON = 2;
-const checkpoints = (out: string) => Object.keys(listing(`${out}/checkpoints`)).filter((path) => /^\/step-\d+\/$/.test(path));
+const checkpoints = (out: string) =>
+  Object.keys(listing(`${out}/checkpoints`)).filter((path) => /^\/step-\d+\/$/.test(path));
 const times = (text: string, pattern: RegExp) => text.match(new RegExp(pattern, "g"))?.length ?? 0;
 
 /** Steps whose rollout is nearly all of their time, and steps that nearly only train. */
@@ -26,8 +37,14 @@ Deno.test("the first Ctrl-C cancels a rollout, and the resumed run is as if noth
     const { code, err, seconds } = await script("ppo.ts", [...args, "--out", `${world}/parts`], {
       interrupt: (err) => times(err, /step 1\/3/),
     });
-    assert.match(err, /Stopping: the rollout is cancelled and a checkpoint is written\. Press Ctrl-C again to stop at once\.\n/);
-    assert.match(err, /Stopped after step 1 of 3: add --resume to the same command to go on from \S+\/parts\/checkpoints\/step-000001\n$/);
+    assert.match(
+      err,
+      /Stopping: the rollout is cancelled and a checkpoint is written\. Press Ctrl-C again to stop at once\.\n/,
+    );
+    assert.match(
+      err,
+      /Stopped after step 1 of 3: add --resume to the same command to go on from \S+\/parts\/checkpoints\/step-000001\n$/,
+    );
     assert.equal(code, 130);
     assert.ok(seconds < SOON, `${seconds} s`);
     assert.equal(metricsOf(`${world}/parts`).length, 1);
@@ -44,7 +61,10 @@ Deno.test("the first Ctrl-C lets running train calls finish, and the resumed run
       interrupt: (err) => times(err, /step 1\/3/),
       delay: 100,
     });
-    assert.match(err, /Stopping: the running train calls finish first, about \d+\.\d s, then a checkpoint is written\./);
+    assert.match(
+      err,
+      /Stopping: the running train calls finish first, about \d+\.\d s, then a checkpoint is written\./,
+    );
     assert.match(err, /Stopped after step 2 of 3: add --resume/);
     assert.equal(code, 130);
     assert.ok(seconds < SOON, `${seconds} s`);
@@ -57,7 +77,13 @@ Deno.test("the second Ctrl-C ends the run at once with the last checkpoint intac
   await withWorld(async (world) => {
     const args = ["--world", world, "--save-every", "1", ...KINDS.training];
     await succeeds("ppo.ts", [...args, "--steps", "1", "--out", `${world}/whole`]);
-    const { code, err, seconds } = await script("ppo.ts", [...args, "--steps", "3", "--out", `${world}/parts`], {
+    const { code, err, seconds } = await script("ppo.ts", [
+      ...args,
+      "--steps",
+      "3",
+      "--out",
+      `${world}/parts`,
+    ], {
       interrupt: (err) => times(err, /step 1\/3|Stopping: the running train calls/),
       delay: 100,
     });
@@ -81,5 +107,20 @@ Deno.test("Ctrl-C does not wait for a score function, and before the first step 
     await succeeds("ppo.ts", [...args, "--resume"]);
     await succeeds("ppo.ts", ["--world", world, "--steps", "2", "--out", `${world}/whole`]);
     assert.deepEqual(outcome(`${world}/out`), outcome(`${world}/whole`));
+  });
+});
+
+Deno.test("Ctrl-C ends `baton run` with the same code, and --resume goes on", async () => {
+  await withWorld(async (world) => {
+    const own = ["--", "--world", world, ...KINDS.training];
+    const common = ["run", `${SCRIPTS}ppo.ts`, "--steps", "2", "--out", `${world}/out`];
+    const { code, err } = await script(`${ROOT}cli/main.ts`, [...common, ...own], {
+      interrupt: (err) => times(err, /step 1\/2/),
+      delay: 50,
+    });
+    assert.match(err, /Stopped after step [12] of 2: add --resume/);
+    assert.equal(code, 130);
+    await succeeds(`${ROOT}cli/main.ts`, [...common, "--resume", ...own]);
+    assert.ok("/actor/model.safetensors" in listing(`${world}/out`));
   });
 });

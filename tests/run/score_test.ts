@@ -7,17 +7,24 @@ const deadline = async (world: string, seconds: number) => {
 };
 
 const REFUSED = {
-  throws: /Cannot score sample \d in score\.rewards: the function threw "no judge for this" \(ppo\.ts:\d+\)\n$/,
-  nan: /Cannot score sample \d in score\.rewards: the function returned NaN, return a finite number \(ppo\.ts:\d+\)\n$/,
-  loops: /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
-  waits: /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
+  throws:
+    /Cannot score sample \d in score\.rewards: the function threw "no judge for this" \(ppo\.ts:\d+\)\n$/,
+  nan:
+    /Cannot score sample \d in score\.rewards: the function returned NaN, return a finite number \(ppo\.ts:\d+\)\n$/,
+  loops:
+    /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
+  waits:
+    /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
 };
 
 for (const [judge, says] of Object.entries(REFUSED)) {
   Deno.test(`a score function that ${judge} ends the run with its sample, and the last checkpoint stays`, async () => {
     await withWorld(async (world) => {
       // The one prompt that is judged badly is the last of the file: it is seen in the second step.
-      await jsonLines(`${world}/prompts.jsonl`, ["two", "three", "four", "one"].map((prompt) => ({ prompt })));
+      await jsonLines(
+        `${world}/prompts.jsonl`,
+        ["two", "three", "four", "one"].map((prompt) => ({ prompt })),
+      );
       const args = ["--world", world, "--batch", "3", "--no-shuffle", "--save-every", "1"];
       const more = [...args, "--out", `${world}/out`, ...await deadline(world, 0.5)];
       const { code, err, seconds } = await script("ppo.ts", [...more, "--steps", "2", "--judge", judge]);
@@ -39,7 +46,14 @@ Deno.test("a score function that is slow for one sample changes nothing", async 
   await withWorld(async (world) => {
     const args = ["--world", world, "--steps", "2", "--batch", "8"];
     await succeeds("ppo.ts", [...args, "--out", `${world}/quick`]);
-    await succeeds("ppo.ts", [...args, "--out", `${world}/slow`, "--judge", "oneSlow", ...await deadline(world, 2)]);
+    await succeeds("ppo.ts", [
+      ...args,
+      "--out",
+      `${world}/slow`,
+      "--judge",
+      "oneSlow",
+      ...await deadline(world, 2),
+    ]);
     assert.deepEqual(outcome(`${world}/slow`), outcome(`${world}/quick`));
   });
 });
@@ -49,7 +63,8 @@ const WHY = {
   counts: "importing it again builds another call graph",
   exits: "importing it failed: it called Deno.exit(3)",
   hangs: "importing it took longer than 1 s",
-  runs: 'importing it failed: Cannot run effects in a worker, which imports the script for its score functions: ' +
+  runs:
+    "importing it failed: Cannot run effects in a worker, which imports the script for its score functions: " +
     "begin the run under `if (import.meta.main)`",
   hides: "it exports no workflow",
 };
@@ -71,7 +86,8 @@ Deno.test("a script whose import has effects is scored on the main thread, and o
 
 Deno.test("a worker sees the flags that `baton run` gives the script", async () => {
   await withWorld(async (world) => {
-    const cli = new URL("../../cli/main.ts", import.meta.url).pathname, ppo = new URL("./scripts/ppo.ts", import.meta.url).pathname;
+    const cli = new URL("../../cli/main.ts", import.meta.url).pathname,
+      ppo = new URL("./scripts/ppo.ts", import.meta.url).pathname;
     const { err, out } = await succeeds(cli, [
       ...["run", ppo, "--json", "--steps", "2", "--out", `${world}/out`],
       ...["--", "--world", world, "--judge", "oneSlow"],

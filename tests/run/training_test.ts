@@ -1,5 +1,14 @@
 import assert from "node:assert/strict";
-import { type Line, listing, metricsOf, outcome, readLines, script, succeeds, withWorld } from "./fixtures.ts";
+import {
+  type Line,
+  listing,
+  metricsOf,
+  outcome,
+  readLines,
+  script,
+  succeeds,
+  withWorld,
+} from "./fixtures.ts";
 
 Deno.test("a run writes every metric of every step", async () => {
   await withWorld(async (world) => {
@@ -65,15 +74,25 @@ Deno.test("a run logs samples with all that was computed about them", async () =
   });
 });
 
+Deno.test("responses that no token stops have the length that was asked for", async () => {
+  await withWorld(async (world) => {
+    const args = ["--steps", "2", "--max-new", "20", "--ignore-eos", "--out", `${world}/out`];
+    await succeeds("ppo.ts", ["--world", world, ...args]);
+    for (const line of metricsOf(`${world}/out`)) assert.deepEqual([line.length, line.truncated], [20, 1]);
+  });
+});
+
 Deno.test("threads, micro-batches and recomputation change no bit of a run", async () => {
   await withWorld(async (world) => {
     const outcomes: unknown[] = [];
-    for (const [threads, plan] of [
-      ["2", "{}"],
-      ["1", "{ recompute: layers }"],
-      ["2", "{ microBatchTokens: 40, recompute: cheap }"],
-      ["1", "{ microBatchTokens: 70 }"],
-    ] as const) {
+    for (
+      const [threads, plan] of [
+        ["2", "{}"],
+        ["1", "{ recompute: layers }"],
+        ["2", "{ microBatchTokens: 40, recompute: cheap }"],
+        ["1", "{ microBatchTokens: 70 }"],
+      ] as const
+    ) {
       const out = `${world}/out-${outcomes.length}`;
       await Deno.writeTextFile(`${world}/run.yaml`, `plan: ${plan}\nrun: { logSamples: 100 }\n`);
       const args = ["--steps", "2", "--threads", threads, "--config", `${world}/run.yaml`, "--out", out];
@@ -107,7 +126,15 @@ const NOT_MADE = new RegExp(
 for (const name of ["ppo.ts", "sft.ts"]) {
   Deno.test(`${name} stops before an update that is not a number and keeps the last good checkpoint`, async () => {
     await withWorld(async (world) => {
-      const args = ["--world", world, "--save-every", "1", "--lr", "1e30", ...name === "ppo.ts" ? ["--minibatches", "1"] : []];
+      const args = [
+        "--world",
+        world,
+        "--save-every",
+        "1",
+        "--lr",
+        "1e30",
+        ...name === "ppo.ts" ? ["--minibatches", "1"] : [],
+      ];
       const { code, err } = await script(name, [...args, "--steps", "9", "--out", `${world}/out`]);
       assert.match(err, NOT_MADE);
       assert.equal(code, 1);
@@ -124,7 +151,10 @@ Deno.test("weights that are no numbers end a run before its first update", async
     bytes.fill(0xff, bytes.length - 64); // the last tensor by name is the final norm
     await Deno.writeFile(path, bytes);
     const { code, err } = await script("sft.ts", ["--world", world, "--steps", "2", "--out", `${world}/out`]);
-    assert.match(err, /^error: Cannot train in actor\.train: the loss of update 1 is NaN, the update was not made[^\n]+\n$/);
+    assert.match(
+      err,
+      /^error: Cannot train in actor\.train: the loss of update 1 is NaN, the update was not made[^\n]+\n$/,
+    );
     assert.equal(code, 1);
     const rollout = await script("ppo.ts", ["--world", world, "--steps", "2", "--out", `${world}/ppo`]);
     assert.match(rollout.err, /^error: Cannot run [^\n]*the logits of slot \d are not finite[^\n]*\n$/);

@@ -36,7 +36,8 @@ inline float absorb(Softmax& state, float* s, long from, long to, float scale) {
     top = most(top, x);
   }
   float peak = largest(top);
-  float shrink = exp(state.top - peak);
+  // The two ends of exp, without computing it.
+  float shrink = state.top == peak ? 1.f : state.top == -INF ? 0.f : exp(state.top - peak);
   state.top = peak;
   v16 shift = all(peak), sum = load(state.sum) * all(shrink), weighted = zero();
   if (WEIGHTED) weighted = load(state.weighted) * all(shrink);

@@ -1,5 +1,18 @@
 /** A script whose import has effects, as `--effect` says; otherwise as small as a run with a score function can be. */
-import { adamw, compute, flags, models, perSequence, policyLoss, policyModel, prompts, run, score, text, workflow } from "../../../mod.ts";
+import {
+  adamw,
+  compute,
+  flags,
+  models,
+  perSequence,
+  policyLoss,
+  policyModel,
+  prompts,
+  run,
+  score,
+  text,
+  workflow,
+} from "../../../mod.ts";
 import { z } from "zod";
 
 const o = flags({ world: z.string(), effect: z.enum(["none", "counts", "exits", "runs", "hangs", "hides"]) });

@@ -49,15 +49,21 @@ const judge = score("rewards", { prompt: text, response: text }, async ({ prompt
   if (o.judge === "loops" && prompt === "one") console.error("judging one");
   if (o.judge === "throws" && prompt === "one") throw new Error("no judge for this");
   if (o.judge === "nan" && prompt === "one") return NaN;
-  if (o.judge === "loops" && prompt === "one") for (;;);
+  if (o.judge === "loops" && prompt === "one") { for (;;); }
   if (o.judge === "waits" && prompt === "one") await new Promise((resolve) => setTimeout(resolve, 60_000));
   if (o.judge === "oneSlow" && prompt === "one") await new Promise((resolve) => setTimeout(resolve, 300));
   return value;
 });
 
 const { beta, move } = adaptiveKl({ init: 0.1, target: 0.05 });
-const judged = actor.generate({ maxNewTokens: o.maxNew, samples: o.samples, ignoreEos: o.ignoreEos }).then(judge, ref.infer().as("refLogprobs"));
-const data = prompts(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, { batch: o.batch, shuffle: o.shuffle });
+const judged = actor.generate({ maxNewTokens: o.maxNew, samples: o.samples, ignoreEos: o.ignoreEos }).then(
+  judge,
+  ref.infer().as("refLogprobs"),
+);
+const data = prompts(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, {
+  batch: o.batch,
+  shuffle: o.shuffle,
+});
 const options = { minibatches: o.minibatches, epochs: o.epochs };
 const flow = judged.then(critic.infer())
   .then(shapedRewards({ beta }), move)

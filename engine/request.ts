@@ -1,0 +1,36 @@
+/** What a generate call is asked for and what it answers. */
+import type { StreamKey } from "./random.ts";
+
+/** What the programs of a generate call hold: see `compiler/programs.ts`. */
+export interface GenerateSizes {
+  readonly slots: number;
+  readonly pages: number;
+  readonly maxPages: number;
+  readonly maxNew: number;
+  readonly prefillTokens: number;
+}
+
+/** What to continue, and how. */
+export interface GenerateRequest {
+  readonly prompts: readonly Int32Array[];
+  /** Counter of each prompt's randomness: its index in the step's batch. */
+  readonly indices: readonly number[];
+  readonly samples: number;
+  readonly maxNewTokens: number;
+  readonly stops: readonly number[];
+  /** Philox key of this call in this step. */
+  readonly key: StreamKey;
+  readonly maxPositions: number;
+  /** Called with the response tokens made so far. */
+  readonly onTokens?: (tokens: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What the model said. */
+export interface Response {
+  readonly prompt: number;
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+  /** A stop token was seen; otherwise it was cut by length. */
+  readonly finished: boolean;
+}

@@ -1,0 +1,79 @@
+/** The benchmark measures what it says: every case runs, and its operation counts are those of the programs. */
+import assert from "node:assert/strict";
+import { benchConfig, compileBench, usefulFlops } from "../../bench/cases.ts";
+import { median, timed } from "../../bench/measure.ts";
+import { modelCase } from "../../bench/model_cases.ts";
+import { ppoStep } from "../../bench/workflow_cases.ts";
+import { Device } from "../../ffi/device.ts";
+import { conversations, models, policyModel, workflow } from "../../mod.ts";
+
+const ONCE = { size: "T", limits: { repetitions: 1, warm: 1, budget: 0 }, profile: true } as const;
+
+Deno.test("usefulFlops() agrees with the program that is compiled", () => {
+  const config = benchConfig("S"), [rows, length] = [8, 256];
+  const { ref } = models({ ref: policyModel("random") });
+  const { graph } = workflow({
+    name: "x",
+    data: conversations("x.jsonl", { batch: rows }),
+    flow: ref.infer(),
+  });
+  const sizes = { sequences: rows, group: 1, longestPrompt: 0, longest: length, longestResponse: length - 1 };
+  const program = compileBench(graph, { ref: config }, sizes).programs.infer["ref.infer"]!;
+  const live = {
+    tokens: rows * length,
+    actions: rows * (length - 1),
+    sequences: rows,
+    groups: 0,
+    pairs: 0,
+    one: 1,
+  };
+  const ratio = program.flops(live) / usefulFlops(config, live.tokens, length / 2, live.actions);
+  assert.ok(Math.abs(ratio - 1) < 0.01, `the program counts ${ratio} times as many`);
+});
+
+for (const name of ["train_step", "logprob", "gen_b8_greedy", "gen_b8_sample"]) {
+  Deno.test(`modelCase() measures ${name}`, async () => {
+    using device = Device.open({ threads: 1 });
+    const result = await modelCase(device, name, ONCE);
+    const tokens = name.startsWith("gen") ? 8 * 128 : 8 * 256;
+    assert.equal(Math.round(result.tokens_per_s * result.median_s), tokens);
+    assert.ok(result.n >= 1 && result.gflops > 0 && result.share < 1, JSON.stringify(result));
+    const { host, ...kinds } = result.profile_ms!,
+      device_ms = Object.values(kinds).reduce((a, b) => a + b, 0);
+    assert.ok(kinds.matmul! > 0 && host! > 0);
+    assert.ok(Math.abs(device_ms + host! - 1000 * result.mean_s) < 1e-6);
+  });
+}
+
+Deno.test("modelCase() refuses a case that it does not know", async () => {
+  using device = Device.open({ threads: 1 });
+  await assert.rejects(modelCase(device, "train_steps", ONCE), /Cannot run case train_steps/);
+});
+
+Deno.test("ppoStep() times every call of a step", async () => {
+  using device = Device.open({ threads: 1 });
+  const { phase_s, s_per_step } = await ppoStep(device, ONCE);
+  const calls = [
+    "actor.generate",
+    "score.rewards",
+    "ref.infer",
+    "critic.infer",
+    "actor.train",
+    "critic.train",
+  ];
+  for (const call of calls) {
+    assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
+  }
+});
+
+Deno.test("timed() makes as many repetitions as asked, and three whatever the budget", async () => {
+  let runs = 0;
+  const repeat = () => Promise.resolve(runs++);
+  assert.equal((await timed(repeat, { repetitions: 5, warm: 2, budget: 0 })).n, 3);
+  assert.equal(runs, 5);
+});
+
+Deno.test("median() is the middle, or the mean of the two in the middle", () => {
+  assert.equal(median([5, 1, 3]), 3);
+  assert.equal(median([4, 1, 3, 2]), 2.5);
+});
