@@ -16,7 +16,7 @@ interface Flag {
   readonly inner: z.ZodType;
 }
 
-const kebab = (name: string): string => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+export const kebab = (name: string): string => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 const wrapped = (type: z.ZodType): z.ZodType | undefined =>
   (type.def as { readonly innerType?: z.ZodType }).innerType;
 

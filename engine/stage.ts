@@ -3,7 +3,7 @@ import type { GeneratePrograms, Programs } from "../compiler/programs.ts";
 import type { Call, CallGraph, GenerateCall, InferCall, ScoreCall, TrainCall } from "../ir/graph.ts";
 import type { Segment } from "../ir/op.ts";
 import type { Schedule } from "../ir/plan.ts";
-import { DeviceSegment } from "../ffi/device.ts";
+import { DeviceSegment, NativeError } from "../ffi/device.ts";
 import type { Batch, TokenColumn } from "./batch.ts";
 import { Binding } from "./binding.ts";
 import { compute } from "./compute.ts";
@@ -119,11 +119,11 @@ export class Stage {
       const call = this.#call(instruction.call), start = performance.now();
       hooks.signal?.throwIfAborted();
       hooks.onPhase?.(call.id, 0, 1);
-      if (call.kind === "generate") await this.#generate(call, step, batch, hooks);
-      else if (call.kind === "infer") await this.#infer(call, batch, hooks);
-      else if (call.kind === "score") await this.#score(call, batch, hooks);
-      else if (call.kind === "compute") await this.#compute(call.id, batch);
-      else Object.assign(metrics, await this.#train(call, step, batch, hooks));
+      try {
+        Object.assign(metrics, await this.#dispatch(call, step, batch, hooks));
+      } catch (error) {
+        throw error instanceof NativeError ? ofCall(error, call) : error;
+      }
       seconds[call.id] = (performance.now() - start) / 1000;
     }
     for (const [state, value] of this.#written) this.engine.states.set(state, value);
@@ -132,6 +132,27 @@ export class Stage {
       seconds,
       flops: this.#flops() - before,
     };
+  }
+
+  /** Metrics of a train call; the others only write fields. */
+  async #dispatch(
+    call: Call,
+    step: number,
+    batch: Batch,
+    hooks: StepHooks,
+  ): Promise<Record<string, number> | void> {
+    switch (call.kind) {
+      case "generate":
+        return await this.#generate(call, step, batch, hooks);
+      case "infer":
+        return await this.#infer(call, batch, hooks);
+      case "score":
+        return await this.#score(call, batch, hooks);
+      case "compute":
+        return await this.#compute(call.id, batch);
+      case "train":
+        return await this.#train(call, step, batch, hooks);
+    }
   }
 
   #flops(): number {
@@ -253,4 +274,11 @@ export class Stage {
     for (const g of this.#generators.values()) g.dispose();
     for (const m of this.#memory) m.dispose();
   }
+}
+
+/** The device knows programs and operations; who reads the error knows calls. */
+function ofCall(error: NativeError, call: Call): NativeError {
+  const what = error.message.replace(/^Cannot run /, ""), site = call.site ? ` (${call.site})` : "";
+  const advice = /not finite/.test(what) ? ", look at its weights and the learning rate" : "";
+  return new NativeError(`Cannot run ${call.id}: ${what}${advice}${site}`, error.status, { cause: error });
 }

@@ -35,6 +35,7 @@ interface Unit {
 
 interface Recipe {
   readonly units: readonly Unit[];
+  readonly linkFlags: readonly string[];
   /** File name of the library, with its digest. */
   readonly library: string;
 }
@@ -70,7 +71,9 @@ function recipe(): Recipe {
       };
     });
   });
-  return { units, library: `libbaton_cpu-${digest(...units.map((u) => u.object))}.so` };
+  const linkFlags = ["-shared", `-Wl,--version-script=${join(root, "exports.map")}`, "-lpthread"];
+  const library = `libbaton_cpu-${digest(...units.map((u) => u.object), read("exports.map"))}.so`;
+  return { units, linkFlags, library };
 }
 
 /** Folders that may hold the library: the repository's, else the user's cache when the repository cannot be written. */
@@ -105,25 +108,27 @@ function writable(folder: string): boolean {
 
 async function compile(args: readonly string[], output: string): Promise<void> {
   const temporary = `${output}.${Deno.pid}`;
-  const command = new Deno.Command(compiler(), {
-    args: [...args, "-o", temporary],
-    stdout: "null",
-    stderr: "piped",
-  });
-  const result = await command.output().catch((cause) => {
+  const result = await run([...args, "-o", temporary]);
+  if (!result.success) {
+    const text = new TextDecoder().decode(result.stderr).trim();
+    throw new Error(`Cannot build the native library: ${compiler()} failed on ${output}\n${text}`);
+  }
+  await Deno.rename(temporary, output);
+}
+
+async function run(args: string[]): Promise<Deno.CommandOutput> {
+  try {
+    return await new Deno.Command(compiler(), { args, stdout: "null", stderr: "piped" }).output();
+  } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound)) throw cause;
     const missing = Deno.env.get("CXX")
       ? `CXX is "${compiler()}", which is not there`
       : "no C++ compiler found";
     throw new Error(
       `Cannot build the native library: ${missing}, install one with \`apt-get install g++\` (or set CXX)`,
+      { cause },
     );
-  });
-  if (!result.success) {
-    const text = new TextDecoder().decode(result.stderr).trim();
-    throw new Error(`Cannot build the native library: ${compiler()} failed on ${args.at(-1)}\n${text}`);
   }
-  await Deno.rename(temporary, output);
 }
 
 /**
@@ -134,7 +139,7 @@ async function compile(args: readonly string[], output: string): Promise<void> {
 export async function build(announce: (line: string) => void): Promise<string> {
   const found = find();
   if (found) return found;
-  const { units, library } = recipe();
+  const { units, linkFlags, library } = recipe();
   const folder = folders().find(writable);
   if (!folder) {
     throw new Error(
@@ -153,7 +158,7 @@ export async function build(announce: (line: string) => void): Promise<string> {
     }
   };
   await Promise.all(Array.from({ length: Math.max(1, navigator.hardwareConcurrency) }, worker));
-  await compile(["-shared", ...units.map(path), "-lpthread"], join(folder, library));
+  await compile([...units.map(path), ...linkFlags], join(folder, library));
   return join(folder, library);
 }
 

@@ -4,7 +4,7 @@ import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint
 import type { Batch } from "../engine/batch.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
 import { type Evaluation, evaluationOf } from "./evaluation.ts";
-import { exitWith, inWorker, runFlags } from "./flags.ts";
+import { inWorker, plainErrors, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
@@ -132,16 +132,13 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
 export async function run(workflow: Workflow, options: RunOptions = {}): Promise<RunResult> {
   // A script that is run directly ends with one line on an error; the command line and tests catch it themselves.
   const direct = options.script === undefined && mainScript() !== null;
-  try {
-    const all = steps(workflow, direct ? { ...options, ...runFlags() } : options);
-    for (let next = await all.next();; next = await all.next()) {
-      if (!next.done) continue;
-      // Whoever pressed Ctrl-C does not want what the script does with a whole run; shells expect 128 + SIGINT.
-      if (direct && next.value.interrupted) Deno.exit(130);
-      return next.value;
-    }
-  } catch (error) {
-    return direct ? exitWith(error) : Promise.reject(error);
+  if (direct) plainErrors();
+  const all = steps(workflow, direct ? { ...options, ...runFlags() } : options);
+  for (let next = await all.next();; next = await all.next()) {
+    if (!next.done) continue;
+    // Whoever pressed Ctrl-C does not want what the script does with a whole run; shells expect 128 + SIGINT.
+    if (direct && next.value.interrupted) Deno.exit(130);
+    return next.value;
   }
 }
 

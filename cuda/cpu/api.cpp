@@ -128,6 +128,7 @@ int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t
   char* p = place(s, offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
   if (bytes) memcpy(to, p, bytes);
+  std::atomic_thread_fence(std::memory_order_acquire);  // reads that follow see what the worker wrote before
   return BATON_OK;
 }
 

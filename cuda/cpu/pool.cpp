@@ -29,7 +29,7 @@ void flush_subnormals() {
 #endif
 }
 
-Pool::Pool(int threads) : threads_(threads) {
+Pool::Pool(int threads) : shares_(size_t(threads)), threads_(threads) {
   // Not touched here: a page of scratch costs memory once a kernel has used it.
   scratch_ = static_cast<char*>(aligned_alloc(4096, uint64_t(threads) * SCRATCH_BYTES));
   if (scratch_)
@@ -53,8 +53,10 @@ void Pool::run(long tasks, Task task, void* context) {
   }
   task_ = task;
   context_ = context;
-  tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
+  for (int t = 0; t < threads_; t++) {
+    shares_[size_t(t)].next.store(tasks * t / threads_, std::memory_order_relaxed);
+    shares_[size_t(t)].end = tasks * (t + 1) / threads_;
+  }
   uint64_t epoch = (state_.load(std::memory_order_relaxed) / EPOCH + 1) * EPOCH;
   state_.store(epoch | OPEN);
   if (sleepers_.load() > 0) {
@@ -67,7 +69,10 @@ void Pool::run(long tasks, Task task, void* context) {
 }
 
 void Pool::drain(int thread) {
-  for (long i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) task_(context_, i, thread);
+  for (int t = 0; t < threads_; t++) {
+    Share& share = shares_[size_t((thread + t) % threads_)];
+    for (long i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) task_(context_, i, thread);
+  }
 }
 
 void Pool::help(int thread) {

@@ -3,7 +3,7 @@ import type { Binding } from "../../engine/binding.ts";
 import { DeviceSegment } from "../../ffi/device.ts";
 import { compileDecode, compilePrefill } from "../../compiler/compile.ts";
 import type { ModelConfig } from "../../compiler/models/config.ts";
-import { SAMPLER } from "../../ir/op.ts";
+import { PAGE, SAMPLER } from "../../ir/op.ts";
 import { MAXIMA, SAMPLING } from "../pure/compiler_fixtures.ts";
 import { type ModelRunner, packed, writeBatch } from "./model_runner.ts";
 
@@ -16,9 +16,11 @@ export async function generate(
   temperature: number,
 ) {
   const n = prompts.length,
-    maxPages = 4,
+    longest = Math.max(...prompts.map((p) => p.length)) + steps,
+    maxPages = Math.floor(longest / PAGE) + 1,
     cache = { slots: n + 1, pages: n * maxPages, maxPages, maxNew: steps, stops: 0 };
-  const o = { ...cache, maxima: { ...MAXIMA, tokens: 128 }, sampling: { ...SAMPLING, temperature } };
+  const tokens = prompts.reduce((sum, p) => sum + p.length, 0);
+  const o = { ...cache, maxima: { ...MAXIMA, tokens }, sampling: { ...SAMPLING, temperature } };
   const prefill = runner.bind(compilePrefill(config, o));
   using kv = new DeviceSegment(prefill.program.segmentBytes.kv);
   using state = new DeviceSegment(prefill.program.segmentBytes.state);

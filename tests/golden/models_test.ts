@@ -1,4 +1,4 @@
-/** PyTorch's numbers: log-probabilities, loss, every gradient and three AdamW steps of five tiny models. */
+/** PyTorch's numbers: log-probabilities, loss, every gradient, three AdamW steps and greedy tokens of tiny models. */
 import assert from "node:assert/strict";
 import { compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
 import { parseConfig } from "../../compiler/models/config.ts";
@@ -9,7 +9,17 @@ import { generate } from "./generation.ts";
 import { largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
 
 const CASES = new URL("./cases/", import.meta.url).pathname;
-const NAMES = ["llama_untied", "llama_tied", "llama3_rope", "qwen2_bias", "qwen3_qknorm"];
+const NAMES = [
+  "llama_untied",
+  "llama_tied",
+  "llama3_rope",
+  "qwen2_bias",
+  "qwen3_qknorm",
+  "mistral_window",
+  "llama_biases_linear",
+  "qwen2_window_tied",
+  "qwen3_long",
+];
 
 async function open(name: string) {
   const config = parseConfig(
@@ -21,7 +31,8 @@ async function open(name: string) {
   const ids = await golden.readIntegers("input_ids"), lengths = [...await golden.readIntegers("lengths")];
   const width = ids.length / lengths.length;
   const sequences = lengths.map((n, r) => [...ids.subarray(r * width, r * width + n)]);
-  return { config, weights, golden, sequences, width };
+  const tokens = lengths.reduce((a, b) => a + b, 0), maxima = { ...MAXIMA, tokens, actions: tokens };
+  return { config, weights, golden, sequences, width, maxima };
 }
 
 async function load(runner: ModelRunner, weights: Safetensors): Promise<void> {
@@ -31,12 +42,12 @@ async function load(runner: ModelRunner, weights: Safetensors): Promise<void> {
 for (const name of NAMES) {
   for (const recompute of ["nothing", "cheap", "layers"] as const) {
     Deno.test(`compileTrain() trains ${name} like PyTorch, recomputing ${recompute}`, async () => {
-      const { config, weights, golden, sequences, width } = await open(name);
+      const { config, weights, golden, sequences, width, maxima } = await open(name);
       using device = Device.open({ threads: 2 });
       using runner = new ModelRunner(device, config, "lm");
       await load(runner, weights);
       const train = runner.bind(
-        compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute }),
+        compileTrain(config, "lm", { maxima, loss: nll(), fields: {}, recompute }),
       );
       const update = runner.bind(compileUpdate(config, "lm", ADAMW)), batch = packed(sequences);
       writeBatch(train, batch);
@@ -87,13 +98,13 @@ for (const name of NAMES) {
   }
 
   Deno.test(`compileInfer() gives every token's log-probability and the entropy of ${name} like PyTorch`, async () => {
-    const { config, weights, golden, sequences, width } = await open(name), vocab = config.vocab;
+    const { config, weights, golden, sequences, width, maxima } = await open(name), vocab = config.vocab;
     using device = Device.open({ threads: 1 });
     using runner = new ModelRunner(device, config, "lm");
     await load(runner, weights);
-    const logits = await golden.read("logits"), tokens = sequences.reduce((n, s) => n + s.length, 0);
+    const logits = await golden.read("logits");
     const infer = runner.bind(compileInfer(config, "lm", {
-      maxima: { ...MAXIMA, actions: tokens * vocab },
+      maxima: { ...maxima, actions: maxima.tokens * vocab },
       outputs: ["logprobs", "entropy"],
     }));
     // One action for every row and every token of the vocabulary: all logits, up to a constant of each row.
@@ -138,7 +149,7 @@ for (const name of NAMES) {
       await golden.readIntegers("gen_attention_mask"),
       await golden.readIntegers("gen_output_ids"),
     ];
-    const rows = 4, width = mask.length / rows, steps = output.length / rows - width;
+    const steps = 16, rows = (output.length - mask.length) / steps, width = mask.length / rows;
     const row = (r: number) => [...output.subarray(r * (width + steps), (r + 1) * (width + steps))];
     const lengths = Array.from(
       { length: rows },

@@ -184,6 +184,21 @@ Deno.test("a process ends by itself with devices open and work done", async () =
   assert.equal(new TextDecoder().decode(stdout).trim(), "done");
 });
 
+Deno.test("the build says in one line that there is no compiler", async () => {
+  const script = new URL("../../ffi/build.ts", import.meta.url).href;
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", script],
+    env: { CXX: "no-such-compiler" },
+  });
+  const { success, stderr } = await command.output();
+  assert.ok(!success);
+  const lines = new TextDecoder().decode(stderr).trim().split("\n");
+  assert.equal(
+    lines.at(-1),
+    'Cannot build the native library: CXX is "no-such-compiler", which is not there, install one with `apt-get install g++` (or set CXX)',
+  );
+});
+
 // ---- malformed programs ------------------------------------------------------------------------------------------
 
 const load = (bytes: Uint8Array<ArrayBuffer>) => {

@@ -157,7 +157,10 @@ Deno.test("weights that are no numbers end a run before its first update", async
     );
     assert.equal(code, 1);
     const rollout = await script("ppo.ts", ["--world", world, "--steps", "2", "--out", `${world}/ppo`]);
-    assert.match(rollout.err, /^error: Cannot run [^\n]*the logits of slot \d are not finite[^\n]*\n$/);
+    assert.match(
+      rollout.err,
+      /^error: Cannot run actor\.generate: prefill: [^\n]*the logits of slot \d are not finite, look at its weights and the learning rate \(ppo\.ts:\d+\)\n$/,
+    );
     assert.equal(rollout.code, 1);
   });
 });

@@ -153,7 +153,7 @@ void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, boo
   if (m == 0 || n == 0) return;
   // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
-  long pieces = by_rows ? larger(parts(m, GEMM_ROWS), threads) : smaller(panels, threads * 2);
+  long pieces = by_rows ? larger(parts(m, GEMM_ROWS), threads) : smaller(panels, threads > 1 ? threads * 4 : 1);
   if (by_rows) pieces = parts(pieces, threads) * threads;
   if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   parallel(pool, pieces, [&](long piece, int thread) {

@@ -229,8 +229,9 @@ void sample(Call& c) {
     count[slot]++;
     bool stop = false;
     for (long j = 0; j < stop_count; j++) stop = stop || stops[j] == drawn;
-    if (stop) finished[slot] = STOPPED;
-    else if (count[slot] == z[LIMIT]) finished[slot] = FULL;
+    // Last: who reads the state while this runs and sees a slot finished sees all of its tokens.
+    int32_t now = stop ? STOPPED : count[slot] == z[LIMIT] ? FULL : RUNNING;
+    __atomic_store_n(&finished[slot], now, __ATOMIC_RELEASE);
   });
   if (broken >= 0) fail(c, "the logits of slot %ld are not finite", broken);
 }
