@@ -1,8 +1,8 @@
 /** The composition root: what a script, a notebook and the command line run. */
-export { flags } from "./run/flags.ts";
+export { flags, z } from "./run/flags.ts";
 export type { RunOptions } from "./run/options.ts";
 export { evaluate, run, type RunResult, type Step, steps } from "./run/run.ts";
-export type { EvaluatedSample, Evaluation } from "./run/evaluation.ts";
+export type { EvaluatedSample, Evaluation, EvaluationRecord, ReferenceFigures } from "./run/evaluation.ts";
 export {
   generate,
   type Generated,

@@ -68,15 +68,17 @@ async function inOwnProcess(name: string): Promise<Record<string, unknown>> {
     ? [local("plan.ts")]
     : [local("bench.ts"), "--one", name, ...Deno.args];
   const args = ["run", "-A", "--quiet", ...script];
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  const { success, code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     stdout: "piped",
     stderr: "piped",
-  }).output();
+  })
+    .output();
   const text = new TextDecoder();
-  return success
-    ? JSON.parse(text.decode(stdout))
-    : { error: text.decode(stderr).trim().split("\n").slice(0, 4).join(" ") };
+  if (success) return JSON.parse(text.decode(stdout));
+  return {
+    error: text.decode(stderr).trim().split("\n").slice(0, 4).join(" ") || `it ended with code ${code}`,
+  };
 }
 
 /** Five digits are more than any of these measurements has. */

@@ -99,7 +99,8 @@ export function compileBench(
     graph,
     digest: digest(graph),
     cluster: { nodes: 1, devicesPerNode: 1, memoryBytes: 2 ** 40, links: [] },
-    longestBlock: sizes.longest * sizes.group,
+    longest: sizes.longest,
+    group: sizes.group,
     stepTokens: sizes.longest * sizes.sequences,
   });
   return { schedule: scheduleOf(graph, plan), programs: compilePlan(graph, plan, configs, sizes, {}) };

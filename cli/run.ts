@@ -14,8 +14,8 @@ export const run = command({
   positional: 1,
   about: [
     "Imports the script and runs the workflow that it exports by default, with live progress on stderr. The output folder",
-    "gets metrics.jsonl, samples.jsonl, report.html, checkpoints and the trained models. The first Ctrl-C writes a",
-    "checkpoint that --resume continues from bit for bit; the second ends at once.",
+    "gets metrics.jsonl, samples.jsonl, evaluations.jsonl, report.html, checkpoints and the trained models. The first",
+    "Ctrl-C writes a checkpoint that --resume continues from bit for bit; the second ends at once.",
   ].join("\n"),
   options: {
     ...RUN_OPTIONS,

@@ -35,6 +35,8 @@ export interface CacheSizes {
   readonly maxPages: number;
   readonly maxNew: number;
   readonly stops: number;
+  /** Tokens of the longest prompt that all of this was sized for. */
+  readonly longestPrompt: number;
 }
 
 export interface GeneratePrograms {
@@ -56,13 +58,18 @@ export interface Programs {
 /** Decode rows in flight: enough to keep the products wide, few enough that pages stay small. */
 const MOST_SLOTS = 128;
 
-/** Throws when a call cannot be compiled under its assignment. */
+/**
+ * Throws when a call cannot be compiled under its assignment.
+ *
+ * @param pages of the KV cache of each generate call; as many as all its slots can use where none is given
+ */
 export function compilePlan(
   graph: CallGraph,
   plan: ExecutionPlan,
   configs: Readonly<Record<string, ModelConfig>>,
   sizes: DataSizes,
   stops: Readonly<Record<string, number>>,
+  pages: Readonly<Record<string, number>> = {},
 ): Programs {
   const generate: Record<string, GeneratePrograms> = {}, infer: Record<string, Program> = {};
   const trains: Record<string, { train: Program; together: number }> = {},
@@ -76,7 +83,14 @@ export function compilePlan(
     }
     const config = configs[call.model]!, assignment = plan.assignments[call.id]!;
     if (call.kind === "generate") {
-      generate[call.id] = generatePrograms(call, config, assignment, sizes, stops[call.id] ?? 0);
+      generate[call.id] = generatePrograms(
+        call,
+        config,
+        assignment,
+        sizes,
+        stops[call.id] ?? 0,
+        pages[call.id],
+      );
     } else if (call.kind === "infer") infer[call.id] = inferProgram(call, graph, config, assignment, sizes);
     else {
       trains[call.id] = trainProgram(call, graph, config, assignment, sizes);
@@ -126,10 +140,18 @@ function generatePrograms(
   assignment: Assignment,
   s: DataSizes,
   stops: number,
+  pages?: number,
 ): GeneratePrograms {
   const slots = Math.min(MOST_SLOTS, s.sequences), maxNew = call.sampling.maxNewTokens;
   const maxPages = Math.floor(Math.min(s.longestPrompt + maxNew, config.maxPositions) / PAGE) + 1;
-  const cache = { slots, pages: slots * maxPages, maxPages, maxNew, stops: Math.max(1, stops) };
+  const cache = {
+    slots,
+    pages: pages ?? slots * maxPages,
+    maxPages,
+    maxNew,
+    stops: Math.max(1, stops),
+    longestPrompt: s.longestPrompt,
+  };
   const prefill = maxima({
     tokens: Math.max(assignment.microBatchTokens, s.longest),
     actions: slots,

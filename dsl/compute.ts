@@ -119,7 +119,8 @@ type Sample<S extends Schema> = { readonly [K in keyof S]: S[K]["dtype"] extends
 
 /**
  * A number per sequence from plain TypeScript, one sample at a time: a verifiable reward, a length penalty, a call to a
- * judge. Runs on the host and may be asynchronous. Importing the script must have no effects, because workers import it.
+ * judge. Runs on the host and may be asynchronous: samples are awaited side by side, in one worker, so that their waiting
+ * overlaps and their computing uses one core. Importing the script must have no effects, because the worker imports it.
  *
  * @param field the field that it writes
  * @param reads texts and per-sequence numbers that `fn` sees

@@ -72,9 +72,26 @@ export function parseFlags<const S extends FlagSchema>(schema: S, args: readonly
       ));}
   }
   if (problems.length) {
-    throw new TypeError(`Cannot read the flags: ${problems.join("; ")}; --help lists them`);
+    throw new TypeError(`Cannot read the flags: ${problems.join("; ")}, --help lists all`);
   }
   return { kind: "values", values: values as FlagValues<S> };
+}
+
+/** Arguments that belong to flags of the schema, and the others: those of another part of the program. */
+export function splitArguments(schema: FlagSchema, args: readonly string[]) {
+  const flags = flagsOf(schema), own: string[] = [], others: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const [, spelled, value] = /^--([^=]+)(=.*)?$/s.exec(args[i]!) ?? [];
+    const flag = flags.find((f) =>
+      [f.spelling, f.name, ...f.inner.type === "boolean" ? [`no-${f.spelling}`] : []].includes(spelled ?? "")
+    );
+    const asked = args[i] === "--help" || args[i] === "-h";
+    (flag || asked ? own : others).push(args[i]!);
+    if (flag && flag.inner.type !== "boolean" && value === undefined && i + 1 < args.length) {
+      own.push(args[++i]!);
+    }
+  }
+  return { own, others } as const;
 }
 
 /** An issue of zod without its opening words. */

@@ -64,14 +64,16 @@ export class Flow<out In extends Schema, out Out extends Schema> {
   then<const N extends readonly AnyFlow[]>(
     ...next: N & Checked<In, Out, N>
   ): Flow<Simplify<In & Omit<ReadsOf<N>, keyof Out | keyof In>>, Simplify<Out & WritesOf<N>>> {
-    if (next.length === 0) throw new TypeError("Cannot continue a flow with nothing: give then() a flow");
+    if (next.length === 0) throw new TypeError("Cannot continue a flow: then() got nothing, give it a flow");
     if (next.some((n) => typeof n === "function")) {
       throw new TypeError(
         "Cannot await a flow: it describes work and has no result, close it with workflow() and use `await run(workflow)`",
       );
     }
     if (!next.every((n) => n instanceof Flow)) {
-      throw new TypeError("Cannot continue a flow with a value that is no flow");
+      throw new TypeError(
+        "Cannot continue a flow: then() got a value that is no flow, give it calls of models, compute() or score()",
+      );
     }
     return join(this, next as readonly AnyFlow[]) as never;
   }

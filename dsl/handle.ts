@@ -3,7 +3,7 @@ import type { PerSequence, PerTokenOf, Schema, Text, TokenIds } from "../ir/fiel
 import type { AdamW, Head, ModelSpec, Sampling } from "../ir/graph.ts";
 import type { None, TokenFieldOf } from "./fields.ts";
 import type { CallFlow } from "./flow.ts";
-import type { ToolOptions } from "./later.ts";
+import type { LaterOptions } from "./later.ts";
 import type { Loss } from "./loss.ts";
 
 /** A model as the script declares it: what it is, and whether it is trained. */
@@ -35,7 +35,7 @@ interface Generates {
    * (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and `finished` (1 where
    * a stop token was sampled, 0 where the response was cut).
    */
-  generate(options?: Partial<Sampling> & ToolOptions): CallFlow<{ readonly prompt: Text }, Generated>;
+  generate(options?: Partial<Sampling> & LaterOptions): CallFlow<{ readonly prompt: Text }, Generated>;
 }
 interface InfersLogprobs {
   /** Log-probabilities of the actions under this model; with `entropy` also the entropy of each action's distribution. */

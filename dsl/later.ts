@@ -1,6 +1,6 @@
 /**
  * What a later version runs and this one only types, so that scripts and their wiring can be written now: tools during
- * generation, selection within a group, and refilling (dynamic sampling). Using them throws.
+ * generation, the kept set of truncated sampling, selection within a group, and refilling (dynamic sampling). Using them throws.
  */
 import type { PerSequence, Schema } from "../ir/field.ts";
 import type { None } from "./fields.ts";
@@ -16,18 +16,27 @@ export interface Tool {
   readonly run: (args: Readonly<Record<string, unknown>>) => string | Promise<string>;
 }
 
-export interface ToolOptions {
+/** Options of `generate` that a later version has. */
+export interface LaterOptions {
   readonly tools?: readonly Tool[];
   /** Most assistant turns of one sample. */
   readonly maxTurns?: number;
+  /**
+   * Stores which tokens top-k and top-p kept at each action, so that training renormalizes over the same set and ratios are
+   * not biased.
+   */
+  readonly keepSampledMask?: boolean;
 }
 
 const notYet = (action: string, instead: string, site: string | undefined): RangeError =>
   new RangeError(`Cannot ${action}: it is not in this version of Baton, ${instead}${at(site)}`);
 
-export function refuseTools(options: ToolOptions, site: string | undefined): void {
+export function refuseLater(options: LaterOptions, site: string | undefined): void {
   if (options.tools?.length || (options.maxTurns ?? 1) !== 1) {
     throw notYet("generate with tools", "generate one turn and score its text", site);
+  }
+  if (options.keepSampledMask) {
+    throw notYet("generate with keepSampledMask", "sample without topK and topP where you train", site);
   }
 }
 

@@ -5,7 +5,7 @@ import type { Draft } from "./draft.ts";
 import { checkName } from "./fields.ts";
 import { CallFlow } from "./flow.ts";
 import type { Handle, Model, TrainOptions } from "./handle.ts";
-import { refuseTools, type ToolOptions } from "./later.ts";
+import { type LaterOptions, refuseLater } from "./later.ts";
 import type { Loss } from "./loss.ts";
 import { positive, refuse, whole } from "./options.ts";
 import { at, callSite } from "./site.ts";
@@ -21,7 +21,7 @@ function modelOf<H extends Head>(head: H): Declare<H> {
   function declare(checkpoint: string, optimizer: AdamW | null = null): Model<H, AdamW | null> {
     if (typeof checkpoint !== "string" || checkpoint === "") {
       throw new TypeError(
-        `Cannot declare a model${at(callSite())}: give the folder or hub name of its checkpoint`,
+        `Cannot declare a model${at(callSite())}: give the folder of its checkpoint`,
       );
     }
     return { head, checkpoint, optimizer };
@@ -32,14 +32,14 @@ function modelOf<H extends Head>(head: H): Declare<H> {
 /**
  * A language model: generates, and gives the log-probabilities of tokens. Frozen without an optimizer.
  *
- * @param checkpoint folder with config.json and weights, or a hub name
+ * @param checkpoint folder with config.json and weights
  * @throws TypeError without a checkpoint
  * @example
  * ```ts
  * import { adamw, policyModel } from "@baton/baton";
  *
- * const trained = policyModel("Qwen/Qwen3-0.6B", adamw({ lr: 1e-6 }));
- * const frozen = policyModel("Qwen/Qwen3-0.6B");
+ * const trained = policyModel("models/Qwen3-0.6B", adamw({ lr: 1e-6 }));
+ * const frozen = policyModel("models/Qwen3-0.6B");
  * ```
  */
 export const policyModel: Declare<"lm"> = modelOf("lm");
@@ -51,7 +51,7 @@ export const policyModel: Declare<"lm"> = modelOf("lm");
  * ```ts
  * import { adamw, valueModel } from "@baton/baton";
  *
- * const critic = valueModel("Qwen/Qwen3-0.6B", adamw({ lr: 5e-6 }));
+ * const critic = valueModel("models/Qwen3-0.6B", adamw({ lr: 5e-6 }));
  * ```
  */
 export const valueModel: Declare<"value"> = modelOf("value");
@@ -63,7 +63,7 @@ export const valueModel: Declare<"value"> = modelOf("value");
  * ```ts
  * import { rewardModel } from "@baton/baton";
  *
- * const reward = rewardModel("Skywork/Skywork-Reward-V2-Qwen3-0.6B");
+ * const reward = rewardModel("models/Skywork-Reward-V2-Qwen3-0.6B");
  * ```
  */
 export const rewardModel: Declare<"reward"> = modelOf("reward");
@@ -123,9 +123,10 @@ function handle(model: string, spec: ModelSpec) {
     new CallFlow({ ...draft, name: `${model}.${verb}`, named: false, spec });
   return {
     ...(spec.head === "lm" && {
-      generate({ tools, maxTurns, ...options }: Partial<Sampling> & ToolOptions = {}) {
+      generate({ tools, maxTurns, keepSampledMask, ...options }: Partial<Sampling> & LaterOptions = {}) {
         const site = callSite(), reads = { prompt: text };
-        refuseTools({ ...(tools && { tools }), ...(maxTurns !== undefined && { maxTurns }) }, site);
+        const later = { tools, maxTurns, keepSampledMask };
+        refuseLater(Object.fromEntries(Object.entries(later).filter(([, v]) => v !== undefined)), site);
         const logprobs = { per: "token", dtype: "f32", of: "tokens" } as const;
         const writes = {
           tokens: tokenIds,
@@ -194,9 +195,9 @@ function handle(model: string, spec: ModelSpec) {
  * import { adamw, models, policyModel, rewardModel } from "@baton/baton";
  *
  * const { actor, ref, reward } = models({
- *   actor: policyModel("Qwen/Qwen3-0.6B", adamw({ lr: 1e-6 })),
- *   ref: policyModel("Qwen/Qwen3-0.6B"),
- *   reward: rewardModel("Skywork/Skywork-Reward-V2-Qwen3-0.6B"),
+ *   actor: policyModel("models/Qwen3-0.6B", adamw({ lr: 1e-6 })),
+ *   ref: policyModel("models/Qwen3-0.6B"),
+ *   reward: rewardModel("models/Skywork-Reward-V2-Qwen3-0.6B"),
  * });
  * const judged = actor.generate({ maxNewTokens: 256 }).then(reward.infer(), ref.infer().as("refLogprobs"));
  * ```

@@ -24,7 +24,7 @@ type Columns<C> = { readonly [name: string]: C };
 export interface SourceOptions<F> {
   /** Rows per step: prompts, conversations or pairs. */
   readonly batch: number;
-  /** More columns of the file, by name. */
+  /** More columns of the file, by name. One of token ids is a list of them; every token but the first is an action. */
   readonly fields?: F;
   /** Seeded order, new in every epoch. Default true. */
   readonly shuffle?: boolean;

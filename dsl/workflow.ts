@@ -133,6 +133,12 @@ export function workflow<
         problems.push(`evaluate: ${describe(d)} writes a state, an evaluation must not`);
       }
     }
+    if (evaluate.data && evaluate.data.path !== w.data.path && w.data.heldOut > 0) {
+      problems.push(
+        `evaluate: it has data of its own, so nobody would use the rows that heldOut ${w.data.heldOut} keeps from training, ` +
+          `leave heldOut out`,
+      );
+    }
     if (!evaluate.data && w.data.heldOut === 0) {
       problems.push("evaluate: nothing is held out, give the data set heldOut or evaluate its own data");
     }

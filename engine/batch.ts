@@ -1,6 +1,7 @@
 /** The samples of one step, field by field, and how a subset of them is packed for a program. */
-import type { FieldType } from "../ir/field.ts";
+import type { FieldType, Schema } from "../ir/field.ts";
 import type { Sample } from "./sample.ts";
+import type { ActionTokens } from "./tokenizer.ts";
 
 /** A token field: whole sequences, which of their tokens are actions, and what made them. */
 export interface TokenColumn {
@@ -166,25 +167,39 @@ export function concatenate(parts: readonly Float32Array[]): Float32Array {
   return out;
 }
 
-/** The data set's own fields of a step; rows of prompts are repeated for every sample of a group. */
-export function batchOf(rows: readonly Sample[], group: number): Batch {
+/**
+ * The data set's own fields of a step; rows of prompts are repeated for every sample of a group.
+ *
+ * @param fields their types: a value per pair is there once a row, one per sequence twice
+ */
+export function batchOf(rows: readonly Sample[], group: number, fields: Schema = {}): Batch {
   const batch = new Batch(rows.length * group, group, rows), first = rows[0]!;
   const each = <T>(f: (row: Sample, i: number) => T) =>
     rows.flatMap((row) => Array.from({ length: group }, (_, i) => f(row, i)));
   if (first.prompt) batch.texts.set("prompt", each((row) => row.prompt!.text));
   if (first.tokens) {
-    const tokens = each((row, i) => i === 1 ? row.rejected! : row.tokens!);
-    batch.tokens.set("tokens", {
-      ids: tokens.map((t) => t.ids),
-      actions: tokens.map((t) => t.actions),
-      temperature: 1,
-      versions: tokens.map(() => -1),
-    });
+    batch.tokens.set(
+      "tokens",
+      given(each((row, i) => i === 1 ? row.rejected! : row.tokens!)),
+    );
   }
-  for (const name of Object.keys(first.fields)) {
-    const values = each((row) => row.fields[name]!);
-    if (typeof values[0] === "string") batch.texts.set(name, values as string[]);
-    else batch.numbers.set(name, { per: "sequence", values: Float32Array.from(values as number[]) });
+  for (const [name, value] of Object.entries(first.fields)) {
+    if (typeof value === "string") batch.texts.set(name, each((row) => row.fields[name] as string));
+    else if (typeof value === "object") {
+      batch.tokens.set(name, given(each((row) => row.fields[name] as ActionTokens)));
+    } else {
+      const per = fields[name]?.per === "pair" ? "pair" : "sequence", of = (row: Sample) => row.fields[name];
+      const values = (per === "pair" ? rows.map(of) : each(of)) as number[];
+      batch.numbers.set(name, { per, values: Float32Array.from(values) });
+    }
   }
   return batch;
 }
+
+/** Sequences that the data set wrote. */
+const given = (tokens: readonly ActionTokens[]): TokenColumn => ({
+  ids: tokens.map((t) => t.ids),
+  actions: tokens.map((t) => t.actions),
+  temperature: 1,
+  versions: tokens.map(() => -1),
+});

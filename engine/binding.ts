@@ -52,9 +52,16 @@ export class Binding {
     return segment;
   }
 
-  /** Copies an array to a port; it may be shorter than the port. */
-  write(name: string, data: Float32Array | Int32Array): void {
-    const port = this.port(name);
+  /**
+   * Copies an array to a port; it may be shorter than the port.
+   *
+   * @param live dims of the submission, when the array must hold exactly what they say
+   */
+  write(name: string, data: Float32Array | Int32Array, live?: Live): void {
+    const port = this.port(name), expected = live ? elements(port.shape, full(live)) : data.length;
+    if (data.length !== expected) {
+      throw new RangeError(`Cannot write ${name}: it has ${data.length} values and ${expected} are read`);
+    }
     if (data.byteLength > port.bytes) {
       throw new RangeError(`Cannot write ${name}: ${data.byteLength} bytes do not fit ${port.bytes}`);
     }

@@ -127,7 +127,9 @@ export async function readState<T extends { readonly version: number }>(checkpoi
   const state = await readJson(path, `checkpoint ${checkpoint}`);
   if (state["version"] !== VERSION) {
     throw new Error(
-      `Cannot read ${path}: it has version ${state["version"]}, this Baton reads version ${VERSION}`,
+      `Cannot read ${path}: it has version ${
+        state["version"]
+      }, this Baton reads version ${VERSION}, use the Baton that wrote it`,
     );
   }
   return state as unknown as T;

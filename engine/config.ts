@@ -8,7 +8,7 @@ export interface Config {
   readonly run: {
     /** Steps to run to; the command line may say it instead. */
     readonly steps?: number | undefined;
-    /** Steps between checkpoints. */
+    /** Steps between checkpoints; 0 writes only the last. */
     readonly saveEvery: number;
     /** Checkpoints that are kept. */
     readonly keep: number;
@@ -41,7 +41,7 @@ const positive = z.int().positive();
 const schema = z.strictObject({
   run: z.strictObject({
     steps: positive.optional(),
-    saveEvery: positive.default(50),
+    saveEvery: z.int().nonnegative().default(50),
     keep: positive.default(2),
     out: z.string().min(1).optional(),
     seed: z.int().nonnegative().default(1),
@@ -67,7 +67,7 @@ export function parseConfig(value: unknown, origin: string): Config {
   const result = schema.safeParse(value ?? {});
   if (result.success) return result.data;
   const problems = result.error.issues.flatMap(describe);
-  throw new TypeError(`Cannot use ${origin}: ${problems.join("; ")}`);
+  throw new TypeError(`Cannot use ${origin}: ${problems.join("; ")}, see docs/configuration.md for all keys`);
 }
 
 function describe(issue: z.core.$ZodIssue): string[] {
@@ -93,7 +93,9 @@ const KNOWN: Readonly<Record<string, object>> = Object.fromEntries(
 export async function loadConfig(path?: string): Promise<Config> {
   if (path === undefined) return parseConfig({}, "the default configuration");
   const text = await readTextOrNull(path);
-  if (text === null) throw new Error(`Cannot read the configuration: there is no file ${path}`);
+  if (text === null) {
+    throw new Error(`Cannot read the configuration: there is no file ${path}, give the path of a YAML file`);
+  }
   let value: unknown;
   try {
     value = parse(text);

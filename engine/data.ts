@@ -76,10 +76,12 @@ export class DataReader {
     readonly options: { readonly seed: number; readonly shuffle: boolean },
     cursor: Cursor = { epoch: 0, position: 0 },
   ) {
-    if (samples.length === 0) throw new RangeError("Cannot read an empty data set");
+    if (samples.length === 0) {
+      throw new RangeError("Cannot read data: the data set has no sample, give at least one");
+    }
     if (cursor.position > samples.length) {
       throw new RangeError(
-        `Cannot resume at sample ${cursor.position} of an epoch: the data set has ${samples.length}, has the file changed?`,
+        `Cannot resume at sample ${cursor.position} of an epoch: the data set has ${samples.length}, put the file back that the run began with`,
       );
     }
     this.#epoch = cursor.epoch;

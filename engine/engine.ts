@@ -3,6 +3,7 @@ import type { ModelSpec } from "../ir/graph.ts";
 import type { Parameter } from "../ir/program.ts";
 import type { Schedule } from "../ir/plan.ts";
 import { type Device, DeviceSegment } from "../ffi/device.ts";
+import { CallMemory } from "./call_memory.ts";
 import { Replica } from "./replica.ts";
 
 /** What the engine needs to know of a model beside its programs. */
@@ -26,6 +27,8 @@ export class Engine {
     readonly models: Readonly<Record<string, EngineModel>>,
     states: Readonly<Record<string, number>>,
     arenaBytes: number,
+    /** Caches, inputs and outputs of calls. */
+    readonly calls: CallMemory,
   ) {
     this.states = new Map(Object.entries(states));
     this.arena = new DeviceSegment(Math.max(64, arenaBytes));
@@ -39,9 +42,11 @@ export class Engine {
       readonly states: Readonly<Record<string, number>>;
       readonly arenaBytes: number;
       readonly prologue: Schedule["prologue"];
+      /** Bytes of what several stages share, by name. */
+      readonly callBytes?: Readonly<Record<string, number>>;
     },
   ): Promise<Engine> {
-    const engine = new Engine(device, o.models, o.states, o.arenaBytes);
+    const engine = new Engine(device, o.models, o.states, o.arenaBytes, new CallMemory(o.callBytes));
     for (const instruction of o.prologue) {
       if (instruction.op !== "load") continue;
       const model = o.models[instruction.model]!;
@@ -60,6 +65,7 @@ export class Engine {
 
   dispose(): void {
     for (const replica of this.replicas.values()) replica.dispose();
+    this.calls.dispose();
     this.arena.dispose();
   }
 }

@@ -48,9 +48,15 @@ export async function readJsonOrNull(path: string): Promise<JsonObject | null> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Error(`Cannot read ${path}: it is not valid JSON (${(error as Error).message})`);
+    throw new Error(
+      `Cannot read ${path}: it is not valid JSON (${
+        (error as Error).message
+      }), repair it or take the original file`,
+    );
   }
-  if (!isObject(value)) throw new Error(`Cannot read ${path}: it holds no JSON object`);
+  if (!isObject(value)) {
+    throw new Error(`Cannot read ${path}: it holds no JSON object, take the original file`);
+  }
   return value;
 }
 

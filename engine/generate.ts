@@ -16,10 +16,12 @@ export class Generator {
     programs: { readonly prefill: Program; readonly decode: Program; readonly copyPages: Program },
     readonly sizes: GenerateSizes,
     shared: Partial<Record<Segment, DeviceSegment>>,
+    own: { readonly [P in "prefill" | "decode" | "copyPages"]?: Partial<Record<Segment, DeviceSegment>> } =
+      {},
   ) {
-    this.#prefill = new Binding(device, programs.prefill, shared);
-    this.#decode = new Binding(device, programs.decode, shared);
-    this.#copy = new Binding(device, programs.copyPages, shared);
+    this.#prefill = new Binding(device, programs.prefill, { ...shared, ...own.prefill });
+    this.#decode = new Binding(device, programs.decode, { ...shared, ...own.decode });
+    this.#copy = new Binding(device, programs.copyPages, { ...shared, ...own.copyPages });
   }
 
   /** Responses in the order of prompts, samples of one prompt as neighbours. */

@@ -1,6 +1,6 @@
 /** Runs an infer call: the batch in micro-batches, each output concatenated in the batch's order. */
 import { type Batch, concatenate, cutMicroBatches, pack, type Packed, type TokenColumn } from "./batch.ts";
-import type { Binding } from "./binding.ts";
+import type { Binding, Live } from "./binding.ts";
 
 export type InferPort = "logprobs" | "entropy" | "values" | "finalValues" | "rewards";
 
@@ -40,16 +40,17 @@ export function writePacked(binding: Binding, packed: Packed, temperature: numbe
 export const groupEnds = (sequences: number, group: number): Int32Array =>
   Int32Array.from({ length: sequences / group }, (_, i) => (i + 1) * group);
 
-/** Every field and state that a traced expression reads, for some samples. */
+/** Every field and state that a traced expression reads, for some samples: exactly as many values as `live` says. */
 export function writeFields(
   binding: Binding,
   batch: Batch,
   samples: readonly number[],
   states: ReadonlyMap<string, number>,
+  live: Live,
 ): void {
   for (const path of Object.keys(binding.program.ports)) {
     if (path.startsWith("inputs/field.")) {
-      binding.write(path, batch.flat(path.slice("inputs/field.".length), samples));
+      binding.write(path, batch.flat(path.slice("inputs/field.".length), samples), live);
     } else if (path.startsWith("inputs/state.")) {
       binding.write(path, Float32Array.of(states.get(path.slice("inputs/state.".length))!));
     }

@@ -13,7 +13,9 @@ export class LineError extends Error {
 /** Text of a file, line by line, without holding the file; `onBytes` sees it as stored. */
 async function* lines(path: string, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<string> {
   const info = await statOrNull(path);
-  if (info === null) throw new Error(`Cannot read data: there is no file ${path}`);
+  if (info === null) {
+    throw new Error(`Cannot read data: there is no file ${path}, give the path of a JSONL file`);
+  }
   if (info.isDirectory) throw new Error(`Cannot read data: ${path} is a folder, give a file of JSON lines`);
   const file = await Deno.open(path);
   const seen = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
@@ -65,9 +67,11 @@ export async function readJsonLines<T>(
   }
   if (broken > 0) {
     const more = broken > problems.length ? `; and ${broken - problems.length} more lines` : "";
-    throw new Error(`Cannot read data: ${problems.join("; ")}${more}`);
+    throw new Error(`Cannot read data: ${problems.join("; ")}${more}, repair or remove what is named`);
   }
-  if (values.length === 0) throw new Error(`Cannot read data: ${path} holds no line`);
+  if (values.length === 0) {
+    throw new Error(`Cannot read data: ${path} holds no line, give one JSON object per line`);
+  }
   return { values, digest: hash.digest("hex") };
 }
 

@@ -1,4 +1,4 @@
-/** The two logs of a run: metrics.jsonl, one line a step, and samples.jsonl, one line a logged sample. */
+/** The logs of a run: metrics.jsonl, one line a step, samples.jsonl, one a logged sample, evaluations.jsonl, one an evaluation. */
 import { readTextOrNull, replaceFile, writeAll } from "./files.ts";
 
 /** A line of metrics.jsonl. A metric `x` may have its standard error beside it, named `xError`. */
@@ -12,6 +12,9 @@ export interface SampleRecord {
   readonly step: number;
   /** Position of the prompt in the data set. */
   readonly index: number;
+  /** Which of the two sequences of a preference pair it is. */
+  readonly role?: "chosen" | "rejected";
+  /** Of a conversation: all before its first action. */
   readonly prompt: string;
   /** Text of each response token; joined, the response. */
   readonly tokens: readonly string[];

@@ -26,7 +26,7 @@ export function retokenizer(
     const { tokenizer, config } = models[model]!;
     if (!tokenizer || !owner.tokenizer) {
       throw new Error(
-        `Cannot score with ${model}: it has another vocabulary than the policy and one of them has no tokenizer.json`,
+        `Cannot score with ${model}: it has another vocabulary than the policy and one of them has no tokenizer.json, add it to its folder`,
       );
     }
     const texts = { model, reader: tokenizer, owner: owner.tokenizer };
@@ -64,5 +64,5 @@ function reread(
     );
   }
   const content = owner.decode(ids.subarray(start), { after: ids.subarray(0, start) });
-  return reader.encodeChat([...messages, { role: "assistant", content }], { addGenerationPrompt: false });
+  return reader.encodeChat([...messages, { role: "assistant", content }], false);
 }

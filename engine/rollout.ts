@@ -83,13 +83,25 @@ export class Rollout {
     try {
       while (this.#waiting.length || this.#running.length) {
         this.request.signal?.throwIfAborted();
-        if (!await this.#admit()) await this.#round();
+        if (!await this.#admit()) {
+          if (!this.#running.length) throw this.#tooLarge();
+          await this.#round();
+        }
         this.#collect();
       }
     } finally {
       await Promise.allSettled(this.#queued);
     }
     return this.#responses;
+  }
+
+  /** Nothing runs and the first waiting sequence has no room: no later round would be any different. */
+  #tooLarge(): RangeError {
+    const { length } = this.#waiting[0]!.context, { pages, prefillTokens } = this.sizes;
+    return new RangeError(
+      `Cannot generate: a context of ${length} tokens does not fit a prefill of ${prefillTokens} tokens and ${pages} pages ` +
+        `of ${PAGE}, shorten the prompt`,
+    );
   }
 
   /** Waits until no step runs, and sees what they did. */

@@ -50,7 +50,9 @@ export class Safetensors implements Disposable {
         for (const tensor of header.tensors) {
           const other = tensors.get(tensor.name);
           if (other !== undefined) {
-            throw new Error(`Cannot read ${file}: ${other.file} holds a tensor ${tensor.name} too`);
+            throw new Error(
+              `Cannot read ${file}: ${other.file} holds a tensor ${tensor.name} too, remove one of the files`,
+            );
           }
           tensors.set(tensor.name, tensor);
         }
@@ -143,14 +145,18 @@ async function checkpointFiles(path: string): Promise<readonly string[]> {
       `Cannot open checkpoint ${path}: it has neither model.safetensors nor model.safetensors.index.json, convert it to safetensors first`,
     );
   }
-  if (!isObject(index["weight_map"])) throw new Error(`Cannot read ${indexPath}: it has no weight_map`);
+  if (!isObject(index["weight_map"])) {
+    throw new Error(`Cannot read ${indexPath}: it has no weight_map, copy or download it again`);
+  }
   const names = [...new Set(Object.values(index["weight_map"]))].sort();
   const missing: string[] = [];
   const shards: string[] = [];
   for (const name of names) {
     // A checkpoint comes from others: its index must not reach outside its folder.
     if (typeof name !== "string" || /[/\\]/.test(name)) {
-      throw new Error(`Cannot read ${indexPath}: ${JSON.stringify(name)} is no file name`);
+      throw new Error(
+        `Cannot read ${indexPath}: ${JSON.stringify(name)} is no file name, copy or download it again`,
+      );
     }
     const shard = join(path, name);
     shards.push(shard);
@@ -158,7 +164,9 @@ async function checkpointFiles(path: string): Promise<readonly string[]> {
   }
   if (missing.length > 0) {
     throw new Error(
-      `Cannot open checkpoint ${path}: the index names ${missing.join(", ")}, which the folder lacks`,
+      `Cannot open checkpoint ${path}: the index names ${
+        missing.join(", ")
+      }, which the folder lacks, copy or download them`,
     );
   }
   return shards;

@@ -45,8 +45,8 @@ export async function readHeader(
   file: Deno.FsFile,
 ): Promise<{ readonly tensors: readonly TensorInfo[]; readonly metadata: Readonly<Record<string, string>> }> {
   const size = (await file.stat()).size;
-  const fail = (what: string): never => {
-    throw new Error(`Cannot read ${path}: ${what}`);
+  const fail = (what: string, wayOut = "copy or download the file again"): never => {
+    throw new Error(`Cannot read ${path}: ${what}, ${wayOut}`);
   };
   const prefix = new Uint8Array(8);
   if (!await readAt(file, 0, prefix)) fail(`it has ${size} bytes and is no safetensors file`);
@@ -80,7 +80,8 @@ export async function readHeader(
       return fail(`tensor ${name} lacks a dtype, a shape or data_offsets`);
     }
     const [begin, end] = offsets as [number, number];
-    const width = ELEMENT_BYTES[dtype] ?? fail(`tensor ${name} has the unknown dtype ${dtype}`);
+    const width = ELEMENT_BYTES[dtype] ??
+      fail(`tensor ${name} has the unknown dtype ${dtype}`, "convert it to F32, BF16 or F16");
     if (end - begin !== count(shape) * width) {
       fail(
         `tensor ${name} of shape ${show(shape)} ${dtype} needs ${count(shape) * width} bytes and has ${

@@ -1,5 +1,5 @@
 /** One line of a data set → token ids. What a line may look like is written at {@link toSample}. */
-import type { Schema } from "../ir/field.ts";
+import type { DType, Schema } from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
 import { isObject, type JsonObject } from "./files.ts";
 import { LineError } from "./jsonl.ts";
@@ -18,8 +18,11 @@ export interface Sample {
   /** The rejected sequence of a pair. */
   readonly rejected?: ActionTokens;
   /** The further fields that the source declares. */
-  readonly fields: Readonly<Record<string, string | number>>;
+  readonly fields: Readonly<Record<string, FieldValue>>;
 }
+
+/** A text, a number, or a sequence of token ids in which every token but the first is an action. */
+export type FieldValue = string | number | ActionTokens;
 
 export interface SampleOptions {
   readonly kind: SourceSpec["kind"];
@@ -195,18 +198,23 @@ function checked(tokens: ActionTokens, options: SampleOptions, name = "conversat
   return tokens;
 }
 
-function extraFields(line: JsonObject, { kind, fields }: SampleOptions): Record<string, string | number> {
-  const out: Record<string, string | number> = {};
-  for (const [name, type] of Object.entries(fields)) {
-    if (OWN[kind].includes(name)) continue;
+function extraFields(line: JsonObject, options: SampleOptions): Record<string, FieldValue> {
+  const out: Record<string, FieldValue> = {};
+  for (const [name, { dtype }] of Object.entries(options.fields)) {
+    if (OWN[options.kind].includes(name)) continue;
     const value = line[name];
     if (value === undefined) throw new LineError(`field "${name}" is missing`);
-    if (
-      type.dtype === "text" ? typeof value !== "string" : typeof value !== "number" || !Number.isFinite(value)
-    ) {
-      throw new LineError(`field "${name}" must be a ${type.dtype === "text" ? "text" : "finite number"}`);
-    }
-    out[name] = value as string | number;
+    out[name] = fieldValue(name, value, dtype, options);
   }
   return out;
+}
+
+function fieldValue(name: string, value: unknown, dtype: DType, options: SampleOptions): FieldValue {
+  if (dtype === "tokens") {
+    if (!isIds(value)) throw new LineError(`field "${name}" must be a list of token ids`);
+    return checked({ ids: Int32Array.from(value), actions: range(1, value.length) }, options, name);
+  }
+  const good = dtype === "text" ? typeof value === "string" : Number.isFinite(value);
+  if (!good) throw new LineError(`field "${name}" must be a ${dtype === "text" ? "text" : "finite number"}`);
+  return value as string | number;
 }

@@ -98,7 +98,7 @@ export const tooLate = (call: ScoreCall, i: number, seconds: number): Error =>
   );
 
 export const scoreError = (call: ScoreCall, i: number, message: string): Error =>
-  new Error(`Cannot score sample ${i} in ${call.id}: the function threw "${message}"${where(call)}`);
+  new Error(`Cannot score sample ${i} in ${call.id}: the function threw "${message}", mend it${where(call)}`);
 
 /** The value, when it is a finite number. */
 export function checkedScore(call: ScoreCall, i: number, value: unknown): number {

@@ -3,7 +3,8 @@ import type { GeneratePrograms, Programs } from "../compiler/programs.ts";
 import type { Call, CallGraph, GenerateCall, InferCall, ScoreCall, TrainCall } from "../ir/graph.ts";
 import type { Segment } from "../ir/op.ts";
 import type { Schedule } from "../ir/plan.ts";
-import { DeviceSegment, NativeError } from "../ffi/device.ts";
+import type { Program } from "../ir/program.ts";
+import { type DeviceSegment, NativeError } from "../ffi/device.ts";
 import type { Batch, TokenColumn } from "./batch.ts";
 import { Binding } from "./binding.ts";
 import { compute } from "./compute.ts";
@@ -12,9 +13,9 @@ import { Generator } from "./generate.ts";
 import { infer, type InferPort } from "./infer.ts";
 import { streamKey } from "./random.ts";
 import type { Scorer } from "./score.ts";
-import { stepMetrics } from "./stats.ts";
+import { addTrainMetrics, stepMetrics } from "./stats.ts";
 import { putResponses } from "./responses.ts";
-import { train } from "./train.ts";
+import { train, type TrainMetrics } from "./train.ts";
 import { StepVersions } from "./versions.ts";
 
 export interface StageInput {
@@ -50,7 +51,6 @@ export interface StepResult {
 export class Stage {
   readonly #bindings = new Map<string, Binding>();
   readonly #generators = new Map<string, Generator>();
-  readonly #memory: DeviceSegment[] = [];
   readonly #versions: StepVersions;
   /** States that the current step has written. */
   readonly #written = new Map<string, number>();
@@ -66,7 +66,7 @@ export class Stage {
         ...("model" in call ? engine.replicas.get(call.model)!.segments : {}),
       };
       if (call.kind === "generate") {
-        this.#generators.set(call.id, this.#generator(programs.generate[call.id]!, shared));
+        this.#generators.set(call.id, this.#generator(call.id, programs.generate[call.id]!, shared));
         continue;
       }
       const program = call.kind === "infer"
@@ -74,24 +74,33 @@ export class Stage {
         : call.kind === "train"
         ? programs.train[call.id]!.train
         : programs.compute[call.id]!;
-      this.#bindings.set(call.id, new Binding(engine.device, program, shared));
-      if (call.kind === "train" && !this.#bindings.has(`${call.model} update`)) {
-        this.#bindings.set(
-          `${call.model} update`,
-          new Binding(engine.device, programs.update[call.model]!, shared),
-        );
+      this.#bind(call.id, program, shared);
+      const update = call.kind === "train" ? `${call.model} update` : "";
+      if (call.kind === "train" && !this.#bindings.has(update)) {
+        this.#bind(update, programs.update[call.model]!, shared);
       }
     }
   }
 
-  #generator(g: GeneratePrograms, shared: Partial<Record<Segment, DeviceSegment>>): Generator {
-    const kv = new DeviceSegment(g.decode.segmentBytes.kv);
-    const state = new DeviceSegment(Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
-    this.#memory.push(kv, state);
-    return new Generator(this.engine.device, g, { ...g.cache, prefillTokens: g.prefill.maxima.tokens }, {
+  #bind(name: string, program: Program, shared: Partial<Record<Segment, DeviceSegment>>): void {
+    const { device, calls } = this.engine;
+    this.#bindings.set(name, new Binding(device, program, { ...shared, ...calls.own(name, program) }));
+  }
+
+  #generator(id: string, g: GeneratePrograms, shared: Partial<Record<Segment, DeviceSegment>>): Generator {
+    const { device, calls } = this.engine, { prefill, decode, copyPages } = g;
+    const whole = {
       ...shared,
-      kv,
-      state,
+      kv: calls.segment(`${id} kv`, decode.segmentBytes.kv),
+      state: calls.segment(
+        `${id} state`,
+        Math.max(prefill.segmentBytes.state, decode.segmentBytes.state),
+      ),
+    };
+    return new Generator(device, g, { ...g.cache, prefillTokens: prefill.maxima.tokens }, whole, {
+      prefill: calls.own(`${id} prefill`, prefill),
+      decode: calls.own(`${id} decode`, decode),
+      copyPages: calls.own(`${id} copy`, copyPages),
     });
   }
 
@@ -120,7 +129,8 @@ export class Stage {
       hooks.signal?.throwIfAborted();
       hooks.onPhase?.(call.id, 0, 1);
       try {
-        Object.assign(metrics, await this.#dispatch(call, step, batch, hooks));
+        const trained = await this.#dispatch(call, step, batch, hooks);
+        if (trained) addTrainMetrics(metrics, this.input.graph, call, trained);
       } catch (error) {
         throw error instanceof NativeError ? ofCall(error, call) : error;
       }
@@ -140,7 +150,7 @@ export class Stage {
     step: number,
     batch: Batch,
     hooks: StepHooks,
-  ): Promise<Record<string, number> | void> {
+  ): Promise<TrainMetrics | void> {
     switch (call.kind) {
       case "generate":
         return await this.#generate(call, step, batch, hooks);
@@ -181,7 +191,11 @@ export class Stage {
     putResponses(batch, call, prompts, responses, version, this.input.decode);
   }
 
-  /** The data set's own prompts are encoded already; any other text field is encoded here, once per group. */
+  /**
+   * The data set's own prompts are encoded already; any other text field is encoded here, once per group.
+   *
+   * @throws RangeError for a text without a token, or one longer than what the cache was sized for
+   */
   #prompts(call: GenerateCall, batch: Batch): readonly Int32Array[] {
     const field = call.reads.prompt!;
     if (field === "prompt") return batch.rows.map((row) => row.prompt!.ids);
@@ -191,7 +205,15 @@ export class Stage {
         `Cannot generate in ${call.id}: no call has written the prompt field "${field}" in this step`,
       );
     }
-    return batch.rows.map((_, i) => this.input.encode(texts[i * batch.group]!));
+    const { longestPrompt } = this.input.programs.generate[call.id]!.cache;
+    const encoded = batch.rows.map((_, i) => this.input.encode(texts[i * batch.group]!));
+    const bad = encoded.findIndex((ids) => ids.length < 1 || ids.length > longestPrompt);
+    if (bad < 0) return encoded;
+    throw new RangeError(
+      `Cannot generate in ${call.id}: "${field}" of sample ${batch.rows[bad]!.index} has ${
+        encoded[bad]!.length
+      } tokens and 1 to ${longestPrompt} fit, shorten or skip such prompts`,
+    );
   }
 
   async #infer(call: InferCall, batch: Batch, hooks: StepHooks): Promise<void> {
@@ -208,12 +230,8 @@ export class Stage {
 
   async #score(call: ScoreCall, batch: Batch, hooks: StepHooks): Promise<void> {
     const scorer = this.input.scorers.get(call.id)!;
-    const values = await scorer.run(
-      call,
-      batch,
-      (done) => hooks.onPhase?.(call.id, done, batch.sequences),
-      hooks.signal,
-    );
+    const progress = (done: number) => hooks.onPhase?.(call.id, done, batch.sequences);
+    const values = await scorer.run(call, batch, progress, hooks.signal);
     const [field] = Object.values(call.writes);
     batch.numbers.set(field!, { per: "sequence", values });
   }
@@ -239,13 +257,15 @@ export class Stage {
     step: number,
     batch: Batch,
     hooks: StepHooks,
-  ): Promise<Record<string, number>> {
+  ): Promise<TrainMetrics> {
     const replica = this.engine.replicas.get(call.model)!, spec = this.input.graph.models[call.model]!;
     const tokens = call.reads.tokens!;
     this.#versions.check(call, batch.tokensOf(tokens));
     const generate = this.input.graph.calls.find((c): c is GenerateCall =>
       c.kind === "generate" && c.model === call.model && c.writes.tokens === tokens
     );
+    // An earlier train call of this step, or lag, has moved the weights away from those that sampled.
+    const same = batch.tokensOf(tokens).versions.every((version) => version === replica.version);
     const result = await train(this.#bindings.get(call.id)!, this.#bindings.get(`${call.model} update`)!, {
       call,
       batch,
@@ -256,23 +276,17 @@ export class Stage {
       totalUpdates: this.input.totalUpdates[call.model]!,
       states: this.engine.states,
       key: (epoch) => streamKey(this.input.seed, call.id, step, epoch),
-      sampledLogprobs: generate?.writes.logprobs ?? null,
+      sampledLogprobs: same ? generate?.writes.logprobs ?? null : null,
       onMicroBatch: (done, of) => hooks.onPhase?.(call.id, done, of),
     });
     replica.updates = result.updates;
     replica.version++;
-    const prefix = call.model;
-    return Object.fromEntries(
-      Object.entries(result.metrics).map((
-        [k, v],
-      ) => [k === "parity" ? "parity/max_abs" : `${prefix}/${k}`, v]),
-    );
+    return result.metrics;
   }
 
   dispose(): void {
     for (const b of this.#bindings.values()) b.dispose();
     for (const g of this.#generators.values()) g.dispose();
-    for (const m of this.#memory) m.dispose();
   }
 }
 

@@ -1,5 +1,6 @@
 /** What a step's fields say: rewards, divergence from the reference, lengths, value fit. All from data already on the host. */
-import type { CallGraph, GenerateCall, InferCall } from "../ir/graph.ts";
+import type { Call, CallGraph, GenerateCall } from "../ir/graph.ts";
+import { mainRollout, predictions, referenceOf, rewardFields, rewardOf, trainName } from "../ir/roles.ts";
 import type { Batch } from "./batch.ts";
 
 export interface Estimate {
@@ -8,51 +9,85 @@ export interface Estimate {
   readonly error: number;
 }
 
-export function estimate(values: ArrayLike<number>): Estimate {
-  const n = values.length;
-  let sum = 0, squares = 0;
-  for (let i = 0; i < n; i++) sum += values[i]!;
-  const mean = sum / n;
-  for (let i = 0; i < n; i++) squares += (values[i]! - mean) ** 2;
+/**
+ * Mean and its standard error.
+ *
+ * @param group neighbours that are no independent draws, such as the samples of one prompt: the error is that of the mean over
+ *   groups
+ */
+export function estimate(values: ArrayLike<number>, group = 1): Estimate {
+  const n = values.length / group, means = new Float64Array(n);
+  for (let i = 0; i < values.length; i++) means[Math.floor(i / group)]! += values[i]! / group;
+  const mean = means.reduce((sum, x) => sum + x, 0) / n;
+  const squares = means.reduce((sum, x) => sum + (x - mean) ** 2, 0);
   return { mean, error: n > 1 ? Math.sqrt(squares / (n - 1) / n) : 0 };
 }
 
 /** Metrics of one step by name; only those whose fields the workflow has. */
 export function stepMetrics(graph: CallGraph, batch: Batch): Record<string, number> {
-  const metrics: Record<string, number> = {};
-  const rewards = batch.numbers.get("rewards");
-  if (rewards && rewards.per === "sequence") {
-    const { mean, error } = estimate(rewards.values);
-    metrics.reward = mean;
-    metrics.rewardError = error;
-  }
-  const generate = graph.calls.find((c): c is GenerateCall => c.kind === "generate");
-  if (generate) Object.assign(metrics, rolloutMetrics(graph, generate, batch));
-  const values = batch.numbers.get("values"), returns = batch.numbers.get("returns");
-  if (values?.per === "token" && returns?.per === "token") {
-    metrics.explainedVariance = explainedVariance(values.values, returns.values);
+  const rollout = mainRollout(graph), metrics: Record<string, number> = {};
+  const add = (name: string, field: string) => {
+    const column = batch.numbers.get(field);
+    if (column?.per !== "sequence") return;
+    const { mean, error } = estimate(column.values, batch.group);
+    metrics[name] = mean;
+    metrics[`${name}Error`] = error;
+  };
+  const reward = rewardOf(graph, rollout), rewards = rewardFields(graph);
+  if (reward !== null) add("reward", reward);
+  // One that is the reward itself is not shown twice.
+  if (rewards.some((field) => field !== reward)) rewards.forEach((field) => add(`reward/${field}`, field));
+  if (rollout) Object.assign(metrics, rolloutMetrics(graph, rollout, batch));
+  const predicted = predictions(graph);
+  for (const { call, values, returns } of predicted) {
+    const v = batch.numbers.get(values), r = batch.numbers.get(returns);
+    if (v?.per !== "token" || r?.per !== "token") continue;
+    const name = predicted.length === 1 ? "explainedVariance" : `${call.id}/explainedVariance`;
+    metrics[name] = explainedVariance(v.values, r.values);
   }
   return metrics;
 }
 
-function rolloutMetrics(graph: CallGraph, generate: GenerateCall, batch: Batch): Record<string, number> {
+/** Largest difference between the log-probabilities recorded when sampling and those of the first training pass. */
+const PARITY = "parity/max_abs";
+
+/** Adds a train call's metrics under its name; parity is the step's own, the worst where several policies sampled. */
+export function addTrainMetrics(
+  metrics: Record<string, number>,
+  graph: CallGraph,
+  call: Call,
+  trained: Readonly<Record<string, number>>,
+): void {
+  const { parity, ...others } = trained;
+  if (parity !== undefined) metrics[PARITY] = Math.max(metrics[PARITY] ?? 0, parity);
+  for (const [name, value] of Object.entries(others)) metrics[`${trainName(graph, call)}/${name}`] = value;
+}
+
+function rolloutMetrics(graph: CallGraph, rollout: GenerateCall, batch: Batch): Record<string, number> {
   const metrics: Record<string, number> = {};
-  const column = batch.tokens.get(generate.writes.tokens!);
+  const column = batch.tokens.get(rollout.writes.tokens ?? "");
   if (!column) return metrics;
-  const lengths = column.actions.map((a) => a.length);
-  metrics.length = estimate(lengths).mean;
-  const finished = generate.writes.finished && batch.numbers.get(generate.writes.finished);
-  if (finished && finished.per === "sequence") metrics.truncated = 1 - estimate(finished.values).mean;
-  const reference = graph.calls.find((c): c is InferCall =>
-    c.kind === "infer" && c.model !== generate.model && "logprobs" in c.writes &&
-    c.reads.tokens === generate.writes.tokens
-  );
-  const sampled = generate.writes.logprobs && batch.numbers.get(generate.writes.logprobs);
+  metrics.length = estimate(column.actions.map((a) => a.length)).mean;
+  const finished = batch.numbers.get(rollout.writes.finished ?? "");
+  if (finished?.per === "sequence") metrics.truncated = 1 - estimate(finished.values).mean;
+  const sampled = batch.numbers.get(rollout.writes.logprobs ?? "");
+  if (sampled?.per !== "token") return metrics;
+  // −log p of a sample is an unbiased estimate of the entropy of what it was drawn from; greedy tokens are drawn from nothing.
+  if (rollout.sampling.temperature > 0) metrics.entropy = -meanOf(sampled.values);
+  const reference = referenceOf(graph, rollout);
   const ref = reference && batch.numbers.get(reference.writes.logprobs!);
-  if (sampled && ref && sampled.per === "token" && ref.per === "token") {
-    Object.assign(metrics, divergence(sampled.values, ref.values));
-  }
+  if (ref?.per === "token") Object.assign(metrics, divergence(sampled.values, ref.values));
   return metrics;
+}
+
+/** Mean over all tokens of all sequences. */
+export function meanOf(rows: readonly Float32Array[]): number {
+  let sum = 0, n = 0;
+  for (const row of rows) {
+    for (const x of row) sum += x;
+    n += row.length;
+  }
+  return sum / n;
 }
 
 /**

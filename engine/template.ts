@@ -1,6 +1,7 @@
 /** Chat templates: the Jinja text that turns messages into a model's own notation. */
 import { Environment, Interpreter, parse, tokenize } from "npm:@huggingface/jinja@0.5.11";
 import { isObject, join, type JsonObject, readTextOrNull } from "./files.ts";
+import { STRIPS, withStrips } from "./strip.ts";
 
 /** One turn. Templates may read further keys (`tool_calls`, `reasoning_content`), so they are kept. */
 export interface Message {
@@ -28,9 +29,13 @@ export class ChatTemplate {
   constructor(source: string, variables: JsonObject, readonly origin: string) {
     try {
       // Hugging Face renders with these two settings, and templates are written for them.
-      this.#program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+      this.#program = withStrips(parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true })));
     } catch (error) {
-      throw new Error(`Cannot parse the chat template of ${origin}: ${(error as Error).message}`);
+      throw new Error(
+        `Cannot parse the chat template of ${origin}: ${
+          (error as Error).message
+        }, repair it or take the original one`,
+      );
     }
     this.#variables = variables;
   }
@@ -57,6 +62,7 @@ export class ChatTemplate {
       none: null,
       None: null,
       range,
+      ...STRIPS,
       strftime_now: (format: string) => formatDate(TODAY, format),
       raise_exception: (message: string) => {
         throw new Error(message);
@@ -72,7 +78,9 @@ export class ChatTemplate {
       return new Interpreter(environment).run(this.#program).toString();
     } catch (error) {
       throw new Error(
-        `Cannot render a conversation with the chat template of ${this.origin}: ${(error as Error).message}`,
+        `Cannot render a conversation with the chat template of ${this.origin}: ${
+          (error as Error).message
+        }, change the messages or the template`,
       );
     }
   }

@@ -83,7 +83,11 @@ export class Tokenizer {
     try {
       engine = new Engine(json, config);
     } catch (error) {
-      throw new Error(`Cannot build the tokenizer of ${path}: ${(error as Error).message}`);
+      throw new Error(
+        `Cannot build the tokenizer of ${path}: ${
+          (error as Error).message
+        }, take the original file of the model`,
+      );
     }
     const eosIds: number[] = [];
     for (const name of ["generation_config.json", "config.json"]) {
@@ -96,7 +100,7 @@ export class Tokenizer {
       throw new RangeError(
         `Cannot use the tokenizer of ${folder}: its largest id is ${
           tokenizer.size - 1
-        } and the model's embedding has ${rows} rows`,
+        } and the model's embedding has ${rows} rows, take tokenizer and weights of one model`,
       );
     }
     return tokenizer;
@@ -120,7 +124,9 @@ export class Tokenizer {
     const ids = this.#encode(text);
     if (!bos) return Int32Array.from(ids);
     if (this.bosId === null) {
-      throw new TypeError(`Cannot begin a text with the BOS token: the tokenizer of ${this.folder} has none`);
+      throw new TypeError(
+        `Cannot begin a text with the BOS token: the tokenizer of ${this.folder} has none, name a bos_token in tokenizer_config.json`,
+      );
     }
     if (ids[0] === this.bosId) {
       throw new Error(
@@ -163,10 +169,7 @@ export class Tokenizer {
   }
 
   /** Token ids of a conversation, by default one that the assistant is to continue. The template alone decides about BOS. */
-  encodeChat(
-    messages: readonly Message[],
-    { addGenerationPrompt = true }: { readonly addGenerationPrompt?: boolean } = {},
-  ): Int32Array {
+  encodeChat(messages: readonly Message[], addGenerationPrompt = true): Int32Array {
     const ids = this.#encode(this.render(messages, { addGenerationPrompt }));
     this.#checkOneBos(ids);
     return Int32Array.from(ids);
@@ -239,7 +242,7 @@ export class Tokenizer {
       throw new Error(
         `Cannot encode ${
           JSON.stringify(tokens[unknown])
-        }: the tokenizer of ${this.folder} has no unknown token`,
+        }: the tokenizer of ${this.folder} has no unknown token, remove that text`,
       );
     }
     return ids;

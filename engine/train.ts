@@ -19,28 +19,38 @@ export interface TrainRequest {
   readonly states: ReadonlyMap<string, number>;
   /** Randomness of the mini-batch permutation of one epoch. */
   readonly key: (epoch: number) => StreamKey;
-  /** Field with the log-probabilities recorded when sampling, compared with the first training pass. */
+  /**
+   * Field with the log-probabilities recorded when sampling, compared with the first training pass; null where other weights
+   * sampled than those that are trained.
+   */
   readonly sampledLogprobs: string | null;
   readonly onMicroBatch?: (done: number, of: number) => void;
 }
 
+/** What a train call says about itself, by name. */
+export type TrainMetrics = Readonly<Record<string, number>>;
+
 export interface TrainResult {
   readonly updates: number;
-  /** Means over mini-batches: loss, the loss's own metrics, gradientNorm, learningRate; parity (max) from the first mini-batch. */
-  readonly metrics: Readonly<Record<string, number>>;
+  /**
+   * Means over mini-batches: loss and the loss's own metrics, those of the mini-batch that stopped the call too; means over
+   * updates: gradientNorm, learningRate. Parity (max) from the first mini-batch. Where a call can stop early: updates made.
+   */
+  readonly metrics: TrainMetrics;
 }
 
 export async function train(program: Binding, update: Binding, request: TrainRequest): Promise<TrainResult> {
   const { call, batch, optimizer } = request, column = batch.tokensOf(request.tokens);
-  const lengths = column.ids.map((ids) => ids.length), sums: Record<string, number> = {};
+  const lengths = column.ids.map((ids) => ids.length), means = new Means();
   const { tokens: maxTokens, sequences: maxSequences } = program.program.maxima;
-  let updates = request.updates, count = 0, parity = NaN, stopped = false;
+  let updates = request.updates, parity = NaN, stopped = false;
   for (let epoch = 0; epoch < call.epochs && !stopped; epoch++) {
     for (const [m, samples] of miniBatches(batch, call.minibatches, request.key(epoch)).entries()) {
       const runs = cutMicroBatches(lengths, samples, { maxTokens, maxSequences, together: request.together });
       program.zero("grads");
       program.zero("outputs");
-      writeCounts(program, column.actions, samples);
+      const counts = denominators(call.id, column.actions, samples, (port) => program.has(port));
+      for (const [port, count] of Object.entries(counts)) program.offer(port, Float32Array.of(count));
       for (const [i, run] of runs.entries()) {
         const packed = pack(column, run);
         const live = {
@@ -50,7 +60,7 @@ export async function train(program: Binding, update: Binding, request: TrainReq
         };
         writePacked(program, packed, column.temperature);
         program.offer("inputs/groupEnds", groupEnds(run.length, Math.min(batch.group, run.length)));
-        writeFields(program, batch, run, request.states);
+        writeFields(program, batch, run, request.states, live);
         await program.run(live);
         if (epoch === 0 && m === 0 && request.sampledLogprobs) {
           const now = program.read("outputs/logprobs", live), then = batch.flat(request.sampledLogprobs, run);
@@ -68,11 +78,9 @@ export async function train(program: Binding, update: Binding, request: TrainReq
             `look at rewards and learning rate, checkpoints are as they were`,
         );
       }
-      const stop = call.stopWhen !== undefined && metrics[call.stopWhen] !== 0;
-      if (stop) {
-        stopped = true;
-        break;
-      }
+      means.add(metrics);
+      stopped = call.stopWhen !== undefined && metrics[call.stopWhen] !== 0;
+      if (stopped) break;
       const lr = learningRate(optimizer, updates, request.totalUpdates), [b1, b2] = optimizer.betas;
       updates++;
       update.write("inputs/hyper", Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates));
@@ -84,14 +92,33 @@ export async function train(program: Binding, update: Binding, request: TrainReq
             `lower the learning rate, checkpoints are as they were`,
         );
       }
-      count++;
-      for (const [k, v] of Object.entries({ ...metrics, gradientNorm: norm, learningRate: lr })) {
-        sums[k] = (sums[k] ?? 0) + v;
-      }
+      means.add({ gradientNorm: norm, learningRate: lr });
     }
   }
-  const metrics = Object.fromEntries(Object.entries(sums).map(([k, v]) => [k, v / count]));
-  return { updates, metrics: Number.isNaN(parity) ? metrics : { ...metrics, parity } };
+  return {
+    updates,
+    metrics: {
+      ...means.values(),
+      ...(call.stopWhen !== undefined && { updates: updates - request.updates }),
+      ...(!Number.isNaN(parity) && { parity }),
+    },
+  };
+}
+
+/** Mean of every name over the times that it was given. */
+class Means {
+  readonly #sums = new Map<string, { sum: number; count: number }>();
+
+  add(metrics: Readonly<Record<string, number>>): void {
+    for (const [name, value] of Object.entries(metrics)) {
+      const { sum, count } = this.#sums.get(name) ?? { sum: 0, count: 0 };
+      this.#sums.set(name, { sum: sum + value, count: count + 1 });
+    }
+  }
+
+  values(): Record<string, number> {
+    return Object.fromEntries([...this.#sums].map(([name, { sum, count }]) => [name, sum / count]));
+  }
 }
 
 /** A seeded permutation of groups, cut into equal mini-batches: the same for every plan (DESIGN §3.3). */
@@ -109,16 +136,30 @@ export function miniBatches(batch: Batch, count: number, key: StreamKey): number
   });
 }
 
-function writeCounts(program: Binding, actions: readonly Int32Array[], samples: readonly number[]): void {
+/**
+ * What the folds of a loss over a mini-batch divide by, by port.
+ *
+ * @param reads whether the program reads a port: a loss per sequence does not care how many actions there are
+ * @throws Error when a denominator that is read is 0
+ */
+export function denominators(
+  call: string,
+  actions: readonly Int32Array[],
+  samples: readonly number[],
+  reads: (port: string) => boolean,
+): Record<string, number> {
   const tokens = samples.reduce((n, s) => n + actions[s]!.length, 0);
-  if (tokens === 0) {
+  if (tokens === 0 && reads("inputs/count.token")) {
     throw new Error(
-      "Cannot train: the mini-batch has no action token, so its loss has no denominator; check the data's responses",
+      `Cannot train in ${call}: none of the mini-batch's ${samples.length} samples has an action token and the loss is a mean ` +
+        `over tokens, check the data and its responses`,
     );
   }
-  program.offer("inputs/count.token", Float32Array.of(tokens));
-  program.offer("inputs/count.sequence", Float32Array.of(samples.length));
-  program.offer("inputs/count.pair", Float32Array.of(samples.length / 2));
+  return {
+    "inputs/count.token": tokens,
+    "inputs/count.sequence": samples.length,
+    "inputs/count.pair": samples.length / 2,
+  };
 }
 
 function readMetrics(program: Binding): Record<string, number> & { loss: number } {

@@ -10,7 +10,9 @@ export function parse(text: string): unknown {
     const at = error.linePos?.[0];
     // The library repeats the source below its message; a terminal line has no room for that.
     const what = error.message.split("\n")[0]!.replace(/ at line \d+, column \d+:?$/, "");
-    throw new SyntaxError(`Cannot parse YAML: ${at ? `line ${at.line}, column ${at.col}: ` : ""}${what}`);
+    throw new SyntaxError(
+      `Cannot parse YAML: ${at ? `line ${at.line}, column ${at.col}: ` : ""}${what}, correct it there`,
+    );
   }
 }
 

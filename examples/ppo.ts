@@ -18,8 +18,8 @@ import {
   valueClip,
   valueModel,
   workflow,
+  z,
 } from "../mod.ts";
-import { z } from "zod";
 
 const here = (path: string) => new URL(path, import.meta.url).pathname;
 const o = flags({

@@ -19,14 +19,17 @@ import {
   valueClip,
   valueModel,
   workflow,
+  z,
 } from "../mod.ts";
 import { parseLexicon, sentiment } from "./sentiment/vader.ts";
-import { z } from "zod";
 
+const here = (path: string) => new URL(path, import.meta.url).pathname;
 const o = flags({
-  model: z.string().default("../shared/assets/models/stories260K").describe("folder of the language model"),
-  assets: z.string().default(new URL("../../shared/assets/data", import.meta.url).pathname)
+  model: z.string().default(here("../../shared/assets/models/stories260K"))
+    .describe("folder of the language model"),
+  assets: z.string().default(here("../../shared/assets/data"))
     .describe("folder with sentiment/vader_lexicon.txt and tinystories/story_openings.jsonl"),
+  batch: z.int().positive().default(64).describe("prompts per step"),
   lr: z.number().positive().default(2e-4),
   beta: z.number().nonnegative().default(0.15).describe("weight of the KL penalty"),
 });
@@ -37,14 +40,14 @@ const { actor, critic, ref } = models({
   ref: policyModel(o.model),
 });
 
-const lexicon = parseLexicon(Deno.readTextFileSync(`${o.assets}/sentiment/vader_lexicon.txt`));
+const lexicon = parseLexicon(lexiconText(`${o.assets}/sentiment/vader_lexicon.txt`));
 const happy = score("rewards", { response: text }, ({ response }) => sentiment(response, lexicon));
 
 const judged = actor.generate({ maxNewTokens: 100 }).then(happy, ref.infer().as("refLogprobs"));
 
 const ppo = workflow({
   name: "ppo_sentiment",
-  data: prompts(`${o.assets}/tinystories/story_openings.jsonl`, { batch: 64, heldOut: 0.2 }),
+  data: prompts(`${o.assets}/tinystories/story_openings.jsonl`, { batch: o.batch, heldOut: 0.2 }),
   flow: judged.then(critic.infer())
     .then(shapedRewards({ beta: o.beta }))
     .then(gae({ gamma: 1, lambda: 1, whiten: true }))
@@ -52,8 +55,19 @@ const ppo = workflow({
       actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: 8 }),
       critic.train(valueClip({ epsilon: 0.2 }), { minibatches: 8 }),
     ),
-  evaluate: { every: 1000, prompts: 64, flow: judged },
+  evaluate: { every: 1000, prompts: 52, flow: judged },
 });
 export default ppo;
+
+function lexiconText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
+    throw new Error(
+      `Cannot read the lexicon: there is no file ${path}, give --assets a folder with VADER's vader_lexicon.txt in sentiment/`,
+    );
+  }
+}
 
 if (import.meta.main) await run(ppo, { steps: 30 });

@@ -2,15 +2,19 @@
  * The quickstart: PPO teaches the project's own tiny model to rhyme. `deno task quickstart` builds the native library first
  * when it has to, and leaves runs/quickstart with logs, report and models.
  */
-import { run } from "../mod.ts";
+import { flags, run, z } from "../mod.ts";
 import { measure } from "./couplets/measures.ts";
 import ppo from "./ppo.ts";
 
-const out = "runs/quickstart";
-// A quickstart is tried again and again: its own earlier output makes room.
-await Deno.remove(out, { recursive: true }).catch(() => {});
+const OUT = "runs/quickstart";
+const o = flags({
+  out: z.string().default(OUT).describe("output folder"),
+  resume: z.boolean().default(false).describe("go on from the newest checkpoint of the output folder"),
+});
+// A quickstart is tried again and again: its own earlier output makes room, anybody else's stays.
+if (o.out === OUT && !o.resume) await Deno.remove(OUT, { recursive: true }).catch(() => {});
 
-const { before, after } = await run(ppo, { steps: 60, saveEvery: 20, out });
+const { out, before, after } = await run(ppo, { steps: 60, saveEvery: 20, ...o });
 if (before && after) {
   const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
   const [b, a] = [measure(before.samples), measure(after.samples)];

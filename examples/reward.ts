@@ -3,8 +3,7 @@
  *
  *     deno run -A examples/reward.ts --model runs/sft --data pairs.jsonl --steps 200 --out runs/reward
  */
-import { adamw, bradleyTerry, flags, models, preferences, rewardModel, run, workflow } from "../mod.ts";
-import { z } from "zod";
+import { adamw, bradleyTerry, flags, models, preferences, rewardModel, run, workflow, z } from "../mod.ts";
 
 const o = flags({
   model: z.string().describe("folder of the language model to start from"),

@@ -3,8 +3,7 @@
  *
  *     deno run -A examples/sft.ts --model models/base --data chats.jsonl --steps 100 --out runs/sft
  */
-import { adamw, conversations, flags, models, policyModel, run, sft, workflow } from "../mod.ts";
-import { z } from "zod";
+import { adamw, conversations, flags, models, policyModel, run, sft, workflow, z } from "../mod.ts";
 
 const o = flags({
   model: z.string().describe("folder with config.json, weights and tokenizer"),

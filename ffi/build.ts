@@ -17,6 +17,8 @@ const FLAGS = [
   "-fno-math-errno",
   "-w",
 ];
+/** A process that ends unloads its libraries while worker threads still wait inside: nodelete keeps their code in place. */
+const LINK_FLAGS = ["-shared", "-Wl,-z,nodelete", "-lpthread"];
 const INSTRUCTION_SETS: Readonly<Record<string, readonly string[]>> = Deno.build.arch === "x86_64"
   ? {
     generic: [],
@@ -35,7 +37,8 @@ interface Unit {
 
 interface Recipe {
   readonly units: readonly Unit[];
-  readonly linkFlags: readonly string[];
+  /** The linker's list of what is visible. */
+  readonly exports: string;
   /** File name of the library, with its digest. */
   readonly library: string;
 }
@@ -71,9 +74,9 @@ function recipe(): Recipe {
       };
     });
   });
-  const linkFlags = ["-shared", `-Wl,--version-script=${join(root, "exports.map")}`, "-lpthread"];
-  const library = `libbaton_cpu-${digest(...units.map((u) => u.object), read("exports.map"))}.so`;
-  return { units, linkFlags, library };
+  const exports = read("exports.map"), objects = units.map((u) => u.object);
+  const library = `libbaton_cpu-${digest(...objects, ...LINK_FLAGS, exports)}.so`;
+  return { units, exports: join(root, "exports.map"), library };
 }
 
 /** Folders that may hold the library: the repository's, else the user's cache when the repository cannot be written. */
@@ -139,7 +142,7 @@ async function run(args: string[]): Promise<Deno.CommandOutput> {
 export async function build(announce: (line: string) => void): Promise<string> {
   const found = find();
   if (found) return found;
-  const { units, linkFlags, library } = recipe();
+  const { units, exports, library } = recipe();
   const folder = folders().find(writable);
   if (!folder) {
     throw new Error(
@@ -158,7 +161,10 @@ export async function build(announce: (line: string) => void): Promise<string> {
     }
   };
   await Promise.all(Array.from({ length: Math.max(1, navigator.hardwareConcurrency) }, worker));
-  await compile([...units.map(path), ...linkFlags], join(folder, library));
+  await compile(
+    [...units.map(path), `-Wl,--version-script=${exports}`, ...LINK_FLAGS],
+    join(folder, library),
+  );
   return join(folder, library);
 }
 

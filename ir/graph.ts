@@ -25,7 +25,7 @@ export type Head = "lm" | "value" | "reward";
 
 export interface ModelSpec {
   readonly head: Head;
-  /** Folder with config.json, or a hub name. */
+  /** Folder with config.json. */
   readonly checkpoint: string;
   /** Absent for a frozen model. */
   readonly optimizer: AdamW | null;

@@ -52,16 +52,10 @@ export interface ExecutionPlan {
 /** One copy of a model's parameters under one assignment, "actor@0". */
 export type Replica = string;
 
-/** What a device does, in order. `waits` names fields that must exist before. */
+/** What a device does, in order. One queue needs no wait edges: a call runs after those that wrote what it reads. */
 export type Instruction =
   | { readonly op: "load"; readonly replica: Replica; readonly model: string }
-  | {
-    readonly op: "run";
-    readonly call: string;
-    readonly replica: Replica | null;
-    readonly waits: readonly string[];
-  }
-  | { readonly op: "free"; readonly fields: readonly string[] };
+  | { readonly op: "run"; readonly call: string; readonly replica: Replica | null };
 
 /** Totally ordered; `prologue` runs once, `step` every step. */
 export interface Schedule {

@@ -40,13 +40,12 @@ export function memoryTable(
     }
   }
   device("arena", Math.max(...stages.map(arenaBytes)));
-  for (const programs of stages) {
-    for (const [call, g] of Object.entries(programs.generate)) {
-      device(`${call} kv`, g.decode.segmentBytes.kv);
-      device(`${call} state`, Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
-    }
-    for (const [call, program] of eachProgram(programs)) device(`${call} inputs and outputs`, own(program));
+  const calls = new Map<string, number>();
+  for (const [name, bytes] of Object.entries(callBytes(stages))) {
+    const row = name.replace(/ (inputs|outputs|saved)$/, " inputs and outputs");
+    calls.set(row, (calls.get(row) ?? 0) + bytes);
   }
+  for (const [name, bytes] of calls) device(name, bytes);
   device("scratch", extra.scratch);
   for (const h of extra.host) rows.push({ ...h, where: "host" });
   return rows;
@@ -55,8 +54,28 @@ export function memoryTable(
 export const arenaBytes = (programs: Programs): number =>
   Math.max(0, ...eachProgram(programs).map(([, p]) => p.segmentBytes.arena));
 
-const own = (p: Program): number =>
-  (["inputs", "outputs", "saved"] satisfies Segment[]).reduce((n, s) => n + p.segmentBytes[s], 0);
+/**
+ * Bytes of what calls keep from one submission to the next, by the names of `engine/call_memory.ts`. Stages (the step, the
+ * evaluation) never run at the same time: a call that several have keeps one memory, as large as the largest asks for.
+ */
+export function callBytes(stages: readonly Programs[]): Record<string, number> {
+  const sizes: Record<string, number> = {};
+  const atLeast = (name: string, bytes: number) => {
+    if (bytes) sizes[name] = Math.max(sizes[name] ?? 0, bytes);
+  };
+  for (const programs of stages) {
+    for (const [call, g] of Object.entries(programs.generate)) {
+      atLeast(`${call} kv`, g.decode.segmentBytes.kv);
+      atLeast(`${call} state`, Math.max(g.prefill.segmentBytes.state, g.decode.segmentBytes.state));
+    }
+    for (const [name, program] of eachProgram(programs)) {
+      for (const s of ["inputs", "outputs", "saved"] satisfies Segment[]) {
+        atLeast(`${name} ${s}`, program.segmentBytes[s]);
+      }
+    }
+  }
+  return sizes;
+}
 
 export function eachProgram(programs: Programs): [string, Program][] {
   return [

@@ -44,12 +44,18 @@ export async function saveCheckpoint(
   return await checkpoint.commit();
 }
 
+/** What a checkpoint says of itself: to be checked before {@link loadCheckpoint} overwrites anything. */
+export const readRunState = (path: string): Promise<RunState> => readState<RunState>(path);
+
 /** Puts parameters, moments and counters back, bit for bit. */
-export async function loadCheckpoint(engine: Engine, path: string): Promise<RunState> {
-  const state = await readState<RunState>(path);
+export async function loadCheckpoint(engine: Engine, path: string, state: RunState): Promise<void> {
   for (const [name, replica] of engine.replicas) {
     const saved = state.models[name];
-    if (!saved) throw new Error(`Cannot resume from ${path}: it has no model "${name}"`);
+    if (!saved) {
+      throw new Error(
+        `Cannot resume from ${path}: it has no model "${name}", resume with the script that began the run`,
+      );
+    }
     replica.version = saved.version;
     replica.updates = saved.updates;
     if (!replica.trained) continue;
@@ -62,5 +68,4 @@ export async function loadCheckpoint(engine: Engine, path: string): Promise<RunS
     }
   }
   for (const [name, value] of Object.entries(state.states)) engine.states.set(name, value);
-  return state;
 }

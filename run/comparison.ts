@@ -1,7 +1,7 @@
 /** Held-out figures and responses before and after training, for the terminal and the report. */
 import { type Column, shortNumber, table } from "../engine/table.ts";
 import type { Estimate } from "../engine/stats.ts";
-import type { Evaluation, ReferenceFigures } from "./evaluation.ts";
+import type { EvaluationRecord, ReferenceFigures } from "./evaluation.ts";
 
 export interface Comparison {
   readonly columns: readonly Column[];
@@ -9,7 +9,7 @@ export interface Comparison {
 }
 
 /** Every figure that both evaluations have; `change` is in standard errors of the difference. */
-export function compareFigures(before: Evaluation, after: Evaluation): Comparison {
+export function compareFigures(before: EvaluationRecord, after: EvaluationRecord): Comparison {
   const estimate = (v: Estimate) => `${shortNumber(v.mean)} ± ${shortNumber(v.error)}`;
   const rows = Object.keys(before.fields).filter((k) => k in after.fields).map((k) => {
     const b = before.fields[k]!,
@@ -35,7 +35,7 @@ export function compareFigures(before: Evaluation, after: Evaluation): Compariso
   return {
     columns: [
       { title: `${after.sequences} held-out sequences` },
-      right("before"),
+      right(titleOf(before)),
       right("after"),
       right("change"),
     ],
@@ -43,11 +43,18 @@ export function compareFigures(before: Evaluation, after: Evaluation): Compariso
   };
 }
 
+/** A resumed run that lost its first evaluation compares with where it went on. */
+const titleOf = ({ step }: EvaluationRecord): string => step === 0 ? "before" : `after step ${step}`;
+
 /** The same prompts answered before and after. */
-export function compareResponses(before: Evaluation, after: Evaluation, count: number): Comparison {
+export function compareResponses(
+  before: EvaluationRecord,
+  after: EvaluationRecord,
+  count: number,
+): Comparison {
   const flat = (text: string) => text.trim().replaceAll("\n", " / ");
   return {
-    columns: [{ title: "prompt" }, { title: "before" }, { title: "after" }],
+    columns: [{ title: "prompt" }, { title: titleOf(before) }, { title: "after" }],
     rows: before.samples.slice(0, count).map((s, i) =>
       [s.prompt, s.response, after.samples[i]?.response ?? ""].map(flat)
     ),
@@ -58,7 +65,7 @@ export function compareResponses(before: Evaluation, after: Evaluation, count: n
 const SHOWN = 60;
 
 /** Both as text: figures, then three responses side by side. */
-export function printComparison(before: Evaluation, after: Evaluation): string {
+export function printComparison(before: EvaluationRecord, after: EvaluationRecord): string {
   const figures = compareFigures(before, after), responses = compareResponses(before, after, 3);
   const cut = (text: string) => text.length > SHOWN ? `${text.slice(0, SHOWN - 1)}…` : text;
   return `${table(figures.columns, figures.rows)}\n\n${

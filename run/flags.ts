@@ -1,7 +1,20 @@
 /** Flags of a script that is run directly: its own, and those that every run has. */
 import { z } from "npm:zod@4.6.7";
-import { type FlagSchema, type FlagValues, kebab, parseFlags } from "../dsl/flags.ts";
+import { type FlagSchema, type FlagValues, parseFlags, splitArguments } from "../dsl/flags.ts";
 import type { RunOptions } from "./options.ts";
+import { mainScript } from "./resolve.ts";
+
+/**
+ * Zod, whose types declare {@link flags}: with it a script needs no package of its own.
+ *
+ * @example
+ * ```ts
+ * import { flags, z } from "@baton/baton";
+ *
+ * const o = flags({ temperature: z.number().positive().default(1).describe("of sampling") });
+ * ```
+ */
+export { z };
 
 const RUN_FLAGS = {
   steps: z.int().positive().optional().describe("steps in all"),
@@ -16,25 +29,39 @@ const RUN_FLAGS = {
   quiet: z.boolean().optional().describe("no progress on stderr"),
 } as const;
 
+/** What `flags()` was given so far: a script and the scripts that it imports may each declare theirs. */
 let declared: FlagSchema | null = null;
 
 /**
  * Flags of a script, from the command line. `--help` lists them together with those of every run and ends the process; a
- * mistake ends it with one line. A name `learningRate` is the flag `--learning-rate`.
+ * mistake ends it with one line. A name `learningRate` is the flag `--learning-rate`. A script that imports another one has
+ * the flags of both: the importing one checks them all.
  *
  * @param schema a zod type per flag; give defaults, and `.describe()` for the help
  * @example
  * ```ts
- * import { flags } from "@baton/baton";
- * import { z } from "zod";
+ * import { flags, z } from "@baton/baton";
  *
  * const o = flags({ lr: z.number().positive().default(1e-4), groups: z.int().default(8).describe("samples per prompt") });
  * console.log(o.lr, o.groups);
  * ```
  */
 export function flags<const S extends FlagSchema>(schema: S): FlagValues<S> {
-  declared = schema;
-  return orExit(() => parse({ ...RUN_FLAGS, ...schema }) as FlagValues<S>);
+  plainErrors();
+  const all = { ...RUN_FLAGS, ...declared = { ...declared, ...schema } }, imported = isImported();
+  // The rest of an imported script's arguments are its importer's, whose flags are declared after it.
+  const args = imported ? splitArguments(all, Deno.args).own.filter((arg) => !isHelp(arg)) : Deno.args;
+  const values = orExit(() => parse(all, args)) as Readonly<Record<string, unknown>>;
+  return Object.fromEntries(Object.keys(schema).map((name) => [name, values[name]])) as FlagValues<S>;
+}
+
+const isHelp = (arg: string): boolean => arg === "--help" || arg === "-h";
+
+/** True when the module that calls `flags` is not the one that was started, but a part of it. */
+function isImported(): boolean {
+  const modules = (new Error().stack ?? "").matchAll(/((?:file|https?):[^\s()]+?):\d+:\d+/g);
+  const caller = [...modules].map((m) => m[1]!).find((url) => url !== import.meta.url);
+  return mainScript() !== null && caller !== undefined && caller !== Deno.mainModule;
 }
 
 /**
@@ -42,29 +69,15 @@ export function flags<const S extends FlagSchema>(schema: S): FlagValues<S> {
  * not, the arguments may be a program's own: what no run knows is left alone, and said.
  */
 export function runFlags(): RunOptions {
-  const known = { ...RUN_FLAGS, ...declared }, own = declared ? Deno.args : knownArguments(Deno.args);
-  const values = parse(known, own) as Record<string, unknown>;
+  const known = { ...RUN_FLAGS, ...declared }, { own, others } = splitArguments(known, Deno.args);
+  if (!declared && others.length) {
+    console.error(`note: ${others.join(" ")} is no flag of a run, declare the script's own with flags()`);
+  }
+  const values = parse(known, declared ? Deno.args : own) as Record<string, unknown>;
   const given = Object.keys(RUN_FLAGS).filter((name) =>
     values[name] !== undefined && !(declared && name in declared)
   );
   return Object.fromEntries(given.map((name) => [name, values[name]]));
-}
-
-/** Arguments that belong to flags of every run. */
-function knownArguments(args: readonly string[]): readonly string[] {
-  const names = new Map(Object.entries(RUN_FLAGS).map(([name, type]) => [kebab(name), type]));
-  const known: string[] = [], left: string[] = [];
-  for (let i = 0; i < args.length; i++) {
-    const spelled = /^--(?:no-)?([^=]+)/.exec(args[i]!)?.[1] ?? "", type = names.get(spelled);
-    const takesNext = type !== undefined && !(type.unwrap() instanceof z.ZodBoolean) &&
-      !args[i]!.includes("=");
-    const isKnown = type !== undefined || args[i] === "--help" || args[i] === "-h";
-    (isKnown ? known : left).push(args[i]!, ...(takesNext && i + 1 < args.length ? [args[++i]!] : []));
-  }
-  if (left.length) {
-    console.error(`note: ${left.join(" ")} is no flag of a run, declare the script's own with flags()`);
-  }
-  return known;
 }
 
 function parse(schema: FlagSchema, args: readonly string[] = Deno.args): FlagValues<FlagSchema> {

@@ -22,7 +22,7 @@ interface Prepared {
 export function hostRows(graphs: readonly Prepared[], largestModel: number): MemoryRow[] {
   const { sequences, longest } = graphs[0]!.sizes;
   const rows: readonly (readonly [string, number])[] = [
-    ["data", graphs.reduce((n, g) => n + dataBytes(g.data), 0)],
+    ["data", [...new Set(graphs.map((g) => g.data))].reduce((n, data) => n + dataBytes(data), 0)],
     ["batch", sequences * longest * 4 * FIELDS],
     // Tensors pass one by one, and what has passed is freed when the collector sees to it.
     ["weights on their way to and from files", largestModel],
@@ -36,8 +36,10 @@ function dataBytes({ training, heldOut }: DataSet): number {
 }
 
 function sampleBytes({ prompt, messages, tokens, rejected, fields }: Sample): number {
-  const arrays = [prompt?.ids, tokens?.ids, tokens?.actions, rejected?.ids, rejected?.actions];
-  const texts = [prompt?.text, ...messages?.map((m) => m.content) ?? [], ...Object.values(fields)];
+  const values = Object.values(fields), columns = values.filter((v) => typeof v === "object");
+  const sequences = [tokens, rejected, ...columns];
+  const arrays = [prompt?.ids, ...sequences.flatMap((t) => [t?.ids, t?.actions])];
+  const texts = [prompt?.text, ...messages?.map((m) => m.content) ?? [], ...values];
   return SAMPLE + arrays.reduce((n, a) => n + (a ? ARRAY + a.byteLength : 0), 0) +
     texts.reduce<number>((n, t) => n + (typeof t === "string" ? 2 * t.length : 8), 0);
 }

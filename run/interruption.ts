@@ -8,6 +8,7 @@ export class Interruption {
   asked = false;
   readonly #abort = new AbortController();
   #training = false;
+  #ended = false;
   readonly #listener = () => this.#onSignal();
 
   constructor(readonly notice: { note(line: string): void; secondsLeft(): number; leave(): void }) {
@@ -32,6 +33,12 @@ export class Interruption {
     return this.asked && error === this.#abort.signal.reason;
   }
 
+  /** Called when the last step and its evaluation are done: whether Ctrl-C ended the run. It cannot any more. */
+  end(): boolean {
+    this.#ended = true;
+    return this.asked;
+  }
+
   dispose(): void {
     Deno.removeSignalListener("SIGINT", this.#listener);
   }
@@ -43,7 +50,9 @@ export class Interruption {
       Deno.exit(130);
     }
     this.asked = true;
-    if (this.#training) {
+    if (this.#ended) {
+      this.notice.note("The last step is done: files are written. Press Ctrl-C again to stop at once.");
+    } else if (this.#training) {
       this.notice.note(
         `Stopping: the running train calls finish first, about ${
           this.notice.secondsLeft().toFixed(1)

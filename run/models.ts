@@ -3,7 +3,7 @@ import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import type { EngineModel } from "../engine/engine.ts";
-import { type JsonObject, readTextOrNull } from "../engine/files.ts";
+import { type JsonObject, readJsonOrNull, readTextOrNull } from "../engine/files.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
 import { Tokenizer } from "../engine/tokenizer.ts";
 import { loadWeights } from "../engine/weights.ts";
@@ -22,26 +22,18 @@ export interface LoadedModel {
 }
 
 export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
-  const folder = spec.checkpoint, path = `${folder}/config.json`, text = await readTextOrNull(path);
-  if (text === null) {
+  const folder = spec.checkpoint, path = `${folder}/config.json`, json = await readJsonOrNull(path);
+  if (json === null) {
     throw new Error(
-      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors`,
+      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors (\`hf download NAME --local-dir FOLDER\` makes one)`,
     );
   }
-  const json = parseJson(text, path), config = parseConfig(json, path);
+  const config = parseConfig(json, path);
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
   const tokenizer = vocabulary === null
     ? null
     : await Tokenizer.load(folder, { embeddingRows: config.vocab });
   return { name, folder, spec, config, json, tokenizer, vocabulary };
-}
-
-function parseJson(text: string, path: string): JsonObject {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Error(`Cannot read ${path}: ${(error as Error).message}`);
-  }
 }
 
 /** Models that appear in the graph's calls, loaded and checked against one another. */

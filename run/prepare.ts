@@ -1,19 +1,16 @@
 /** Workflow → everything a run needs: data, plan, programs, byte table. Nothing is allocated on the device yet. */
-import { parameterBytes } from "../compiler/models/transformer.ts";
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
-import { digest } from "../ir/digest.ts";
+import { canonical, digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
-import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts";
-import type { Program } from "../ir/program.ts";
+import { checkPlan } from "../ir/check_plan.ts";
+import type { CallGraph, GenerateCall } from "../ir/graph.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
-import type { Sample } from "../engine/sample.ts";
-import { type MemoryRow, memoryTable } from "../planner/memory.ts";
 import { planSingle } from "../planner/single.ts";
 import { scheduleOf } from "../planner/schedule.ts";
-import { hostRows } from "./host_memory.ts";
-import { engineModel, type LoadedModel } from "./models.ts";
+import type { LoadedModel } from "./models.ts";
+import { dataSizes } from "./sizes.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
 export interface PreparedGraph {
@@ -25,6 +22,8 @@ export interface PreparedGraph {
   readonly schedule: Schedule;
   readonly programs: Programs;
   readonly stops: Readonly<Record<string, readonly number[]>>;
+  /** The same programs with so many KV pages for each generate call. */
+  readonly withPages: (pages: Readonly<Record<string, number>>) => Programs;
 }
 
 export interface Machine {
@@ -41,12 +40,17 @@ const single = (machine: Machine): Cluster => ({
   links: [],
 });
 
-/** Reads the graph's data, plans and compiles it. */
+/**
+ * Reads the graph's data, plans and compiles it.
+ *
+ * @param earlier graphs of the same run: data that one of them has read is not read again
+ */
 export async function prepareGraph(
   graph: CallGraph,
   models: Readonly<Record<string, LoadedModel>>,
   machine: Machine,
   seed: number,
+  earlier: readonly PreparedGraph[] = [],
 ): Promise<PreparedGraph> {
   checkGraph(graph);
   const actor = tokenizerOwner(graph, models),
@@ -54,27 +58,35 @@ export async function prepareGraph(
   const maxPositions = Math.min(
     ...Object.values(models).filter((m) => m.spec.head !== "reward").map((m) => m.config.maxPositions),
   );
-  const data = await loadData(graph.source, {
+  const sameData = earlier.find((e) =>
+    canonical(e.graph.source) === canonical(graph.source) && tokenizerOwner(e.graph, models) === actor &&
+    e.graph.calls.some((c) => c.kind === "generate") === generates.length > 0
+  );
+  const data = sameData?.data ?? await loadData(graph.source, {
     seed,
     tokenizer: actor.tokenizer,
     vocabulary: actor.config.vocab,
     maxTokens: generates.length ? maxPositions - 1 : maxPositions,
   });
-  const sizes = dataSizes(graph, generates, data, maxPositions);
+  const sizes = dataSizes(graph, data, maxPositions, actor.tokenizer);
   checkMiniBatches(graph, sizes);
   const plan = planSingle({
     graph,
     digest: digest(graph),
     cluster: single(machine),
-    longestBlock: sizes.longest * sizes.group,
+    longest: sizes.longest,
+    group: sizes.group,
     reread: rereadTokens(models, actor, sizes.longest),
     stepTokens: sizes.longest * sizes.sequences,
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
     ...(machine.recompute !== undefined && { recompute: machine.recompute }),
   });
+  checkPlan(plan, graph);
   const stops = Object.fromEntries(generates.map((c) => [c.id, stopIds(c, models[c.model]!)]));
   const configs = Object.fromEntries(Object.entries(models).map(([k, m]) => [k, m.config]));
   const counts = Object.fromEntries(Object.entries(stops).map(([k, v]) => [k, v.length]));
+  const withPages = (pages: Readonly<Record<string, number>>) =>
+    compilePlan(graph, plan, configs, sizes, counts, pages);
   return {
     graph,
     digest: plan.graph,
@@ -82,8 +94,9 @@ export async function prepareGraph(
     sizes,
     plan,
     schedule: scheduleOf(graph, plan),
-    programs: compilePlan(graph, plan, configs, sizes, counts),
+    programs: withPages({}),
     stops,
+    withPages,
   };
 }
 
@@ -112,7 +125,9 @@ function checkMiniBatches(graph: CallGraph, sizes: DataSizes): void {
 /** The model whose tokenizer reads the data: the one that generates, else the first that reads tokens. */
 export function tokenizerOwner(graph: CallGraph, models: Readonly<Record<string, LoadedModel>>): LoadedModel {
   const call = graph.calls.find((c) => c.kind === "generate") ?? graph.calls.find((c) => "model" in c);
-  if (!call || !("model" in call)) throw new Error(`Cannot run ${graph.name}: no call uses a model`);
+  if (!call || !("model" in call)) {
+    throw new Error(`Cannot run ${graph.name}: no call uses a model, give its flow a call of one`);
+  }
   return models[call.model]!;
 }
 
@@ -126,104 +141,3 @@ function generationStops(model: LoadedModel): readonly number[] {
   const eos = model.json.eos_token_id;
   return typeof eos === "number" ? [eos] : Array.isArray(eos) ? eos as number[] : [];
 }
-
-function dataSizes(
-  graph: CallGraph,
-  generates: readonly GenerateCall[],
-  data: DataSet,
-  maxPositions: number,
-): DataSizes {
-  const rows = [...data.training, ...data.heldOut];
-  const most = (f: (s: Sample) => number) => rows.reduce((m, s) => Math.max(m, f(s)), 0);
-  if (generates.length) {
-    const samples = generates[0]!.sampling.samples,
-      other = generates.find((c) => c.sampling.samples !== samples);
-    if (other) {
-      throw new RangeError(
-        `Cannot run ${graph.name}: ${
-          generates[0]!.id
-        } makes ${samples} samples per prompt and ${other.id} ${other.sampling.samples}, ` +
-          `generate calls of one workflow make the same number`,
-      );
-    }
-    const maxNew = Math.max(...generates.map((c) => c.sampling.maxNewTokens)),
-      longestPrompt = most((s) => s.prompt?.ids.length ?? 0);
-    return {
-      sequences: graph.source.batch * samples,
-      group: samples,
-      longestPrompt,
-      longest: Math.min(longestPrompt + maxNew, maxPositions),
-      longestResponse: maxNew,
-    };
-  }
-  const pairs = graph.source.kind === "pairs",
-    both = (f: (t: { ids: Int32Array; actions: Int32Array }) => number) =>
-      most((s) => Math.max(s.tokens ? f(s.tokens) : 0, s.rejected ? f(s.rejected) : 0));
-  return {
-    sequences: graph.source.batch * (pairs ? 2 : 1),
-    group: pairs ? 2 : 1,
-    longestPrompt: 0,
-    longest: both((t) => t.ids.length),
-    longestResponse: both((t) => t.actions.length),
-  };
-}
-
-/** Rows that the largest rotary table of a model's programs has. */
-export function rotaryPositions(graphs: readonly PreparedGraph[], model: LoadedModel): number {
-  const bytes = graphs.flatMap(({ graph, programs }) =>
-    graph.calls.flatMap((c) =>
-      "model" in c && c.model === model.name
-        ? programsOf(programs, c).map((p) => p.segmentBytes.constants)
-        : []
-    )
-  );
-  return Math.max(0, ...bytes) / (4 * model.config.headDim);
-}
-
-function programsOf(programs: Programs, call: ModelFunctionCall): readonly Program[] {
-  if (call.kind === "generate") {
-    return [programs.generate[call.id]!.prefill, programs.generate[call.id]!.decode];
-  }
-  return call.kind === "infer" ? [programs.infer[call.id]!] : [programs.train[call.id]!.train];
-}
-
-/** Every byte of a run; throws when the device cannot hold it. */
-export function byteTable(
-  graphs: readonly PreparedGraph[],
-  models: Readonly<Record<string, LoadedModel>>,
-  scratch: number,
-  machine: Machine,
-): MemoryRow[] {
-  const memory = Object.fromEntries(
-    Object.entries(models).map(([name, m]) => {
-      const e = engineModel(m, rotaryPositions(graphs, m));
-      return [name, {
-        parameters: e.parameters,
-        trained: m.spec.optimizer !== null,
-        constants: e.constants.byteLength,
-      }];
-    }),
-  );
-  const largest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));
-  const rows = memoryTable(graphs.map((g) => g.programs), memory, {
-    scratch,
-    host: hostRows(graphs, largest),
-  });
-  const total = rows.reduce((n, r) => n + r.bytes, 0);
-  if (total > machine.memoryBytes) {
-    const most = [...rows].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map((r) =>
-      `${r.name} ${mib(r.bytes)}`
-    );
-    throw new RangeError(
-      `Cannot run ${graphs[0]!.graph.name} on this machine: it needs ${mib(total)} and ${
-        mib(machine.memoryBytes)
-      } are free ` +
-        `(largest: ${
-          most.join(", ")
-        }), lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers`,
-    );
-  }
-  return rows;
-}
-
-const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

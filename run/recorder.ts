@@ -1,14 +1,14 @@
 /** Everything a run leaves behind or shows while it goes: logs, progress, tables, report. */
-import type { CallGraph, GenerateCall } from "../ir/graph.ts";
 import type { Batch } from "../engine/batch.ts";
 import { createProgress, type Progress } from "../engine/progress.ts";
-import { type SampleRecord, StepLog, type StepRecord } from "../engine/metrics.ts";
+import { readLog, type SampleRecord, StepLog, type StepRecord } from "../engine/metrics.ts";
 import type { StepHooks, StepResult } from "../engine/stage.ts";
 import { shortNumber } from "../engine/table.ts";
 import { printComparison } from "./comparison.ts";
-import type { Evaluation } from "./evaluation.ts";
+import type { Evaluation, EvaluationRecord } from "./evaluation.ts";
 import { writeRunReport } from "./report.ts";
 import type { Resolved } from "./resolve.ts";
+import { sampleRecords } from "./samples.ts";
 import type { Session } from "./session.ts";
 
 export class Recorder {
@@ -22,16 +22,23 @@ export class Recorder {
     readonly progress: Progress | null,
     readonly metrics: StepLog<StepRecord>,
     readonly samples: StepLog<SampleRecord>,
+    /** Null where the workflow has no evaluation. */
+    readonly evaluations: StepLog<EvaluationRecord> | null,
+    /** The evaluation before the first step, when a resumed run has made it already. */
+    readonly before: EvaluationRecord | null,
   ) {}
 
   static async open(session: Session, o: Resolved): Promise<Recorder> {
     const after = session.completed ? { resumeAfter: session.completed } : {};
     const metrics = await StepLog.open<StepRecord>(`${o.out}/metrics.jsonl`, after);
     const samples = await StepLog.open<SampleRecord>(`${o.out}/samples.jsonl`, after);
+    const path = `${o.out}/evaluations.jsonl`;
+    const evaluations = session.held ? await StepLog.open<EvaluationRecord>(path, after) : null;
+    const before = (await readLog<EvaluationRecord>(path)).find((e) => e.when === "before") ?? null;
     const progress = o.quiet
       ? null
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
-    const recorder = new Recorder(session, o, progress, metrics, samples);
+    const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, before);
     recorder.#peak = peakFlops(session);
     return recorder;
   }
@@ -75,19 +82,15 @@ export class Recorder {
     return metrics;
   }
 
-  async evaluation(step: number, when: string, e: Evaluation): Promise<void> {
-    const { rewards } = e.fields;
-    const figures = {
-      ...(rewards && { "evaluation/reward": rewards.mean, "evaluation/rewardError": rewards.error }),
-    };
-    if (when === "between") await this.metrics.write({ step, ...figures });
-    this.note(
-      `evaluation ${when}: ${
-        Object.entries(e.fields).map(([k, v]) => `${k} ${shortNumber(v.mean)} ± ${shortNumber(v.error)}`)
-          .join(", ")
-      } ` +
-        `on ${e.sequences} held-out sequences`,
+  /** Writes an evaluation down and says what it came to. */
+  async evaluation(when: EvaluationRecord["when"], result: Evaluation): Promise<EvaluationRecord> {
+    const record = { step: this.session.completed, when, ...result };
+    await this.evaluations?.write(record);
+    const figures = Object.entries(result.fields).map(([k, v]) =>
+      `${k} ${shortNumber(v.mean)} ± ${shortNumber(v.error)}`
     );
+    this.note(`evaluation ${when}: ${figures.join(", ")} on ${result.sequences} held-out sequences`);
+    return record;
   }
 
   note(line: string): void {
@@ -99,7 +102,9 @@ export class Recorder {
   }
 
   /** The table of a finished run, and its report. */
-  async finish(e: { readonly before: Evaluation | null; readonly after: Evaluation | null }): Promise<void> {
+  async finish(
+    e: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
+  ): Promise<void> {
     this.leave();
     if (e.before && e.after && !this.options.quiet) {
       console.error(`\n${printComparison(e.before, e.after)}\n`);
@@ -109,10 +114,11 @@ export class Recorder {
     if (!this.options.quiet) console.error(`report: ${this.options.out}/report.html`);
   }
 
-  /** Forces both logs to disk: before a checkpoint says that these steps are done. */
+  /** Forces the logs to disk: before a checkpoint says that these steps are done. */
   async flush(): Promise<void> {
     await this.metrics.flush();
     await this.samples.flush();
+    await this.evaluations?.flush();
   }
 
   /** Gives the terminal back. */
@@ -124,42 +130,8 @@ export class Recorder {
     this.leave();
     this.metrics[Symbol.dispose]();
     this.samples[Symbol.dispose]();
+    this.evaluations?.[Symbol.dispose]();
   }
-}
-
-/** The first samples of a step, with their per-token fields, as samples.jsonl holds them. */
-export function sampleRecords(
-  graph: CallGraph,
-  batch: Batch,
-  step: number,
-  count: number,
-  session: Session,
-): SampleRecord[] {
-  const generate = graph.calls.find((c): c is GenerateCall => c.kind === "generate"),
-    field = generate?.writes.tokens ?? "tokens";
-  const column = batch.tokens.get(field);
-  if (!column) return [];
-  return Array.from({ length: Math.min(count, batch.sequences) }, (_, s) => {
-    const ids = column.ids[s]!,
-      actions = column.actions[s]!,
-      perToken: Record<string, number[]> = {},
-      scores: Record<string, number> = {};
-    for (const [name, values] of batch.numbers) {
-      if (values.per === "token" && values.of === field) perToken[name] = [...values.values[s]!];
-      else if (values.per === "sequence") scores[name] = values.values[s]!;
-    }
-    return {
-      step,
-      index: batch.rowOf(s).index,
-      prompt: batch.texts.get("prompt")?.[s] ?? "",
-      tokens: session.pieces(actions.map((a) => ids[a]!), ids.subarray(0, actions[0] ?? ids.length)),
-      completion: batch.texts.get(generate?.writes.response ?? "")?.[s] ?? "",
-      perToken,
-      scores,
-      finished: scores[generate?.writes.finished ?? ""] === 1,
-      weightVersion: column.versions[s]!,
-    };
-  });
 }
 
 /** Rate of a large product on this device, FLOP/s: what MFU is measured against. */

@@ -4,14 +4,14 @@ import { type ReportTable, writeReport } from "../engine/report.ts";
 import { shortBytes, shortNumber } from "../engine/table.ts";
 import { printGraph } from "../ir/print.ts";
 import { compareFigures, compareResponses } from "./comparison.ts";
-import type { Evaluation } from "./evaluation.ts";
+import type { EvaluationRecord } from "./evaluation.ts";
 import type { Resolved } from "./resolve.ts";
 import type { Session } from "./session.ts";
 
 export async function writeRunReport(
   session: Session,
   o: Resolved,
-  e: { readonly before: Evaluation | null; readonly after: Evaluation | null },
+  e: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
 ): Promise<void> {
   const { graph, plan, sizes } = session.main, models = Object.values(session.models);
   const parameters = models.map((m) => {
@@ -26,7 +26,10 @@ export async function writeRunReport(
     subtitle: `${
       parameters.join(", ")
     } · ${sizes.sequences} sequences per step · ${o.machine.threads} CPU threads`,
-    steps: await readLog<StepRecord>(`${o.out}/metrics.jsonl`),
+    steps: withEvaluations(
+      await readLog<StepRecord>(`${o.out}/metrics.jsonl`),
+      await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
+    ),
     samples: await readLog<SampleRecord>(`${o.out}/samples.jsonl`),
     tables: [...evaluationTables(e), planTable(session), memoryTableOf(session)],
     texts: [
@@ -39,8 +42,26 @@ export async function writeRunReport(
   });
 }
 
+/** Metrics of every step, and held-out figures at the steps that have some; step 0 is before the first. */
+export function withEvaluations(
+  steps: readonly StepRecord[],
+  evaluations: readonly EvaluationRecord[],
+): readonly StepRecord[] {
+  const merged = new Map<number, StepRecord>(steps.map((record) => [record.step, record]));
+  for (const { step, fields, reward, reference } of evaluations) {
+    const figures: Record<string, number> = { ...reference && { "evaluation/klK3": reference.klK3 } };
+    for (const [field, { mean, error }] of Object.entries(fields)) {
+      const name = `evaluation/${field === reward ? "reward" : field}`;
+      figures[name] = mean;
+      figures[`${name}Error`] = error;
+    }
+    merged.set(step, { ...merged.get(step), ...figures, step });
+  }
+  return [...merged.values()].sort((a, b) => a.step - b.step);
+}
+
 function evaluationTables(
-  { before, after }: { readonly before: Evaluation | null; readonly after: Evaluation | null },
+  { before, after }: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
 ): ReportTable[] {
   if (!before || !after) return [];
   return [

@@ -1,4 +1,5 @@
 /** Options of a run with everything filled in: flags of the command line win over the script's options, those over YAML. */
+import { positive, refuse, whole } from "../dsl/options.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
 import { memory } from "./available.ts";
@@ -32,6 +33,16 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
         `give a whole number above 0 with --steps, run(workflow, { steps }) or run.steps in YAML`,
     );
   }
+  const oneOf = (name: string, value: string | undefined, known: readonly string[]) =>
+    value !== undefined && !known.includes(value) && `${name} is ${value}, it must be ${known.join(" or ")}`;
+  refuse(`run ${workflow.name}`, [
+    o.seed !== undefined && whole("seed", o.seed),
+    o.saveEvery !== undefined && whole("saveEvery", o.saveEvery),
+    o.threads !== undefined && positive("threads", o.threads, "whole"),
+    o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
+    oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
+    oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
+  ]);
   const devices = o.devices ?? config.devices;
   if (devices !== "cpu:1") {
     throw new RangeError(

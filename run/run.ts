@@ -3,12 +3,14 @@ import type { Workflow } from "../dsl/workflow.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import type { Batch } from "../engine/batch.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
-import { type Evaluation, evaluationOf } from "./evaluation.ts";
+import { type Evaluation, evaluationOf, type EvaluationRecord } from "./evaluation.ts";
+import { derivedLines } from "./derived.ts";
 import { inWorker, plainErrors, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
+import { remarks } from "./remarks.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
 
@@ -27,15 +29,15 @@ export interface RunResult {
   /** Folder with metrics, samples, report, checkpoints and trained models. */
   readonly out: string;
   readonly metrics: Readonly<Record<string, number>>;
-  /** Held-out evaluation before the first and after the last step, when the workflow has one. */
-  readonly before: Evaluation | null;
-  readonly after: Evaluation | null;
+  /** Held-out evaluation before the first and after the last step, when the workflow has one; that of a resumed run is kept. */
+  readonly before: EvaluationRecord | null;
+  readonly after: EvaluationRecord | null;
   /** Ctrl-C ended the run early; its last checkpoint can be resumed. */
   readonly interrupted: boolean;
 }
 
 /**
- * Runs a workflow and hands out every step.
+ * Runs a workflow and hands out every step. Flags on the command line of a script that is run directly win over options.
  *
  * @throws one line that says what cannot be done and what to do, before anything is overwritten
  * @example
@@ -48,13 +50,15 @@ export interface RunResult {
  * ```
  */
 export async function* steps(workflow: Workflow, options: RunOptions = {}): AsyncGenerator<Step, RunResult> {
+  const direct = isDirect(options);
+  if (direct) plainErrors();
   if (inWorker()) {
     throw new TypeError(
       `Cannot run ${workflow.name} in a worker, which imports the script for its score functions: ` +
         `begin the run under \`if (import.meta.main)\``,
     );
   }
-  const o = await resolveOptions(workflow, options);
+  const o = await resolveOptions(workflow, direct ? { ...options, ...runFlags() } : options);
   using held = new DisposableStack();
   const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
   const opened = await Session.open(workflow, {
@@ -64,6 +68,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     scorers: scorers.of,
   });
   const session = held.adopt(opened, (s) => s.dispose());
+  for (const line of remarks(workflow.graph)) o.note(line);
   const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
   await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, {
     resume: o.resume,
@@ -77,13 +82,12 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     await keepLast(checkpoints, o.keep);
     return path;
   };
-  let before: Evaluation | null = null,
-    after: Evaluation | null = null,
-    metrics: Readonly<Record<string, number>> = {};
+  let metrics: Readonly<Record<string, number>> = {};
   if (session.completed >= o.steps) {
     recorder.note(`${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`);
-  }
-  before = await evaluateAt(session, recorder, interruption, latest ? "resumed" : "before");
+  } else for (const line of derivedLines(session.main, session.table)) recorder.note(line);
+  const start = session.completed === 0 ? "before" : "resumed";
+  const before = recorder.before ?? await evaluateAt(session, recorder, interruption, start);
   while (session.completed < o.steps && !interruption.asked) {
     const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
     let done: Awaited<ReturnType<Session["step"]>>;
@@ -103,23 +107,23 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     }
     yield { step: session.completed, metrics, batch: done.batch };
   }
-  const checkpoint = await save(), stopped = interruption.asked;
-  if (!stopped) {
-    after = await evaluateAt(session, recorder, interruption, "after");
-    await exportModels(session, o);
-  }
+  const checkpoint = await save();
+  const after = await evaluateAt(session, recorder, interruption, "after");
+  // Decided once: from here on the run is done, whatever is pressed while it writes.
+  const stopped = interruption.end();
+  if (!stopped) await exportModels(session, o);
   await recorder.finish({ before, after });
   if (stopped) {
     console.error(
       `Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`,
     );
   }
-  return { steps: session.completed, out: o.out, metrics, before, after, interrupted: interruption.asked };
+  return { steps: session.completed, out: o.out, metrics, before, after, interrupted: stopped };
 }
 
 /**
- * Runs a workflow to its last step: progress and a table on stderr; metrics.jsonl, samples.jsonl, report.html, checkpoints and
- * the trained models under `out`. Flags on the command line (`--steps 20 --out runs/x`, see `--help`) win over options.
+ * Runs a workflow to its last step: progress and a table on stderr; metrics.jsonl, samples.jsonl, evaluations.jsonl, report.html,
+ * checkpoints and the trained models under `out`. Flags on the command line (`--steps 20 --out runs/x`, see `--help`) win over options.
  *
  * @throws one line that says what cannot be done and what to do, before anything is overwritten
  * @example
@@ -130,23 +134,32 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
  * ```
  */
 export async function run(workflow: Workflow, options: RunOptions = {}): Promise<RunResult> {
-  // A script that is run directly ends with one line on an error; the command line and tests catch it themselves.
-  const direct = options.script === undefined && mainScript() !== null;
-  if (direct) plainErrors();
-  const all = steps(workflow, direct ? { ...options, ...runFlags() } : options);
+  const all = steps(workflow, options);
   for (let next = await all.next();; next = await all.next()) {
     if (!next.done) continue;
     // Whoever pressed Ctrl-C does not want what the script does with a whole run; shells expect 128 + SIGINT.
-    if (direct && next.value.interrupted) Deno.exit(130);
+    if (isDirect(options) && next.value.interrupted) Deno.exit(130);
     return next.value;
   }
 }
+
+/** A script that is run directly reads flags and ends with one line on an error; the command line does both itself. */
+const isDirect = (options: RunOptions): boolean => options.script === undefined && mainScript() !== null;
 
 /**
  * Evaluates a workflow's models on its held-out data and writes nothing: the starting models, or with `resume` the newest
  * checkpoint of `out`.
  *
  * @throws one line when the workflow has no evaluation or its models cannot be loaded
+ * @example
+ * ```ts
+ * import { evaluate, type Workflow } from "@baton/baton";
+ *
+ * async function judge(workflow: Workflow) {
+ *   const { fields } = await evaluate(workflow, { out: "runs/mine", resume: true });
+ *   console.log(fields.rewards?.mean);
+ * }
+ * ```
  */
 export async function evaluate(workflow: Workflow, options: RunOptions = {}): Promise<Evaluation> {
   if (!workflow.evaluation) {
@@ -154,42 +167,40 @@ export async function evaluate(workflow: Workflow, options: RunOptions = {}): Pr
       `Cannot evaluate ${workflow.name}: it has no evaluation, give workflow({ evaluate: { … } })`,
     );
   }
-  const o = await resolveOptions(workflow, { steps: 1, ...options }), scorers = await scorersOf(workflow, o);
-  const session = await Session.open(workflow, {
+  const o = await resolveOptions(workflow, { steps: 1, ...options });
+  using held = new DisposableStack();
+  const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
+  const opened = await Session.open(workflow, {
     steps: o.steps,
     seed: o.seed,
     machine: o.machine,
     scorers: scorers.of,
   });
-  try {
-    if (o.resume) {
-      const latest = await latestCheckpoint(`${o.out}/checkpoints`);
-      if (!latest) {
-        throw new Error(`Cannot evaluate ${o.out}: it has no checkpoint, give the output folder of a run`);
-      }
-      await session.resume(latest.path);
+  const session = held.adopt(opened, (s) => s.dispose());
+  if (o.resume) {
+    const latest = await latestCheckpoint(`${o.out}/checkpoints`);
+    if (!latest) {
+      throw new Error(`Cannot evaluate ${o.out}: it has no checkpoint, give the output folder of a run`);
     }
-    return evaluationOf(session.held!.graph, await session.evaluate({}));
-  } finally {
-    scorers.dispose();
-    session.dispose();
+    await session.resume(latest.path);
   }
+  return evaluationOf(session.held!.graph, await session.evaluate({}), workflow.graph);
 }
 
 async function evaluateAt(
   session: Session,
   recorder: Recorder,
   interruption: Interruption,
-  when: "before" | "resumed" | "between" | "after",
-): Promise<Evaluation | null> {
+  when: EvaluationRecord["when"],
+): Promise<EvaluationRecord | null> {
   if (!session.evaluation || interruption.asked) return null;
   try {
     const result = evaluationOf(
       session.held!.graph,
       await session.evaluate(interruption.hooks(recorder.hooks(session.completed))),
+      session.main.graph,
     );
-    await recorder.evaluation(session.completed, when, result);
-    return result;
+    return await recorder.evaluation(when, result);
   } catch (error) {
     if (interruption.cancelled(error)) return null;
     throw error;

@@ -102,7 +102,12 @@ function runOn(
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      fail(new Error(`Cannot score in ${call.id}: its worker stopped: ${event.message}`), true);
+      fail(
+        new Error(
+          `Cannot score in ${call.id}: its worker stopped: ${event.message}, mend the script that it imports`,
+        ),
+        true,
+      );
     };
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       // A sample's time begins when its function does: one that keeps the worker busy must not use up the others' time.

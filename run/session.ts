@@ -10,17 +10,12 @@ import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
 import { Stage, type StepHooks, type StepResult } from "../engine/stage.ts";
 import type { MemoryRow } from "../planner/memory.ts";
-import { arenaBytes } from "../planner/memory.ts";
-import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { arenaBytes, callBytes } from "../planner/memory.ts";
+import { loadCheckpoint, readRunState, saveCheckpoint } from "./checkpoint.ts";
+import { heldOutRows } from "./evaluation.ts";
 import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
-import {
-  byteTable,
-  type Machine,
-  type PreparedGraph,
-  prepareGraph,
-  rotaryPositions,
-  tokenizerOwner,
-} from "./prepare.ts";
+import { byteTable, fitPages, rotaryPositions } from "./memory.ts";
+import { type Machine, type PreparedGraph, prepareGraph, tokenizerOwner } from "./prepare.ts";
 
 export interface SessionOptions {
   readonly steps: number;
@@ -60,12 +55,15 @@ export class Session {
       ...workflow.graph,
       models: Object.assign({}, ...graphs.map((g) => g.models)),
     });
-    const prepared: PreparedGraph[] = [];
+    const full: PreparedGraph[] = [];
     for (const graph of graphs) {
-      prepared.push(await prepareGraph(graph, models, options.machine, options.seed));
+      full.push(await prepareGraph(graph, models, options.machine, options.seed, full));
     }
-    const [main, held] = prepared as [PreparedGraph, PreparedGraph?];
-    const device = Device.open({ threads: options.machine.threads });
+    using opened = new DisposableStack();
+    const device = opened.use(Device.open({ threads: options.machine.threads }));
+    const prepared = fitPages(full, models, device.scratchBytes, options.machine);
+    const [main, held] = prepared as readonly PreparedGraph[] as [PreparedGraph, PreparedGraph?];
+    if (held) heldOutRows(held.data, workflow.evaluation!.prompts);
     const table = byteTable(prepared, models, device.scratchBytes, options.machine);
     const engine = await Engine.create(device, {
       models: Object.fromEntries(
@@ -74,7 +72,9 @@ export class Session {
       states: main.graph.states,
       arenaBytes: Math.max(...prepared.map((p) => arenaBytes(p.programs))),
       prologue: main.schedule.prologue,
+      callBytes: callBytes(prepared.map((p) => p.programs)),
     });
+    opened.adopt(engine, (e) => e.dispose());
     const stage = (p: PreparedGraph) => {
       const owner = tokenizerOwner(p.graph, models);
       return new Stage(engine, {
@@ -90,7 +90,7 @@ export class Session {
         totalUpdates: totalUpdates(p, options.steps),
       });
     };
-    return new Session(
+    const session = new Session(
       workflow,
       options,
       models,
@@ -101,6 +101,9 @@ export class Session {
       stage(main),
       held ? stage(held) : null,
     );
+    // From here on all of it is the session's to dispose.
+    opened.move();
+    return session;
   }
 
   /** Steps completed. */
@@ -116,7 +119,8 @@ export class Session {
   /** Runs the next step. When it throws (cancelled, NaN), nothing of it counts unless a train call had finished. */
   async step(hooks: StepHooks): Promise<{ readonly batch: Batch; readonly result: StepResult }> {
     this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
-    const batch = batchOf(this.#reader.next(this.main.graph.source.batch), this.main.sizes.group);
+    const { source } = this.main.graph;
+    const batch = batchOf(this.#reader.next(source.batch), this.main.sizes.group, source.fields);
     const result = await this.stage.step(this.#step, batch, hooks);
     this.#step++;
     this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
@@ -126,8 +130,7 @@ export class Session {
   /** Rows that evaluation uses: those held out of the training data, or the evaluation's own file. */
   get heldOut(): readonly Sample[] {
     if (!this.held || !this.workflow.evaluation) return [];
-    const { heldOut, training } = this.held.data;
-    return (heldOut.length ? heldOut : training).slice(0, this.workflow.evaluation.prompts);
+    return heldOutRows(this.held.data, this.workflow.evaluation.prompts);
   }
 
   /** Runs the evaluation flow on the held-out rows, in batches, always with the same randomness. */
@@ -135,7 +138,7 @@ export class Session {
     if (!this.held || !this.evaluation) return [];
     const { graph, sizes } = this.held, rows = this.heldOut, batches: Batch[] = [];
     for (let at = 0; at < rows.length; at += graph.source.batch) {
-      const batch = batchOf(rows.slice(at, at + graph.source.batch), sizes.group);
+      const batch = batchOf(rows.slice(at, at + graph.source.batch), sizes.group, graph.source.fields);
       await this.evaluation.step(EVALUATION_STEP + at, batch, hooks);
       batches.push(batch);
     }
@@ -146,6 +149,12 @@ export class Session {
   pieces(ids: Int32Array, after: Int32Array): readonly string[] {
     const { tokenizer } = tokenizerOwner(this.main.graph, this.models);
     return tokenizer ? pieces(tokenizer, ids, after) : Array.from(ids, (id) => `${id} `);
+  }
+
+  /** The text of tokens without special ones; ids where no tokenizer is. */
+  text(ids: Int32Array, after: Int32Array): string {
+    const { tokenizer } = tokenizerOwner(this.main.graph, this.models);
+    return tokenizer ? tokenizer.decode(ids, { skipSpecial: true, after }) : ids.join(" ");
   }
 
   /** Writes a checkpoint of the last completed step. */
@@ -162,7 +171,7 @@ export class Session {
 
   /** Goes on where a checkpoint stopped. */
   async resume(path: string): Promise<void> {
-    const state = await loadCheckpoint(this.engine, path);
+    const state = await readRunState(path);
     if (state.graph !== this.main.digest || state.seed !== this.options.seed) {
       throw new Error(
         `Cannot resume from ${path}: it was made by another workflow or seed, start in another output folder with --out`,
@@ -174,6 +183,7 @@ export class Session {
         `Cannot resume from ${path}: ${data.path} has changed since, put the file back or start in another output folder`,
       );
     }
+    await loadCheckpoint(this.engine, path, state);
     this.#step = state.step;
     this.#reader = this.#readerAt(state.cursor);
     this.#before = { cursor: state.cursor, states: [...this.engine.states] };

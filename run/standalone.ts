@@ -1,18 +1,18 @@
-/** `generate` and `score` for one model without a workflow: what the command line and a notebook use. */
+/**
+ * `generate` and `score` for one model without a workflow, for the command line; a notebook imports them as `generateText`
+ * and `scoreTokens`, because the language has calls of those names.
+ */
 import { compileCopyPages, compileDecode, compileInfer, compilePrefill } from "../compiler/compile.ts";
-import { Device } from "../ffi/device.ts";
 import type { TokenColumn } from "../engine/batch.ts";
 import { Binding } from "../engine/binding.ts";
-import { Engine } from "../engine/engine.ts";
 import { Generator } from "../engine/generate.ts";
 import { infer } from "../engine/infer.ts";
-import { baseName } from "../engine/files.ts";
 import { streamKey } from "../engine/random.ts";
-import { type Maxima, PAGE } from "../ir/op.ts";
+import { PAGE } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
-import { DeviceSegment } from "../ffi/device.ts";
-import { engineModel, type LoadedModel, loadModel, tokenizerOf } from "./models.ts";
+import { type LoadedModel, tokenizerOf } from "./models.ts";
 import { defaultThreads } from "./options.ts";
+import { checkIds, most, NONE, openModel } from "./single_model.ts";
 
 /** Options of {@link generate}. Exactly one of `prompt` and `tokens` is given. */
 export interface GenerateOptions {
@@ -41,6 +41,7 @@ export interface Generated {
 /** Exactly one of `text` and `tokens`. */
 export type ScoreItem = { readonly text: string } | { readonly tokens: readonly number[] };
 
+/** One sequence under a model. */
 export interface Scored {
   readonly tokens: readonly number[];
   /** `logprobs[i]` = log p(tokens[i + 1] | tokens[0 … i]), in nats: one shorter than `tokens`. */
@@ -48,35 +49,19 @@ export interface Scored {
   readonly sum: number;
 }
 
-const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
-
-async function open(folder: string, threads: number, programs: (m: LoadedModel) => Program[]) {
-  const model = await loadModel(baseName(folder), { head: "lm", checkpoint: folder, optimizer: null });
-  const compiled = programs(model), device = Device.open({ threads });
-  const engine = await Engine.create(device, {
-    models: {
-      model: engineModel(
-        model,
-        Math.max(...compiled.map((p) => p.segmentBytes.constants)) / (4 * model.config.headDim),
-      ),
-    },
-    states: {},
-    arenaBytes: Math.max(...compiled.map((p) => p.segmentBytes.arena)),
-    prologue: [{ op: "load", replica: "model@0", model: "model" }],
-  });
-  return {
-    model,
-    compiled,
-    device,
-    engine,
-    shared: { arena: engine.arena, ...engine.replicas.get("model")!.segments },
-  };
-}
-
 /**
- * Continues a prompt.
+ * Continues a prompt with the model of a folder. A folder without a tokenizer takes and gives token ids.
  *
  * @throws when the folder has no loadable model, or the prompt does not leave room for a token
+ * @example
+ * ```ts
+ * import { generateText } from "@baton/baton";
+ *
+ * const complete = async (folder: string, prompt: string) => {
+ *   const options = { maxNewTokens: 64, temperature: 0.8, topP: 0.95, seed: 1, ignoreEos: false };
+ *   return (await generateText(folder, { prompt, ...options })).text;
+ * };
+ * ```
  */
 export async function generate(folder: string, options: GenerateOptions): Promise<Generated> {
   let prompt = Int32Array.from(options.tokens ?? []);
@@ -92,7 +77,7 @@ export async function generate(folder: string, options: GenerateOptions): Promis
   };
   let stops: readonly number[] = [],
     sizes = { slots: 1, pages: 1, maxPages: 1, maxNew: options.maxNewTokens, prefillTokens: 1 };
-  const { model, compiled, device, engine, shared } = await open(
+  const opened = await openModel(
     folder,
     options.threads ?? defaultThreads(),
     (m) => {
@@ -119,12 +104,15 @@ export async function generate(folder: string, options: GenerateOptions): Promis
       ];
     },
   );
+  using held = opened.held;
+  const { model, compiled, device, engine, shared } = opened;
   const [prefill, decode, copyPages] = compiled as [Program, Program, Program];
   const generator = new Generator(device, { prefill, decode, copyPages }, sizes, {
     ...shared,
-    kv: new DeviceSegment(decode.segmentBytes.kv),
-    state: new DeviceSegment(Math.max(prefill.segmentBytes.state, decode.segmentBytes.state)),
+    kv: engine.calls.segment("kv", decode.segmentBytes.kv),
+    state: engine.calls.segment("state", most(compiled, "state")),
   });
+  held.adopt(generator, (g) => g.dispose());
   const [response] = await generator.run({
     prompts: [prompt],
     indices: [0],
@@ -134,7 +122,6 @@ export async function generate(folder: string, options: GenerateOptions): Promis
     key: streamKey(options.seed, "generate"),
     maxPositions: model.config.maxPositions,
   });
-  engine.dispose();
   const tokens = [...response!.tokens];
   return {
     tokens,
@@ -159,58 +146,80 @@ function promptOf(
   return ids;
 }
 
-function checkIds(m: LoadedModel, ids: Int32Array): void {
-  const bad = ids.find((id) => id < 0 || id >= m.config.vocab);
-  if (bad !== undefined) {
-    throw new RangeError(
-      `Cannot use token id ${bad}: the model's vocabulary has ids 0 to ${m.config.vocab - 1}`,
-    );
-  }
-}
-
-/** Sequences scored in one program run. */
+/** Tokens of one program run, unless a sequence has more. */
 const SCORE_TOKENS = 4096;
 
-/** Log-probabilities of given sequences, in the order given. */
+/**
+ * Log-probabilities of given sequences under the language model of a folder, in the order given.
+ *
+ * @throws when the folder has no loadable model, or a sequence is empty or longer than the model's context
+ * @example
+ * ```ts
+ * import { scoreTokens } from "@baton/baton";
+ *
+ * async function perplexity(folder: string, text: string): Promise<number> {
+ *   for await (const { sum, logprobs } of scoreTokens(folder, [{ text }])) return Math.exp(-sum / logprobs.length);
+ *   return NaN;
+ * }
+ * ```
+ */
 export async function* score(
   folder: string,
   items: AsyncIterable<ScoreItem> | Iterable<ScoreItem>,
   options: { readonly threads?: number } = {},
 ): AsyncGenerator<Scored> {
-  let limit = 0;
-  const { model, compiled, device, engine, shared } = await open(
-    folder,
-    options.threads ?? defaultThreads(),
-    (m) => {
-      limit = Math.max(SCORE_TOKENS, m.config.maxPositions);
-      const maxima = { ...NONE, tokens: limit, actions: limit, sequences: limit };
-      return [compileInfer(m.config, "lm", { maxima, outputs: ["logprobs"] })];
-    },
-  );
-  const binding = new Binding(device, compiled[0]!, shared);
-  let waiting: Int32Array[] = [], tokens = 0, n = 0;
-  for await (const item of items) {
-    n++;
-    const ids = "tokens" in item
-      ? Int32Array.from(item.tokens)
-      : Int32Array.from(tokenizerOf(model).encode(item.text));
-    checkIds(model, ids);
-    if (ids.length === 0 || ids.length > model.config.maxPositions) {
-      throw new RangeError(
-        `Cannot score item ${n}: it has ${ids.length} tokens and the model takes 1 to ${model.config.maxPositions}`,
-      );
+  const threads = options.threads ?? defaultThreads();
+  let scorer = await openScorer(folder, threads, SCORE_TOKENS);
+  try {
+    const { model } = scorer, { maxPositions } = model.config;
+    let waiting: Int32Array[] = [], tokens = 0, n = 0;
+    for await (const item of items) {
+      const ids = scoredIds(model, item, ++n);
+      if (waiting.length && tokens + ids.length > scorer.limit) {
+        yield* await scoreBatch(scorer.binding, waiting);
+        waiting = [];
+        tokens = 0;
+      }
+      if (ids.length > scorer.limit) {
+        // Memory for the longest possible sequence would often be wasted: it grows when one comes.
+        scorer.held.dispose();
+        scorer = await openScorer(
+          folder,
+          threads,
+          Math.min(maxPositions, 2 ** Math.ceil(Math.log2(ids.length))),
+        );
+      }
+      waiting.push(ids);
+      tokens += ids.length;
     }
-    if (tokens + ids.length > limit) {
-      yield* await scoreBatch(binding, waiting);
-      waiting = [];
-      tokens = 0;
-    }
-    waiting.push(ids);
-    tokens += ids.length;
+    if (waiting.length) yield* await scoreBatch(scorer.binding, waiting);
+  } finally {
+    scorer.held.dispose();
   }
-  if (waiting.length) yield* await scoreBatch(binding, waiting);
-  binding.dispose();
-  engine.dispose();
+}
+
+async function openScorer(folder: string, threads: number, limit: number) {
+  const { model, compiled, device, shared, held } = await openModel(folder, threads, (m) => {
+    const maxima = { ...NONE, tokens: limit, actions: limit, sequences: limit };
+    return [compileInfer(m.config, "lm", { maxima, outputs: ["logprobs"] })];
+  });
+  return {
+    model,
+    limit,
+    held,
+    binding: held.adopt(new Binding(device, compiled[0]!, shared), (b) => b.dispose()),
+  };
+}
+
+function scoredIds(m: LoadedModel, item: ScoreItem, n: number): Int32Array {
+  const ids = Int32Array.from("tokens" in item ? item.tokens : tokenizerOf(m).encode(item.text));
+  checkIds(m, ids);
+  if (ids.length === 0 || ids.length > m.config.maxPositions) {
+    throw new RangeError(
+      `Cannot score item ${n}: it has ${ids.length} tokens and the model takes 1 to ${m.config.maxPositions}, split or remove it`,
+    );
+  }
+  return ids;
 }
 
 async function scoreBatch(binding: Binding, rows: readonly Int32Array[]): Promise<Scored[]> {

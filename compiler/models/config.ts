@@ -127,7 +127,9 @@ export function parseConfig(json: unknown, file: string): ModelConfig {
   const problems = parsed.success
     ? unsupported(parsed.data)
     : parsed.error.issues.map((i) => `${i.path.join(".") || "the file"} ${sentence(i.message)}`);
-  if (!parsed.success || problems.length) throw new Error(`Cannot read ${file}: ${problems.join("; ")}`);
+  if (!parsed.success || problems.length) {
+    throw new Error(`Cannot read ${file}: ${problems.join("; ")}, correct it or choose another model`);
+  }
   const f = parsed.data, family = f.model_type, headDim = headDimOf(f);
   const llama = family === "llama", qwen3 = family === "qwen3";
   return {

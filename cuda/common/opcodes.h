@@ -3,8 +3,9 @@
 // Attributes are names: `T:` is a size that may scale with a symbol, `eps~` a real number, `layer@` an index (counted from
 // 0, so a size needs one more), anything else a whole constant. Operands are name[least elements]; `*` multiplies, `V|H`
 // is a weight of V outputs and H inputs in panels, `V?H` the same when the attribute `panels` is 1 and V·H elements
-// otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. Elements have 4 bytes. The loader derives its
-// counts and bounds checks from this table.
+// otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `#` marks integers that address memory, `>` what
+// is written. Elements have 4 bytes. The loader derives from this table its counts, its bounds checks, and that nothing
+// is written over another output or over integers that were checked before.
 #pragma once
 #include <stdint.h>
 
@@ -17,58 +18,61 @@ struct Opcode {
   const char* operands;
 };
 
-constexpr uint16_t ATTENTION = 12, ATTENTION_GRAD = 13, POINTWISE = 20, GRAD_NORM = 30, PAGED_ATTENTION = 35;
+constexpr uint16_t ROPE = 11, POINTWISE = 20, GRAD_NORM = 30;  // checked by more than the table says
 constexpr int OPCODES = 64;  // slots of a table by opcode
 
-// Counts that depend on the attributes: `pointwise` and `gradNorm` are checked by rules of their own in program.cpp.
+// What the scratch of a kernel is made for; the loader refuses more.
+constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
+
+// The counts of `pointwise` and `gradNorm` depend on their attributes: program.cpp has rules of their own.
 constexpr Opcode opcodes[] = {
-    {1, "embedding", "T: V H panels", "ids[T] w[V?H] x[T*H]"},
-    {2, "embeddingGrad", "T: V H panels flag", "ids[T] dx[T*H] (flag)prior[V?H] dw[V?H]"},
-    {3, "matmul", "M: N K", "x[M*K] w[N|K] y[M*N]"},
-    {4, "matmulDx", "M: N K flag", "dy[M*N] w[N|K] (flag)prior[M*K] dx[M*K]"},
-    {5, "matmulDw", "M: N K flag", "dy[M*N] x[M*K] (flag)prior[N|K] dw[N|K]"},
-    {6, "addBias", "M: N", "x[M*N] b[N] y[M*N]"},
-    {7, "columnSum", "M: N flag", "dy[M*N] (flag)prior[N] db[N]"},
-    {8, "rmsnorm", "R: H eps~", "x[R*H] w[H] y[R*H] rstd[R]"},
-    {9, "rmsnormDx", "R: H flag", "dy[R*H] x[R*H] w[H] rstd[R] (flag)prior[R*H] dx[R*H]"},
-    {10, "rmsnormDw", "R: H flag", "dy[R*H] x[R*H] rstd[R] (flag)prior[H] dw[H]"},
-    {11, "rope", "T: heads D direction~", "x[T*heads*D] positions[T] table[D] y[T*heads*D]"},
+    {1, "embedding", "T: V H panels", "#ids[T] w[V?H] >x[T*H]"},
+    {2, "embeddingGrad", "T: V H panels flag", "#ids[T] dx[T*H] (flag)prior[V?H] >dw[V?H]"},
+    {3, "matmul", "M: N K", "x[M*K] w[N|K] >y[M*N]"},
+    {4, "matmulDx", "M: N K flag", "dy[M*N] w[N|K] (flag)prior[M*K] >dx[M*K]"},
+    {5, "matmulDw", "M: N K flag", "dy[M*N] x[M*K] (flag)prior[N|K] >dw[N|K]"},
+    {6, "addBias", "M: N", "x[M*N] b[N] >y[M*N]"},
+    {7, "columnSum", "M: N flag", "dy[M*N] (flag)prior[N] >db[N]"},
+    {8, "rmsnorm", "R: H eps~", "x[R*H] w[H] >y[R*H] >rstd[R]"},
+    {9, "rmsnormDx", "R: H flag", "dy[R*H] x[R*H] w[H] rstd[R] (flag)prior[R*H] >dx[R*H]"},
+    {10, "rmsnormDw", "R: H flag", "dy[R*H] x[R*H] rstd[R] (flag)prior[H] >dw[H]"},
+    {11, "rope", "T: heads D direction~", "x[T*heads*D] #positions[T] table[D] >y[T*heads*D]"},
     {12, "attention", "T: S: heads kv D window scale~",
-     "q[T*heads*D] k[T*kv*D] v[T*kv*D] ends[S] o[T*heads*D] lse[T*heads]"},
+     "q[T*heads*D] k[T*kv*D] v[T*kv*D] #ends[S] >o[T*heads*D] >lse[T*heads]"},
     {13, "attentionGrad", "T: S: heads kv D window scale~",
-     "dO[T*heads*D] q[T*heads*D] k[T*kv*D] v[T*kv*D] o[T*heads*D] lse[T*heads] ends[S] "
-     "dq[T*heads*D] dk[T*kv*D] dv[T*kv*D]"},
-    {14, "swiglu", "n:", "gate[n] up[n] y[n]"},
-    {15, "swigluGrad", "n:", "dy[n] gate[n] up[n] dgate[n] dup[n]"},
+     "dO[T*heads*D] q[T*heads*D] k[T*kv*D] v[T*kv*D] o[T*heads*D] lse[T*heads] #ends[S] >dq[T*heads*D] >dk[T*kv*D] "
+     ">dv[T*kv*D]"},
+    {14, "swiglu", "n:", "gate[n] up[n] >y[n]"},
+    {15, "swigluGrad", "n:", "dy[n] gate[n] up[n] >dgate[n] >dup[n]"},
     {16, "linearLogprob", "A: H V entropyFlag",
-     "x[A*H] w[V|H] targets[A] invT[] logprob[A] lse[A] (entropyFlag)entropy[A]"},
+     "x[A*H] w[V|H] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
     {17, "linearLogprobGrad", "A: H V flag entropyFlag",
-     "dlogprob[A] x[A*H] w[V|H] targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
-     "(flag)prior[V|H] dx[A*H] dw[V|H]"},
-    {18, "gatherRows", "A: H T:", "x[T*H] rows[A] y[A*H]"},
-    {19, "scatterRows", "A: H T: flag", "dy[A*H] rows[A] (flag)prior[T*H] dx[T*H]"},
+     "dlogprob[A] x[A*H] w[V|H] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
+     "(flag)prior[V|H] >dx[A*H] >dw[V|H]"},
+    {18, "gatherRows", "A: H T:", "x[T*H] #rows[A] >y[A*H]"},
+    {19, "scatterRows", "A: H T: flag", "dy[A*H] #rows[A] (flag)prior[T*H] >dx[T*H]"},
     {20, "pointwise", "n: inputs instructions outputs", ""},
-    {21, "segmentSum", "N: M:", "x[N] ends[M] y[M]"},
-    {22, "segmentSpread", "N: M:", "y[M] ends[M] x[N]"},
-    {23, "segmentLast", "N: M:", "x[N] ends[M] y[M]"},
-    {24, "segmentAtEnd", "N: M:", "y[M] ends[M] x[N]"},
-    {25, "segmentLength", "M:", "ends[M] y[M]"},
-    {26, "total", "N: flag", "x[N] (flag)prior[] y[]"},
-    {27, "strideGather", "P: stride phase@", "x[P*stride] y[P]"},
-    {28, "strideScatter", "P: stride phase@", "y[P] x[P*stride]"},
-    {29, "gae", "A: S: gamma~ lambda~", "rewards[A] values[A] finals[S] ends[S] advantages[A]"},
+    {21, "segmentSum", "N: M:", "x[N] #ends[M] >y[M]"},
+    {22, "segmentSpread", "N: M:", "y[M] #ends[M] >x[N]"},
+    {23, "segmentLast", "N: M:", "x[N] #ends[M] >y[M]"},
+    {24, "segmentAtEnd", "N: M:", "y[M] #ends[M] >x[N]"},
+    {25, "segmentLength", "M:", "#ends[M] >y[M]"},
+    {26, "total", "N: flag", "x[N] (flag)prior[] >y[]"},
+    {27, "strideGather", "P: stride phase@", "x[P*stride] >y[P]"},
+    {28, "strideScatter", "P: stride phase@", "y[P] >x[P*stride]"},
+    {29, "gae", "A: S: gamma~ lambda~", "rewards[A] values[A] finals[S] #ends[S] >advantages[A]"},
     {30, "gradNorm", "", ""},
-    {31, "adamw", "n beta1~ beta2~ eps~ decay~ clip~", "p[n] g[n] m[n] v[n] hyper[3] norm[] p[n] m[n] v[n]"},
-    {32, "copy", "n:", "x[n] y[n]"},
-    {33, "fill", "n: value~", "y[n]"},
+    {31, "adamw", "n beta1~ beta2~ eps~ decay~ clip~", "p[n] g[n] m[n] v[n] hyper[3] norm[] >p[n] >m[n] >v[n]"},
+    {32, "copy", "n:", "x[n] >y[n]"},
+    {33, "fill", "n: value~", ">y[n]"},
     {34, "kvWrite", "T: kv D layer@ pages maxPages",
-     "k[T*kv*D] v[T*kv*D] slots[T] positions[T] pageTable[maxPages] finished[] kv[layer*pages*kv*D*32]"},
+     "k[T*kv*D] v[T*kv*D] #slots[T] #positions[T] #pageTable[maxPages] #finished[] >kv[layer*pages*kv*D*32]"},
     {35, "pagedAttention", "T: heads kv D window scale~ layer@ pages maxPages",
-     "q[T*heads*D] kv[layer*pages*kv*D*32] slots[T] positions[T] pageTable[maxPages] o[T*heads*D]"},
+     "q[T*heads*D] kv[layer*pages*kv*D*32] #slots[T] #positions[T] #pageTable[maxPages] >o[T*heads*D]"},
     {36, "sample", "R: V temperature~ topK topP~ stops maxNew",
-     "logits[R*V] slots[R] token[] position[] finished[] count[] sampler[] stops[stops] outTokens[maxNew] "
-     "outLogprobs[maxNew]"},
-    {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32] from[n] to[n] kv[layers*pages*kv*D*32]"},
+     "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
+     ">outLogprobs[maxNew]"},
+    {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32] #from[n] #to[n] >kv[layers*pages*kv*D*32]"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

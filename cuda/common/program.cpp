@@ -9,8 +9,7 @@ namespace baton {
 namespace {
 
 constexpr uint32_t MAGIC = 0x4e544142, VERSION = 1;
-constexpr double LARGEST = 1e15;  // elements of one operand; products of sizes stay exact in a double
-constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
+constexpr double MAX_ATTRIBUTE = 4294967296., MAX_ELEMENTS = 1e15;  // counts stay exact in a double, and loops end
 
 // ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------
 
@@ -26,7 +25,8 @@ struct Factor {
 };
 struct OperandRule {
   std::string name;
-  int flag;  // attribute that says whether it is present, or -1
+  char role;  // '#' integers that address memory, '>' output, ' ' input
+  int flag;   // attribute that says whether it is present, or -1
   std::vector<Factor> factors;
 };
 struct Rule {
@@ -58,12 +58,13 @@ Factor factor(const Rule& rule, const std::string& word) {
 }
 
 OperandRule operand_rule(const Rule& rule, std::string word) {
-  OperandRule out{"", -1, {}};
+  OperandRule out{"", ' ', -1, {}};
   if (word[0] == '(') {
     size_t close = word.find(')');
     out.flag = rule.find(word.substr(1, close - 1));
     word = word.substr(close + 1);
   }
+  if (strchr("#>", word[0])) out.role = word[0], word = word.substr(1);
   size_t bracket = word.find('[');
   out.name = word.substr(0, bracket);
   for (std::string part : words(word.substr(bracket + 1, word.size() - bracket - 2).c_str(), '*')) {
@@ -130,17 +131,17 @@ struct Checker {
       return "it has " + std::to_string(op.attributes.size()) + " attributes and needs " + std::to_string(attributes);
     return "";
   }
-  std::string whole(size_t begin) const {
-    for (size_t i = begin; i < op.attributes.size(); i++) {
+  std::string whole() const {
+    for (size_t i = 0; i < op.attributes.size(); i++) {
       bool real = (i < rule.attributes.size() && rule.attributes[i].kind == '~') || is_constant_of_pointwise(op, i);
-      double v = op.attributes[i].value;
-      if (!op.attributes[i].is_size && !real && !(v >= 0 && v <= LARGEST && v == double(uint64_t(v))))
-        return "attribute " + std::to_string(i) + " is not a whole number";
+      double v = at(int(i));
+      if (!real && !(v >= 0 && v <= MAX_ATTRIBUTE && v == double(uint64_t(v))))
+        return "attribute " + std::to_string(i) + " is not a whole number, or too large";
     }
     return "";
   }
   std::string room(size_t operand, const std::string& name, double elements) const {
-    if (!(elements <= LARGEST)) return name + " is too large";
+    if (!(elements <= MAX_ELEMENTS)) return name + " is too large";
     if (double(op.operands[operand].bytes) < elements * 4)
       return name + " has " + std::to_string(op.operands[operand].bytes) + " bytes and needs " +
              std::to_string(uint64_t(elements * 4));
@@ -149,14 +150,17 @@ struct Checker {
 
   std::string shapes() const {
     size_t operands = 0;
-    std::string error = op.attributes.size() == rule.attributes.size() ? whole(0) : counts(op.operands.size(), rule.attributes.size());
+    std::string error = counts(op.operands.size(), rule.attributes.size());
+    if (error.empty()) error = whole();
     if (!error.empty()) return error;
     for (const OperandRule& o : rule.operands) operands += o.flag < 0 || at(o.flag) == 1;
     error = counts(operands, rule.attributes.size());
     size_t next = 0;
+    std::vector<const OperandRule*> present;
     for (const OperandRule& o : rule.operands) {
       if (!error.empty()) return error;
       if (o.flag >= 0 && at(o.flag) != 1) continue;
+      present.push_back(&o);
       double elements = 1;
       for (const Factor& f : o.factors) {
         double v = f.attribute < 0 ? f.literal : at(f.attribute);
@@ -166,7 +170,14 @@ struct Checker {
       }
       error = room(next++, o.name, elements);
     }
+    for (size_t i = 0; error.empty() && i < present.size(); i++)
+      for (size_t j = 0; j < present.size(); j++)
+        if (i != j && present[i]->role == '>' && present[j]->role != ' ' && overlap(op.operands[i], op.operands[j]))
+          error = present[i]->name + " lies over " + present[j]->name;
     return error;
+  }
+  static bool overlap(const Operand& a, const Operand& b) {
+    return a.segment == b.segment && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
   }
 
   // What the table cannot say.
@@ -176,14 +187,14 @@ struct Checker {
       if (kv < 1 || heads < kv || uint64_t(heads) % uint64_t(kv)) return "heads is not a multiple of kv";
       if (named("D") < 1 || named("D") > MAX_HEAD_DIM) return "D is not between 1 and " + std::to_string(MAX_HEAD_DIM);
     }
-    if (op.code == 11 && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
+    if (op.code == ROPE && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
     return "";
   }
 
   std::string pointwise() const {
     if (op.attributes.size() < 4) return "it ends early";
-    std::string error = whole(0);
+    std::string error = whole();
     double inputs = at(1), instructions = at(2), outputs = at(3);
     if (error.empty() && (inputs > 255 || outputs > 255 || instructions > MAX_INSTRUCTIONS)) error = "it is too long";
     if (!error.empty()) return error;
@@ -209,7 +220,7 @@ struct Checker {
 
   std::string grad_norm() const {
     std::string error = op.operands.empty() ? "it has no operand" : counts(op.attributes.size() + 1, op.attributes.size());
-    if (error.empty()) error = whole(0);
+    if (error.empty()) error = whole();
     for (size_t k = 0; error.empty() && k < op.attributes.size(); k++)
       error = room(k, "gradient " + std::to_string(k), at(int(k)));
     return error.empty() ? room(op.attributes.size(), "norm", 1) : error;

@@ -27,7 +27,7 @@ double now() {
 std::shared_ptr<Segment> Segment::create(uint64_t bytes) {
   constexpr uint64_t HUGE_PAGE = 2 << 20;
   if (bytes > uint64_t(1) << 46) return nullptr;
-  void* p = mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return nullptr;
   if (bytes >= HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE);
   return std::make_shared<Segment>(static_cast<char*>(p), bytes);

@@ -25,8 +25,8 @@ typedef void (*Kernel)(Call&);
 struct Instructions {
   const char* name;
   const Kernel* kernels;  // by opcode
-  // One product on thread-private buffers, for `baton_gemm_bench`; mode 3 is multiply-adds in registers.
-  double (*product)(Pool&, uint32_t mode, long m, long n, long k, float* x, float* w, float* y);
+  // One product, for `baton_gemm_bench`; mode 3 is m·n·k multiply-adds in registers.
+  void (*product)(Pool&, uint32_t mode, long m, long n, long k, float* x, float* w, float* y);
 };
 
 namespace generic { extern const Instructions instructions; }

@@ -176,7 +176,11 @@ function sampleElement(sample, field, scale) {
   for (const [name, value] of facts) {
     header.append(make("span", {}, `${name} `, make("b", {}, format(value))));
   }
-  if (!sample.finished) header.append(make("span", {}, "cut at the length limit"));
+  if (sample.role) header.append(make("span", {}, sample.role));
+  // Data was never cut: only what a model sampled has a version.
+  if (!sample.finished && sample.weightVersion >= 0) {
+    header.append(make("span", {}, "cut at the length limit"));
+  }
   const tokens = sample.tokens.map((text, i) => tokenElement(text, field, values[i], scale));
   const text = make("p", {}, make("span", { class: "prompt" }, sample.prompt), ...tokens);
   return make("article", { class: "sample" }, header, text);

@@ -1,6 +1,52 @@
 import assert from "node:assert/strict";
-import { loadConfig } from "../../engine/config.ts";
+import { adamw, conversations, models, policyModel, sft, workflow } from "../../dsl/mod.ts";
+import { loadConfig, parseConfig } from "../../engine/config.ts";
+import { parse } from "../../engine/yaml.ts";
+import type { RunOptions } from "../../run/options.ts";
+import { resolveOptions } from "../../run/resolve.ts";
 import { withFolder } from "./shared.ts";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+
+/** Paths of the leaves of a value: "run.steps". */
+const paths = (value: object, before = ""): string[] =>
+  Object.entries(value).flatMap(([key, inner]) =>
+    typeof inner === "object" ? paths(inner, `${before}${key}.`) : [`${before}${key}`]
+  );
+
+Deno.test("examples/run.yaml is valid, and has every key that docs/configuration.md explains", async () => {
+  const path = `${ROOT}examples/run.yaml`, text = await Deno.readTextFile(path);
+  await loadConfig(path);
+  const page = await Deno.readTextFile(`${ROOT}docs/configuration.md`);
+  const explained = [...page.matchAll(/^\| `([\w.]+)`/gm)].map((match) => match[1]!);
+  assert.deepEqual(paths(parse(text) as object), explained);
+  // What a configuration may hold, section by section, as the message about an unknown key says it.
+  const odd = { x: 1, run: { x: 1 }, plan: { x: 1 }, score: { x: 1 } }, known: string[] = [];
+  assert.throws(() => parseConfig(odd, "it"), ({ message }: Error) => {
+    const sections = message.matchAll(/unknown key, (the file|\w+) has ([\w, ]+?)(?=;|, see docs)/g);
+    for (const [, section, keys] of sections) {
+      known.push(...keys!.split(", ").map((key) => section === "the file" ? key : `${section}.${key}`));
+    }
+    return true;
+  });
+  assert.deepEqual(known.filter((key) => !["run", "plan", "score"].includes(key)).sort(), explained.sort());
+});
+
+Deno.test("resolveOptions() lists every option that is out of range", async () => {
+  const { m } = models({ m: policyModel("m", adamw({ lr: 1 })) });
+  const w = workflow({ name: "w", data: conversations("d.jsonl", { batch: 1 }), flow: m.train(sft()) });
+  const wrong = { steps: 1, seed: 1.5, saveEvery: -1, threads: 0, microBatchTokens: NaN, recompute: "all" };
+  await assert.rejects(resolveOptions(w, wrong as unknown as RunOptions), (error: Error) => {
+    assert.ok(error instanceof RangeError);
+    assert.match(
+      error.message,
+      /^Cannot run w: seed is 1\.5, .*; saveEvery is -1, .*; threads is 0, .*; microBatchTokens/,
+    );
+    assert.match(error.message, /; recompute is all, it must be nothing or cheap or layers$/);
+    return true;
+  });
+  assert.equal((await resolveOptions(w, { steps: 1, saveEvery: 0 })).saveEvery, 0);
+});
 
 Deno.test("loadConfig() reads a file and names it in errors", async () => {
   await withFolder(async (folder) => {
@@ -13,6 +59,8 @@ Deno.test("loadConfig() reads a file and names it in errors", async () => {
       2,
       50,
     ]);
+    await Deno.writeTextFile(path, "run: { saveEvery: 0 }");
+    assert.equal((await loadConfig(path)).run.saveEvery, 0);
     await Deno.writeTextFile(path, "run: [");
     await assert.rejects(loadConfig(path), /Cannot use .*run\.yaml: Cannot parse YAML: line 1/);
     await assert.rejects(loadConfig(`${folder}/none.yaml`), /there is no file .*none\.yaml/);

@@ -185,7 +185,7 @@ Deno.test("loadData() lists several bad lines, and says when there is no file or
   const lines = [...Array(7).fill({ prompt: 5 }), "", { tokens: [1] }];
   await assert.rejects(load("prompts", lines), (error: Error) => {
     assert.equal(error.message.match(/data\.jsonl:\d+:/g)?.length, 5);
-    assert.match(error.message, /and 2 more lines$/);
+    assert.match(error.message, /and 2 more lines, repair or remove what is named$/);
     return true;
   });
   await assert.rejects(load("prompts", ["", "  "]), /Cannot read data: .* holds no line/);

@@ -156,6 +156,18 @@ Deno.test("a conversation with two BOS tokens is refused, and a template's own e
   assert.throws(() => words.encodeChat(messages), /has no chat template, add chat_template\.jinja/);
 });
 
+Deno.test("ChatTemplate takes off the characters that a template names, as Python does, and white space otherwise", () => {
+  const render = (expression: string) =>
+    new ChatTemplate(`{% set x = messages[0].content %}[{{ ${expression} }}]`, {}, "test")
+      .render([{ role: "user", content: "\n a\n-b- \n" }], false);
+  assert.equal(render(String.raw`x.lstrip('\n')`), "[ a\n-b- \n]");
+  assert.equal(render(String.raw`x.rstrip('\n')`), "[\n a\n-b- ]");
+  assert.equal(render(String.raw`x.strip('\n ').split('-')[-1].strip('-') + x.strip('\n -')`), "[a\n-b]");
+  assert.equal(render("x.strip()"), "[a\n-b-]");
+  assert.equal(render("x.lstrip()"), "[a\n-b- \n]");
+  assert.equal(render("x | trim"), "[a\n-b-]");
+});
+
 Deno.test("templateVariables reach the template", async () => {
   await withFolder(async (folder) => {
     await Deno.copyFile(`${GOLDEN}bytes/tokenizer.json`, `${folder}/tokenizer.json`);

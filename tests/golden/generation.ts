@@ -20,7 +20,11 @@ export async function generate(
     maxPages = Math.floor(longest / PAGE) + 1,
     cache = { slots: n + 1, pages: n * maxPages, maxPages, maxNew: steps, stops: 0 };
   const tokens = prompts.reduce((sum, p) => sum + p.length, 0);
-  const o = { ...cache, maxima: { ...MAXIMA, tokens }, sampling: { ...SAMPLING, temperature } };
+  const o = {
+    ...cache,
+    maxima: { ...MAXIMA, tokens, actions: tokens },
+    sampling: { ...SAMPLING, temperature },
+  };
   const prefill = runner.bind(compilePrefill(config, o));
   using kv = new DeviceSegment(prefill.program.segmentBytes.kv);
   using state = new DeviceSegment(prefill.program.segmentBytes.state);

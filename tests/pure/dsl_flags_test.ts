@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { z } from "zod";
-import { parseFlags } from "../../dsl/flags.ts";
+import { parseFlags, splitArguments } from "../../dsl/flags.ts";
 
 const schema = {
   model: z.string().describe("folder of the model"),
@@ -78,7 +78,7 @@ Deno.test("parseFlags() lists every mistake", () => {
         /--steps: Too small: expected number to be >0/,
         /--betas: Too small: expected array to have >=2 items/,
         /--schedule: Invalid option: expected one of "constant"\|"cosine"/,
-        /; --help lists them$/,
+        /, --help lists all$/,
       ];
       for (const part of expected) assert.match(error.message, part);
       return true;
@@ -102,5 +102,25 @@ Deno.test("parseFlags() says what the flags are", () => {
       "  --schedule constant|cosine  (default constant)",
       "",
     ].join("\n"),
+  });
+});
+
+Deno.test("splitArguments() tells a schema's own arguments from those of another part of the program", () => {
+  const args = [
+    "--port",
+    "80",
+    "--lr",
+    "1",
+    "--no-shuffle",
+    "--betas=0,1",
+    "x",
+    "--shuffle",
+    "y",
+    "--help",
+    "--no-lr",
+  ];
+  assert.deepEqual(splitArguments(schema, args), {
+    own: ["--lr", "1", "--no-shuffle", "--betas=0,1", "--shuffle", "--help"],
+    others: ["--port", "80", "x", "y", "--no-lr"],
   });
 });

@@ -155,6 +155,6 @@ Deno.test("names are identifiers", () => {
   assert.throws(() => state("x", NaN), /Cannot start state "x" at NaN: give a finite number/);
   assert.throws(
     () => policyModel(""),
-    /Cannot declare a model .*: give the folder or hub name of its checkpoint/,
+    /Cannot declare a model .*: give the folder of its checkpoint/,
   );
 });

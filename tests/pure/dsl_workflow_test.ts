@@ -84,6 +84,13 @@ Deno.test("an evaluation can have its own data", () => {
   const flow = rollout.then(long);
   const w = workflow({ name: "w", data: all, flow, evaluate: { every: 1, prompts: 8, flow, data: test } });
   assert.equal(w.evaluation!.graph.source.path, "test.jsonl");
+  // Rows held out of the training data would then be used by nobody.
+  assert.throws(
+    () => workflow({ name: "w", data, flow, evaluate: { every: 1, prompts: 8, flow, data: test } }),
+    /evaluate: it has data of its own, so nobody would use the rows that heldOut 0\.1 keeps from training, leave heldOut out/,
+  );
+  const larger = prompts("p.jsonl", { batch: 8, heldOut: 0.1 });
+  workflow({ name: "w", data, flow, evaluate: { every: 1, prompts: 8, flow, data: larger } });
 });
 
 Deno.test("an evaluation trains nothing, writes no state, and needs data of its own", () => {

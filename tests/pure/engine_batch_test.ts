@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { batchOf, cutMicroBatches, pack, type TokenColumn } from "../../engine/batch.ts";
 import { learningRate, miniBatches } from "../../engine/train.ts";
+import { perPair, perSequence, tokenIds } from "../../ir/field.ts";
 import type { AdamW } from "../../ir/graph.ts";
 
 const column = (lengths: readonly number[], actions: readonly (readonly number[])[]): TokenColumn => ({
@@ -112,4 +113,29 @@ Deno.test("learningRate() warms up linearly, then holds or decays to minRatio", 
     0.1,
     0.1,
   ]);
+});
+
+Deno.test("batchOf() gives a pair one value of a per-pair column, whatever mini-batch the pair is in", () => {
+  const ids = (n: number) => ({ ids: Int32Array.of(1, n), actions: Int32Array.of(1) });
+  const rows = [1, 2, 3].map((margin, index) => ({
+    index,
+    tokens: ids(5),
+    rejected: ids(6),
+    fields: { margin, weight: 10 * margin },
+  }));
+  const batch = batchOf(rows, 2, { margin: perPair, weight: perSequence });
+  assert.deepEqual([...batch.flat("margin", [4, 5, 2, 3])], [3, 2]);
+  assert.deepEqual([...batch.flat("weight", [4, 5, 2])], [30, 30, 20]);
+});
+
+Deno.test("batchOf() makes a token field of every column of token ids", () => {
+  const row = (index: number, ...own: number[]) => ({
+    index,
+    tokens: { ids: Int32Array.of(1, 2), actions: Int32Array.of(1) },
+    fields: { other: { ids: Int32Array.from(own), actions: Int32Array.of(1) } },
+  });
+  const column = batchOf([row(0, 3, 4), row(1, 5, 6)], 1, { other: tokenIds }).tokensOf("other");
+  assert.deepEqual(column.ids.map((x) => [...x]), [[3, 4], [5, 6]]);
+  assert.deepEqual(column.versions, [-1, -1]);
+  assert.equal(column.temperature, 1);
 });

@@ -43,7 +43,7 @@ Deno.test("parse() gives plain values and names the place of a mistake in one li
   });
   assert.throws(() => parse("a: 1\na: 2\n"), {
     name: "SyntaxError",
-    message: "Cannot parse YAML: line 2, column 1: Map keys must be unique",
+    message: "Cannot parse YAML: line 2, column 1: Map keys must be unique, correct it there",
   });
   assert.throws(() => parse("a: [1"), /^SyntaxError: Cannot parse YAML: line 1, column \d+: [^\n]*$/);
   assert.deepEqual(parse(stringify({ a: [1, { b: "x: y" }] })), { a: [1, { b: "x: y" }] });

@@ -47,7 +47,7 @@ Deno.test("DataReader resumed from a cursor gives what the uninterrupted one giv
 Deno.test("DataReader refuses an empty data set and a cursor past its end", () => {
   const options = { seed: 1, shuffle: true };
   assert.throws(() => new DataReader([], options), RangeError);
-  assert.throws(() => new DataReader(samples(3), options, { epoch: 0, position: 4 }), /has the file changed/);
+  assert.throws(() => new DataReader(samples(3), options, { epoch: 0, position: 4 }), /put the file back/);
 });
 
 Deno.test("splitHeldOut() divides the samples, the same way for one seed", () => {

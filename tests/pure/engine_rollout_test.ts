@@ -163,3 +163,11 @@ Deno.test("rollout() gives the same tokens for any slots, pages and prefill budg
     { numRuns: 200, seed: 5 },
   );
 });
+
+Deno.test("rollout() says so when a prompt fits neither the prefill nor the pages", async () => {
+  await assert.rejects(
+    rollout([40], 1, 8, { pages: 2 }),
+    /a context of 40 tokens does not fit .* 2 pages of 16/,
+  );
+  await assert.rejects(rollout([40], 1, 8, { prefillTokens: 39 }), /a prefill of 39 tokens/);
+});

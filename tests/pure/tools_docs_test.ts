@@ -31,6 +31,12 @@ Deno.test("undocumented() wants a comment on every symbol and an example on func
   ]);
 });
 
+Deno.test("undocumented() leaves what a package exports to the package", () => {
+  const { declarations: [declaration] } = symbol("z", "namespace");
+  const location = { filename: "file:///cache/npm/registry.npmjs.org/zod/4/index.d.cts", line: 1 };
+  assert.deepEqual(undocumented(docs({ name: "z", declarations: [{ ...declaration!, location }] })), []);
+});
+
 Deno.test("undocumented() refuses an output of deno doc that it does not know", () => {
   assert.throws(() => undocumented({ version: 1, nodes: {} }), /version 1, this check knows version 2/);
 });

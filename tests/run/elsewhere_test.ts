@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { listing, ROOT, succeeds, withWorld } from "./fixtures.ts";
+import { listing, metricsOf, ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
 const TRAIN = (library: string) => `
-import { adamw, conversations, models, policyModel, run, sft, workflow } from "${library}";
-const { actor } = models({ actor: policyModel("policy", adamw({ lr: 1e-3 })) });
+import { adamw, conversations, flags, models, policyModel, run, sft, workflow, z } from "${library}";
+const o = flags({ lr: z.number().positive().default(1e-3) });
+const { actor } = models({ actor: policyModel("policy", adamw({ lr: o.lr })) });
 export default workflow({ name: "mine", data: conversations("texts.jsonl", { batch: 4 }), flow: actor.train(sft()) });
 if (import.meta.main) await run((await import(import.meta.url)).default, { steps: 2 });
 `;
@@ -17,6 +18,25 @@ Deno.test("an empty folder with an import map of two lines runs a script", async
     await Deno.writeTextFile(`${world}/train.ts`, TRAIN("@baton/baton"));
     await succeeds(`${world}/train.ts`, [], { cwd: world });
     assert.ok("/runs/mine/model.safetensors" in listing(world));
+  });
+});
+
+Deno.test("a script has the flags of the scripts that it imports, and refuses others", async () => {
+  await withWorld(async (world) => {
+    await Deno.writeTextFile(`${world}/mine.ts`, TRAIN(`file://${ROOT}mod.ts`));
+    const own = `import mine from "./mine.ts"; import { flags, run, z } from "file://${ROOT}mod.ts";
+      const o = flags({ tries: z.int().default(1) });
+      console.log(o.tries); await run(mine, { steps: 1 });`;
+    await Deno.writeTextFile(`${world}/train.ts`, own);
+    const args = ["--tries", "3", "--lr", "0.5", "--out", "here"];
+    const { out } = await succeeds(`${world}/train.ts`, args, { cwd: world });
+    assert.equal(out, "3\n");
+    assert.equal(metricsOf(`${world}/here`)[0]?.["actor/learningRate"], 0.5);
+    const help = await succeeds(`${world}/train.ts`, ["--help"], { cwd: world });
+    for (const flag of ["--tries", "--lr", "--out"]) assert.ok(help.out.includes(`  ${flag} `), help.out);
+    const refused = await script(`${world}/train.ts`, ["--lrr", "3"], { cwd: world });
+    assert.match(refused.err, /^error: Cannot read the flags: there is no flag --lrr.*\n$/);
+    assert.equal(refused.code, 1);
   });
 });
 

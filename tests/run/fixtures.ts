@@ -193,6 +193,10 @@ export function listing(folder: string): Record<string, string> {
   return Object.fromEntries(Object.entries(files).sort(([a], [b]) => a < b ? -1 : 1));
 }
 
+/** What a run said on stderr, but for the lines about its sizes (`run/derived.ts`). */
+export const afterSizes = (err: string): string =>
+  err.replace(/^(each step|micro-batches|kv pages|memory): .*\n/gm, "");
+
 export type Line = Readonly<Record<string, unknown>>;
 export const readLines = (path: string): Line[] =>
   Deno.readTextFileSync(path).trimEnd().split("\n").map((line) => JSON.parse(line));

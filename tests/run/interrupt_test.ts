@@ -3,6 +3,7 @@ import {
   listing,
   metricsOf,
   outcome,
+  readLines,
   ROOT,
   script,
   SCRIPTS,
@@ -75,7 +76,8 @@ Deno.test("the first Ctrl-C lets running train calls finish, and the resumed run
 
 Deno.test("the second Ctrl-C ends the run at once with the last checkpoint intact", async () => {
   await withWorld(async (world) => {
-    const args = ["--world", world, "--save-every", "1", ...KINDS.training];
+    // Long training, so that both signals come in it whatever else the machine does.
+    const args = ["--world", world, "--save-every", "1", "--epochs", "1000"];
     await succeeds("ppo.ts", [...args, "--steps", "1", "--out", `${world}/whole`]);
     const { code, err, seconds } = await script("ppo.ts", [
       ...args,
@@ -84,13 +86,17 @@ Deno.test("the second Ctrl-C ends the run at once with the last checkpoint intac
       "--out",
       `${world}/parts`,
     ], {
-      interrupt: (err) => times(err, /step 1\/3|Stopping: the running train calls/),
-      delay: 100,
+      interrupt: (err) => times(err, /step 2\/3|Stopping: the running train calls/),
+      delay: 300,
     });
     assert.match(err, /Stopped at once; the last checkpoint is intact\.\n$/);
     assert.equal(code, 130);
     assert.ok(seconds < SOON, `${seconds} s`);
-    assert.deepEqual(listing(`${world}/parts/checkpoints`), listing(`${world}/whole/checkpoints`));
+    // That of step 2 may be half written, beside the others, when the signals come.
+    const first = (out: string) =>
+      Object.entries(listing(`${out}/checkpoints`)).filter(([path]) => path.startsWith("/step-000001/"));
+    assert.ok(first(`${world}/whole`).length > 1);
+    assert.deepEqual(first(`${world}/parts`), first(`${world}/whole`));
   });
 });
 
@@ -122,5 +128,43 @@ Deno.test("Ctrl-C ends `baton run` with the same code, and --resume goes on", as
     assert.equal(code, 130);
     await succeeds(`${ROOT}cli/main.ts`, [...common, "--resume", ...own]);
     assert.ok("/actor/model.safetensors" in listing(`${world}/out`));
+  });
+});
+
+Deno.test("Ctrl-C in the last evaluation ends the run as stopped, and the resumed one evaluates and exports", async () => {
+  await withLongWorld(async (world) => {
+    const args = ["--world", world, "--steps", "1", ...KINDS.rollout, "--evaluate"], out = `${world}/parts`;
+    await succeeds("ppo.ts", [...args, "--out", `${world}/whole`]);
+    const { code, err } = await script("ppo.ts", [...args, "--out", out], {
+      interrupt: (err) => times(err, /step 1\/1/),
+      delay: 50,
+    });
+    assert.match(err, /Stopped after step 1 of 1: add --resume/);
+    assert.equal(code, 130);
+    const whens = (out: string) => readLines(`${out}/evaluations.jsonl`).map((line) => line.when);
+    assert.deepEqual(whens(out), ["before"]);
+    assert.ok(!("/actor/model.safetensors" in listing(out)));
+    await succeeds("ppo.ts", [...args, "--out", out, "--resume"]);
+    assert.deepEqual(whens(out), ["before", "after"]);
+    assert.deepEqual(readLines(`${out}/evaluations.jsonl`), readLines(`${world}/whole/evaluations.jsonl`));
+    assert.deepEqual(outcome(out), outcome(`${world}/whole`));
+  });
+});
+
+Deno.test("Ctrl-C when the last step is done stops nothing but says what is going on", async () => {
+  await withWorld(async (world) => {
+    await Deno.writeTextFile(
+      `${world}/ended.ts`,
+      `import { Interruption } from "file://${ROOT}run/interruption.ts";
+       const said = Promise.withResolvers();
+       const interruption = new Interruption({ note: said.resolve, secondsLeft: () => 0, leave() {} });
+       const { signal } = interruption.hooks({}), ended = interruption.end();
+       Deno.kill(Deno.pid, "SIGINT");
+       console.log(JSON.stringify([await said.promise, ended, signal.aborted]));
+       interruption.dispose();`,
+    );
+    const { out } = await succeeds(`${world}/ended.ts`, []);
+    const line = "The last step is done: files are written. Press Ctrl-C again to stop at once.";
+    assert.deepEqual(JSON.parse(out), [line, false, false]);
   });
 });

@@ -1,5 +1,14 @@
 import assert from "node:assert/strict";
-import { jsonLines, listing, metricsOf, outcome, script, succeeds, withWorld } from "./fixtures.ts";
+import {
+  afterSizes,
+  jsonLines,
+  listing,
+  metricsOf,
+  outcome,
+  script,
+  succeeds,
+  withWorld,
+} from "./fixtures.ts";
 
 const deadline = async (world: string, seconds: number) => {
   await Deno.writeTextFile(`${world}/run.yaml`, `score: { deadlineSeconds: ${seconds} }\n`);
@@ -8,7 +17,7 @@ const deadline = async (world: string, seconds: number) => {
 
 const REFUSED = {
   throws:
-    /Cannot score sample \d in score\.rewards: the function threw "no judge for this" \(ppo\.ts:\d+\)\n$/,
+    /Cannot score sample \d in score\.rewards: the function threw "no judge for this", mend it \(ppo\.ts:\d+\)\n$/,
   nan:
     /Cannot score sample \d in score\.rewards: the function returned NaN, return a finite number \(ppo\.ts:\d+\)\n$/,
   loops:
@@ -28,7 +37,7 @@ for (const [judge, says] of Object.entries(REFUSED)) {
       const args = ["--world", world, "--batch", "3", "--no-shuffle", "--save-every", "1"];
       const more = [...args, "--out", `${world}/out`, ...await deadline(world, 0.5)];
       const { code, err, seconds } = await script("ppo.ts", [...more, "--steps", "2", "--judge", judge]);
-      assert.match(err.replace(/^step 1.*\n|^judging.*\n/gm, ""), /^error: Cannot [^\n]+\n$/);
+      assert.match(afterSizes(err).replace(/^step 1.*\n|^judging.*\n/gm, ""), /^error: Cannot [^\n]+\n$/);
       assert.match(err, says);
       assert.match(err, /sample [01] /, "the samples of the first prompt of step 2");
       assert.equal(code, 1);
@@ -76,7 +85,7 @@ Deno.test("a script whose import has effects is scored on the main thread, and o
       const args = ["--world", world, "--out", `${world}/out`, ...await deadline(world, 1)];
       const { err } = await succeeds("effects.ts", [...args, "--effect", effect]);
       const note = effect === "none" ? "" : `${NOTE}${WHY[effect as keyof typeof WHY]}\n`;
-      assert.ok(err.startsWith(`${note}step 1/1 `), err);
+      assert.ok(afterSizes(err).startsWith(`${note}step 1/1 `), err);
       assert.equal(err.includes(NOTE), effect !== "none");
       outcomes.push(outcome(`${world}/out`));
     });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  afterSizes,
   type Line,
   listing,
   metricsOf,
@@ -152,13 +153,13 @@ Deno.test("weights that are no numbers end a run before its first update", async
     await Deno.writeFile(path, bytes);
     const { code, err } = await script("sft.ts", ["--world", world, "--steps", "2", "--out", `${world}/out`]);
     assert.match(
-      err,
+      afterSizes(err),
       /^error: Cannot train in actor\.train: the loss of update 1 is NaN, the update was not made[^\n]+\n$/,
     );
     assert.equal(code, 1);
     const rollout = await script("ppo.ts", ["--world", world, "--steps", "2", "--out", `${world}/ppo`]);
     assert.match(
-      rollout.err,
+      afterSizes(rollout.err),
       /^error: Cannot run actor\.generate: prefill: [^\n]*the logits of slot \d are not finite, look at its weights and the learning rate \(ppo\.ts:\d+\)\n$/,
     );
     assert.equal(rollout.code, 1);

@@ -1,4 +1,4 @@
-/** A reward model with another vocabulary than the actor's scores the text that the actor wrote (DESIGN §3.5). */
+/** Models of one workflow with different vocabularies (DESIGN §3.5) and contexts. */
 import assert from "node:assert/strict";
 import { compileInfer } from "../../compiler/compile.ts";
 import { loadWeights } from "../../engine/weights.ts";
@@ -144,5 +144,23 @@ Deno.test("reward.infer() takes the actor's tokens when tokenizer.json is only w
       judge: "same",
     });
     assert.equal(samples.length, 2);
+  });
+});
+
+Deno.test("a step's samples stay within the smallest context of the models that read them", async () => {
+  await withWorld(async (folder) => {
+    const config = { vocab_size: 700, max_position_embeddings: 20 };
+    await tinyModel(`${folder}/short`, { letters: null, head: "reward", config });
+    await Deno.copyFile(`${folder}/actor/tokenizer.json`, `${folder}/short/tokenizer.json`);
+    const { actor, reward } = models({
+      actor: policyModel(`${folder}/actor`),
+      reward: rewardModel(`${folder}/short`),
+    });
+    const flow = actor.generate({ maxNewTokens: 64, ignoreEos: true }).then(reward.infer());
+    const data = prompts(await jsonLines(`${folder}/prompts.jsonl`, [{ tokens: [1, 2, 3] }]), { batch: 1 });
+    const options = { steps: 1, out: `${folder}/run`, quiet: true };
+    for await (const { batch } of steps(workflow({ name: "short", data, flow }), options)) {
+      assert.deepEqual(batch.tokensOf("tokens").ids.map((ids) => ids.length), [20]);
+    }
   });
 });

@@ -175,6 +175,13 @@ Deno.test("GRPO with a tool is typed now and refused at run time", () => {
   }, RangeError);
 });
 
+Deno.test("the kept set of truncated sampling is typed now and refused at run time", () => {
+  const message =
+    /^Cannot generate with keepSampledMask: it is not in this version of Baton, sample without topK/;
+  assert.throws(() => actor.generate({ topP: 0.9, keepSampledMask: true }), { name: "RangeError", message });
+  assert.ok(actor.generate({ topP: 0.9, keepSampledMask: false }));
+});
+
 Deno.test("select() and refill() are typed now and refused at run time", () => {
   const judged = actor.generate({ samples: 8 }).then(reward.infer());
   const message = { name: "RangeError", message: /it is not in this version of Baton/ };

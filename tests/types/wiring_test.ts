@@ -103,7 +103,7 @@ Deno.test("then() refuses what is no flow", () => {
   assert.throws(() => rollout.then(() => 1), /Cannot await a flow/);
   // @ts-expect-error a number
   assert.throws(() => rollout.then(1), /no flow/);
-  assert.throws(() => rollout.then(), /Cannot continue a flow with nothing/);
+  assert.throws(() => rollout.then(), /Cannot continue a flow: then\(\) got nothing/);
 });
 
 Deno.test("a frozen model has no train", () => {

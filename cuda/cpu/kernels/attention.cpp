@@ -1,4 +1,5 @@
 // Causal attention over packed sequences with grouped heads, forward and backward (Dao et al. 2022 for the blocked form).
+#include "../../common/opcodes.h"
 #include "attention_tiles.h"
 #include "softmax.h"
 
@@ -8,6 +9,11 @@ namespace {
 
 constexpr long ROWS_PER_TASK = 128;
 constexpr long HEADS_PER_PASS = 32;  // of one key-value head; bounds the running state
+
+constexpr long FORWARD_SCRATCH =
+    (2 * KEYS * MAX_HEAD_DIM + GROUP * SCORES) * 4 + HEADS_PER_PASS * ROWS_PER_TASK * long(sizeof(Softmax));
+constexpr long BACKWARD_SCRATCH = (3 * KEYS * MAX_HEAD_DIM + 2 * GROUP * MAX_HEAD_DIM + 2 * GROUP * SCORES) * 4;
+static_assert(FORWARD_SCRATCH <= long(SCRATCH_BYTES) && BACKWARD_SCRATCH <= long(SCRATCH_BYTES), "blocks fit");
 
 struct Shapes {
   long tokens, sequences, heads, kv, d, window, q_step, kv_step, group, width;

@@ -201,6 +201,7 @@ void copy_pages(Call& c) {
   const int32_t *from = ints(c, 1), *to = ints(c, 2);
   float* out = floats(c, 3);
   long page = Cache::page_size(kv, d);
+  if (n == 0) return;
   if (!check_indexes(c, "page", from, n, pages) || !check_indexes(c, "page", to, n, pages)) return;
   parallel(*c.pool, layers, [&](long layer, int) {
     for (long i = 0; i < n; i++)

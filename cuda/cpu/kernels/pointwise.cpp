@@ -63,6 +63,7 @@ v16 apply(int op, v16 a, v16 b, v16 c) {
 void pointwise(Call& c) {
   long n = size(c, 0), inputs = size(c, 1), instructions = size(c, 2), outputs = size(c, 3);
   const double *stride = c.attribute + 4, *code = stride + inputs, *out = code + 4 * instructions;
+  if (outputs == 0) return;
   long block = smaller(512, long(SCRATCH_BYTES / 4) / larger(inputs + instructions, 1) & ~15L);
   parallel(*c.pool, parts(n, 4096), [&](long task, int thread) {
     float* registers = reinterpret_cast<float*>(c.pool->scratch(thread));

@@ -219,18 +219,21 @@ void sample(Call& c) {
       return;
     }
     const int32_t* z = sampler + slot * SAMPLER_COLUMNS;
+    long at = count[slot];
+    if (at >= max_new) return;  // a slot named twice
+    uint32_t key[] = {uint32_t(z[KEY_LOW]), uint32_t(z[KEY_HIGH])};
     long drawn = greedy ? row.largest(best)
-                        : row.draw(row.filter(top_k, top_p), uniform(uint32_t(z[KEY_LOW]), uint32_t(z[KEY_HIGH]), uint32_t(z[INDEX]),
-                                                                     uint32_t(z[SAMPLE]), uint32_t(count[slot]), 0));
-    out_tokens[slot * max_new + count[slot]] = int32_t(drawn);
-    out_logprobs[slot * max_new + count[slot]] = row.logits[drawn] * inverse - lse;
+                        : row.draw(row.filter(top_k, top_p),
+                                   uniform(key[0], key[1], uint32_t(z[INDEX]), uint32_t(z[SAMPLE]), uint32_t(at), 0));
+    out_tokens[slot * max_new + at] = int32_t(drawn);
+    out_logprobs[slot * max_new + at] = row.logits[drawn] * inverse - lse;
     token[slot] = int32_t(drawn);
     position[slot]++;
-    count[slot]++;
+    count[slot] = int32_t(at + 1);
     bool stop = false;
     for (long j = 0; j < stop_count; j++) stop = stop || stops[j] == drawn;
     // Last: who reads the state while this runs and sees a slot finished sees all of its tokens.
-    int32_t now = stop ? STOPPED : count[slot] == z[LIMIT] ? FULL : RUNNING;
+    int32_t now = stop ? STOPPED : at + 1 == z[LIMIT] ? FULL : RUNNING;
     __atomic_store_n(&finished[slot], now, __ATOMIC_RELEASE);
   });
   if (broken >= 0) fail(c, "the logits of slot %ld are not finite", broken);

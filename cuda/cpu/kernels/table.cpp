@@ -23,26 +23,31 @@ constexpr Table make_table() {
 }
 constexpr Table table = make_table();
 
-// Multiply-adds on registers: what a core can do at most. Returns a number that depends on all of them.
+// Chains side by side that hide the latency of a multiply-add and still fit into registers.
+constexpr int CHAINS = TILE_ROWS < 12 ? TILE_ROWS : 12;
+
+// `steps` multiply-adds of every lane of every chain: what a core can do at most. Returns a number that depends on all.
 float peak(long steps) {
-  v16 sum[12];
-  for (int i = 0; i < 12; i++) sum[i] = all(float(i));
+  v16 chain[CHAINS];
+  for (int i = 0; i < CHAINS; i++) chain[i] = all(float(i));
   v16 a = all(.999f), b = all(.001f);
   for (long s = 0; s < steps; s++)
 #pragma GCC unroll 12
-    for (int i = 0; i < 12; i++) sum[i] = fma(sum[i], a, b);
-  for (int i = 1; i < 12; i++) sum[0] = sum[0] + sum[i];
-  return baton::BATON_ISA::sum(sum[0]);
+    for (int i = 0; i < CHAINS; i++) chain[i] = fma(chain[i], a, b);
+  for (int i = 1; i < CHAINS; i++) chain[0] = chain[0] + chain[i];
+  return sum(chain[0]);
 }
 
-double product(Pool& pool, uint32_t mode, long m, long n, long k, float* x, float* w, float* y) {
+void product(Pool& pool, uint32_t mode, long m, long n, long k, float* x, float* w, float* y) {
   switch (mode) {
     case 0: multiply(pool, {x, k, false}, {Right::panels, w, k}, {y, n, false}, m, n, k, false); break;
     case 1: multiply(pool, {y, n, false}, {Right::transposed, w, k}, {x, k, false}, m, k, n, false); break;
     case 2: multiply(pool, {x, k, true}, {Right::rows, y, n}, {w, k, true}, k, n, m, false); break;
-    default: parallel(pool, pool.threads(), [&](long task, int) { y[16 * task] = peak(m * n * k / pool.threads() / 192); });
+    default: {
+      long steps = m * n * k / (16 * CHAINS) / pool.threads();
+      parallel(pool, pool.threads(), [&](long task, int) { y[16 * task] = peak(steps); });
+    }
   }
-  return 2. * double(m) * double(n) * double(k);
 }
 
 }  // namespace

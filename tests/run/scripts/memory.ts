@@ -18,7 +18,8 @@ import {
 } from "../../../mod.ts";
 import { Device } from "../../../ffi/device.ts";
 import { loadModels } from "../../../run/models.ts";
-import { byteTable, prepareGraph } from "../../../run/prepare.ts";
+import { byteTable } from "../../../run/memory.ts";
+import { prepareGraph } from "../../../run/prepare.ts";
 import { z } from "zod";
 
 const o = flags({ world: z.string() });

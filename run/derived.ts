@@ -1,0 +1,47 @@
+/** What follows from the sizes that a script states: said once before the first step, because a run is only as good as these. */
+import type { MemoryRow } from "../planner/memory.ts";
+import { largestRows, mebibytes, totalBytes } from "./memory.ts";
+import type { PreparedGraph } from "./prepare.ts";
+
+type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs">;
+
+/** Lines for people: sequences and optimizer updates of a step, micro-batches, KV pages where memory holds not all, memory. */
+export function derivedLines(
+  { graph, sizes, plan, programs }: Derived,
+  memory: readonly MemoryRow[],
+): string[] {
+  const { kind, batch } = graph.source,
+    samples = kind === "prompts" ? sizes.group : 1,
+    sequences = `${sizes.sequences} sequences`;
+  const rows = samples > 1
+    ? `${batch} prompts × ${samples} samples = ${sequences}`
+    : kind === "pairs"
+    ? `${batch} pairs = ${sequences}`
+    : `${batch} ${kind}`;
+  const updates = new Map<string, number>(), bySize = new Map<string, string[]>(), pages: string[] = [];
+  for (const call of graph.calls) {
+    if (!("model" in call)) continue;
+    if (call.kind === "train") {
+      updates.set(call.model, (updates.get(call.model) ?? 0) + call.minibatches * call.epochs);
+    }
+    const a = plan.assignments[call.id]!, again = call.kind === "train" && a.recompute !== "nothing";
+    const size = `${a.microBatchTokens} tokens${again ? `, recompute ${a.recompute}` : ""}`;
+    bySize.set(size, [...bySize.get(size) ?? [], call.id]);
+    const cache = programs.generate[call.id]?.cache;
+    if (cache && cache.pages < cache.slots * cache.maxPages) {
+      pages.push(`${call.id} ${cache.pages} of ${cache.slots * cache.maxPages}`);
+    }
+  }
+  const list = (of: ReadonlyMap<string, number>) => [...of].map(([k, v]) => `${k} ${v}`).join(", ");
+  return [
+    `each step: ${rows}, up to ${sizes.longest} tokens each` +
+    (updates.size ? `; optimizer updates: ${list(updates)}` : ""),
+    `micro-batches: ${[...bySize].map(([size, calls]) => `${size} (${calls.join(", ")})`).join("; ")}`,
+    ...pages.length
+      ? [`kv pages: ${pages.join(", ")}, all that memory holds: some sequences wait for others`]
+      : [],
+    `memory: ${mebibytes(totalBytes(memory))}; most: ${
+      largestRows(memory).map((row) => `${row.name} ${mebibytes(row.bytes)}`).join(", ")
+    }`,
+  ];
+}

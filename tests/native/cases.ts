@@ -1,0 +1,161 @@
+/** At least one run of every operation, with sizes that leave tails in every loop. */
+import { type Attr, type OpKind, POINTWISE } from "../../ir/op.ts";
+import { below, type Data, ends, floats, generator, ints, normal, type Out, panels } from "./harness.ts";
+
+export interface Case {
+  readonly kind: OpKind;
+  readonly ins: readonly Data[];
+  readonly outs: readonly Out[];
+  readonly attrs: readonly Attr[];
+  readonly updates?: readonly Out[];
+}
+
+export function cases(): readonly Case[] {
+  const next = generator(7), all: Case[] = [], n = (size: number, scale = 1) => normal(size, next, scale);
+  const add = (
+    kind: OpKind,
+    ins: readonly Data[],
+    outs: readonly Out[],
+    attrs: readonly Attr[],
+    updates?: readonly Out[],
+  ) => all.push({ kind, ins, outs, attrs, ...(updates ? { updates } : {}) });
+  const weight = (outputs: number, inputs: number) => panels(n(outputs * inputs), outputs, inputs);
+
+  for (const [m, o, k] of [[1, 100, 70], [5, 37, 300], [19, 33, 29], [230, 90, 270]] as const) {
+    const w = weight(o, k), x = n(m * k), dy = n(m * o);
+    add("matmul", [x, w], [m * o], [m, o, k]);
+    add("matmulDx", [dy, w], [m * k], [m, o, k, 0]);
+    add("matmulDx", [dy, w, n(m * k)], [{ inPlace: 2 }], [m, o, k, 1]);
+    add("matmulDw", [dy, x], [w.length], [m, o, k, 0]);
+    add("matmulDw", [dy, x, w], [{ inPlace: 2 }], [m, o, k, 1]);
+    add("addBias", [dy, n(o)], [m * o], [m, o]);
+    add("columnSum", [dy], [o], [m, o, 0]);
+  }
+  {
+    const t = 150, v = 40, h = 77, ids = below(t, v, next);
+    add("embedding", [ids, n(v * h)], [t * h], [t, v, h, 0]);
+    add("embedding", [ids, weight(v, h)], [t * h], [t, v, h, 1]);
+    add("embeddingGrad", [ids, n(t * h)], [v * h], [t, v, h, 0, 0]);
+    add("gatherRows", [n(v * h), ids], [t * h], [t, h, v]);
+    add("scatterRows", [n(t * h), ids], [v * h], [t, h, v, 0]);
+    const x = n(t * h), w = n(h), rstd = n(t).map(Math.abs);
+    add("rmsnorm", [x, w], [t * h, t], [t, h, 1e-6]);
+    add("rmsnormDx", [n(t * h), x, w, rstd], [t * h], [t, h, 0]);
+    add("rmsnormDw", [n(t * h), x, rstd], [h], [t, h, 0]);
+    const d = 14, table = n(50 * d);
+    add("rope", [n(t * 3 * d), below(t, 50, next), table], [t * 3 * d], [t, 3, d, 1]);
+  }
+  for (
+    const [lengths, heads, kv, d, window] of [[[3, 70, 300], 6, 2, 20, 0], [[290, 41], 2, 1, 16, 50]] as const
+  ) {
+    const at = ends(lengths),
+      t = at.at(-1)!,
+      q = n(t * heads * d),
+      k = n(t * kv * d),
+      v = n(t * kv * d),
+      scale = d ** -.5;
+    const attrs = [t, lengths.length, heads, kv, d, window, scale], lse = n(t * heads).map((x) => x + 6);
+    add("attention", [q, k, v, at], [q.length, t * heads], attrs);
+    add("attentionGrad", [n(q.length), q, k, v, n(q.length), lse, at], [q.length, k.length, v.length], attrs);
+    const pages = 60,
+      maxPages = 20,
+      slots = lengths.length,
+      table = Int32Array.from({ length: slots * maxPages }, (_, i) => i);
+    const cache = n(2 * pages * 2 * kv * d * 16),
+      rows = 4,
+      at4 = below(rows, 320, next),
+      in4 = below(rows, slots, next);
+    add(
+      "kvWrite",
+      [k.slice(0, 2 * kv * d), v.slice(0, 2 * kv * d), ints(0, 1), ints(5, 77), table, new Int32Array(slots)],
+      [cache],
+      [2, kv, d, 1, pages, maxPages],
+    );
+    add("pagedAttention", [n(rows * heads * d), cache, in4, at4, table], [rows * heads * d], [
+      rows,
+      heads,
+      kv,
+      d,
+      window,
+      scale,
+      1,
+      pages,
+      maxPages,
+    ]);
+    add("copyPages", [cache, ints(3), ints(4)], [{ inPlace: 0 }], [1, kv, d, 2, pages]);
+  }
+  for (const [a, h, v] of [[3, 20, 50], [140, 33, 1100]] as const) {
+    const x = n(a * h),
+      w = weight(v, h),
+      targets = below(a, v, next),
+      invT = floats(1.25),
+      lse = n(a).map((y) => y + 9);
+    add("linearLogprob", [x, w, targets, invT], [a, a, a], [a, h, v, 1]);
+    add("linearLogprobGrad", [n(a), x, w, targets, invT, lse, n(a), n(a)], [a * h, w.length], [
+      a,
+      h,
+      v,
+      0,
+      1,
+    ]);
+    for (const [temperature, topK, topP] of [[1, 0, 1], [.8, 30, .9], [0, 0, 1]] as const) {
+      const state = () => new Int32Array(a),
+        sampler = Int32Array.from({ length: 8 * a }, (_, i) => [9, 8, i >> 3, 0, 4][i & 7] ?? 0);
+      const ins = [
+        n(a * v, 2),
+        ints(...Array(a).keys()),
+        state(),
+        state(),
+        state(),
+        state(),
+        sampler,
+        ints(1),
+        new Int32Array(4 * a),
+        new Float32Array(4 * a),
+      ];
+      add(
+        "sample",
+        ins,
+        [],
+        [a, v, temperature, topK, topP, 1, 4],
+        [2, 3, 4, 5, 8, 9].map((inPlace) => ({ inPlace })),
+      );
+    }
+  }
+  {
+    const size = 5001, x = n(size, 3), y = n(size), z = n(size), at = ends([100, 0, 4901]);
+    add("swiglu", [x, y], [size], [size]);
+    add("swigluGrad", [z, x, y], [size, size], [size]);
+    const chain = Object.values(POINTWISE).filter((op) => op !== POINTWISE.constant).map((
+      op,
+    ) => [op, 0, 1, 2]).flat();
+    const count = chain.length / 4;
+    add("pointwise", [x, y, z], Array(count).fill(size), [
+      size,
+      3,
+      count,
+      count,
+      1,
+      1,
+      1,
+      ...chain,
+      ...Array.from({ length: count }, (_, i) => 3 + i),
+    ]);
+    add("segmentSum", [x, at], [3], [size, 3]);
+    add("segmentSpread", [n(3), at], [size], [size, 3]);
+    add("segmentLast", [x, at], [3], [size, 3]);
+    add("segmentAtEnd", [n(3), at], [size], [size, 3]);
+    add("segmentLength", [at], [3], [3]);
+    add("total", [x], [1], [size, 0]);
+    add("strideGather", [x.slice(0, 5000)], [2500], [2500, 2, 1]);
+    add("strideScatter", [y.slice(0, 2500)], [5000], [2500, 2, 0]);
+    add("gae", [x, y, n(3), at], [size], [size, 3, .99, .95]);
+    add("gradNorm", [n(70001), x], [1], [70001, size]);
+    add("adamw", [x, y, z, z.map((v) => v * v), floats(.01, .1, .05), floats(2)], [{ inPlace: 0 }, {
+      inPlace: 2,
+    }, { inPlace: 3 }], [size, .9, .95, 1e-8, .1, 1]);
+    add("copy", [x], [size], [size]);
+    add("fill", [], [size], [size, 3]);
+  }
+  return all;
+}
