@@ -6,9 +6,11 @@
  */
 import {
   adamw,
+  compute,
   flags,
   gae,
   models,
+  perSequence,
   policyModel,
   ppoClip,
   prompts,
@@ -23,8 +25,9 @@ import {
 
 const here = (path: string) => new URL(path, import.meta.url).pathname;
 const o = flags({
-  lr: z.number().positive().default(3e-4),
-  beta: z.number().nonnegative().default(2).describe("weight of the KL penalty"),
+  lr: z.number().positive().default(5e-4),
+  beta: z.number().nonnegative().default(0.6).describe("weight of the KL penalty"),
+  clip: z.number().positive().default(3).describe("rewards are cut to ± this"),
   batch: z.int().positive().default(512).describe("prompts per step"),
 });
 
@@ -35,14 +38,19 @@ const { actor, critic, ref, reward } = models({
   reward: rewardModel(here("models/couplets_reward")),
 });
 
+// What counts is whether a line rhymes, not how much the reward model likes it: its finer preferences would cost variety.
+const clipped = compute("clipRewards", { rewards: perSequence }, ({ rewards }) => ({
+  clippedRewards: rewards.clamp(-o.clip, o.clip),
+}));
+
 const judged = actor.generate({ maxNewTokens: 16 })
   .then(reward.infer(), ref.infer().as("refLogprobs"));
 
 const ppo = workflow({
   name: "ppo",
   data: prompts(here("couplets/data/prompts.jsonl"), { batch: o.batch }),
-  flow: judged.then(critic.infer())
-    .then(shapedRewards({ beta: o.beta }))
+  flow: judged.then(critic.infer(), clipped)
+    .then(shapedRewards({ beta: o.beta }).from({ rewards: "clippedRewards" }))
     .then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
     .then(
       actor.train(ppoClip({ epsilon: 0.2 }), { minibatches: 2 }),
@@ -57,4 +65,4 @@ const ppo = workflow({
 });
 export default ppo;
 
-if (import.meta.main) await run(ppo, { steps: 40 });
+if (import.meta.main) await run(ppo, { steps: 80 });

@@ -14,7 +14,7 @@ const o = flags({
 // A quickstart is tried again and again: its own earlier output makes room, anybody else's stays.
 if (o.out === OUT && !o.resume) await Deno.remove(OUT, { recursive: true }).catch(() => {});
 
-const { out, before, after } = await run(ppo, { steps: 60, saveEvery: 20, ...o });
+const { out, before, after } = await run(ppo, { steps: 80, saveEvery: 20, ...o });
 if (before && after) {
   const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
   const [b, a] = [measure(before.samples), measure(after.samples)];

@@ -14,7 +14,7 @@ import { asPrompt, asResponse, firstLine, type Line, secondLine } from "./verses
 
 const SEED = 1;
 const VOCABULARY = 1024;
-const COUNTS = { heldout: 512, prompts: 2048, sft: 24000, pairs: 20000 } as const;
+const COUNTS = { heldout: 512, prompts: 8192, sft: 24000, pairs: 20000 } as const;
 
 /** Parts of 1000 of the couplets to imitate that rhyme: enough to learn what a rhyme is, too few to make it a habit. */
 const RHYMING = 400;

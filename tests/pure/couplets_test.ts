@@ -125,7 +125,7 @@ Deno.test("makeData() keeps held-out prompts out of everything else and rhymes i
   const { heldout, prompts, sft, pairs } = data;
   const held = new Set(heldout.map(({ prompt }) => prompt));
   assert.equal(held.size, 512);
-  assert.equal(new Set(prompts.map(({ prompt }) => prompt)).size, 2048);
+  assert.equal(new Set(prompts.map(({ prompt }) => prompt)).size, 8192);
   for (const { prompt } of [...prompts, ...sft, ...pairs]) assert.ok(!held.has(prompt), prompt);
   const { rhyming, wellFormed } = measure(
     sft.map(({ prompt, completion }) => ({ prompt, response: completion })),

@@ -152,10 +152,13 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
   long panels = parts(n, 16), threads = pool.threads();
   if (m == 0 || n == 0) return;
-  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns.
+  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns, into pieces that are
+  // worth packing its rows again.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
-  long pieces = by_rows ? larger(parts(m, GEMM_ROWS), threads) : smaller(panels, threads > 1 ? threads * 4 : 1);
+  long width = 2 * panels_of(int(Cut(0, m).most()));
+  long pieces = by_rows ? parts(m, GEMM_ROWS) : smaller(panels / width, threads * 4) / threads * threads;
   if (by_rows) pieces = parts(pieces, threads) * threads;
+  pieces = larger(pieces, smaller(threads, by_rows ? m : panels));
   if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   parallel(pool, pieces, [&](long piece, int thread) {
     Area area{0, m, 0, panels};

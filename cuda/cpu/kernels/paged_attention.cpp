@@ -43,7 +43,8 @@ void kv_write(Call& c) {
       fail(c, "slot %d has no page for position %d", slots[i], positions[i]);
       return;
     }
-  split(*c.pool, t, rows_of(2 * kv * d), [&](long begin, long end) {
+  // Row by row, as `paged_attention` goes: a thread then reads the pages that it wrote.
+  split(*c.pool, t, 1, [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
       if (finished[slots[i]]) continue;
       long page = cache.page(slots[i], positions[i]), lane = positions[i] % PAGE;

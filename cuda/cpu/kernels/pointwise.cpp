@@ -5,10 +5,13 @@
 namespace baton {
 namespace BATON_ISA {
 
+// Elements worth a thread of their own: a decode step's are not, since moving them between cores costs more.
+constexpr long GRAIN = 16384;
+
 void swiglu(Call& c) {
   const float *gate = floats(c, 0), *up = floats(c, 1);
   float* y = floats(c, 2);
-  split(*c.pool, size(c, 0), 4096, [&](long begin, long end) {
+  split(*c.pool, size(c, 0), GRAIN, [&](long begin, long end) {
     by_lanes(begin, end, [&](long i, long n) {
       v16 g = load_live(gate + i, n);
       store_live(y + i, g * sigmoid(g) * load_live(up + i, n), n);
@@ -20,7 +23,7 @@ void swiglu(Call& c) {
 void swiglu_grad(Call& c) {
   const float *dy = floats(c, 0), *gate = floats(c, 1), *up = floats(c, 2);
   float *dgate = floats(c, 3), *dup = floats(c, 4);
-  split(*c.pool, size(c, 0), 4096, [&](long begin, long end) {
+  split(*c.pool, size(c, 0), GRAIN, [&](long begin, long end) {
     by_lanes(begin, end, [&](long i, long n) {
       v16 d = load_live(dy + i, n), g = load_live(gate + i, n), u = load_live(up + i, n);
       v16 s = sigmoid(g), silu = g * s;
