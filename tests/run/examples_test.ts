@@ -1,10 +1,11 @@
 /** The examples, run as a user runs them. */
 import assert from "node:assert/strict";
 import { parseConfig } from "../../compiler/models/config.ts";
+import { makeData } from "../../examples/couplets/make_data.ts";
 import { parameters } from "../../compiler/models/transformer.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { largestError } from "../golden/model_runner.ts";
-import { jsonLines, listing, metricsOf, readLines, ROOT, script, succeeds } from "./fixtures.ts";
+import { jsonLines, listing, metricsOf, ROOT, script, succeeds } from "./fixtures.ts";
 
 const CASES = `${ROOT}tests/golden/cases/`;
 
@@ -94,8 +95,8 @@ Deno.test("examples/quickstart.ts puts everything where --out says, and says whe
 Deno.test("examples/reward.ts makes a reward model", async () => {
   const from = ["--model", `${ROOT}examples/models/couplets`];
   const args = async (folder: string) => {
-    const lines = readLines(`${ROOT}examples/couplets/data/pairs.jsonl`).slice(0, 64);
-    return [...from, "--data", await jsonLines(`${folder}/pairs.jsonl`, lines), ...both];
+    const { pairs } = makeData();
+    return [...from, "--data", await jsonLines(`${folder}/pairs.jsonl`, pairs.slice(0, 64)), ...both];
   };
   await example("reward.ts", args, async (out) => {
     const { architectures } = JSON.parse(await Deno.readTextFile(`${out}/config.json`));

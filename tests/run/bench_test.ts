@@ -37,7 +37,7 @@ for (const name of ["train_step", "logprob", "gen_b8_greedy", "gen_b8_sample"]) 
     const result = await modelCase(device, name, ONCE);
     const tokens = name.startsWith("gen") ? 8 * 128 : 8 * 256;
     assert.equal(Math.round(result.tokens_per_s * result.median_s), tokens);
-    assert.ok(result.n >= 1 && result.gflops > 0 && result.share < 1, JSON.stringify(result));
+    assert.ok(result.n >= 1 && result.gflops > 0 && result.share > 0, JSON.stringify(result));
     const { host, ...kinds } = result.profile_ms!,
       device_ms = Object.values(kinds).reduce((a, b) => a + b, 0);
     assert.ok(kinds.matmul! > 0 && host! > 0);
