@@ -92,7 +92,7 @@ ${style}</style>
 <nav>${SECTIONS.map(([id, label]) => `<a href="#${id}">${label}</a>`).join("")}</nav>
 <div class="tiles">${tiles(steps).map(tile).join("")}</div>
 <h2 id="curves">Curves</h2>
-<div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.8"></label></div>
+<div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.6"></label></div>
 <div class="charts" id="charts"></div>
 <h2 id="samples-heading">Samples</h2>
 ${samples.length > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
