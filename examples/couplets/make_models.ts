@@ -1,5 +1,5 @@
 /**
- * Makes the committed tiny models again, bit for bit: data → random Llama → SFT → reward model (docs in examples/couplets/README.md).
+ * Makes the committed tiny models again, bit for bit: data → random Llama → SFT → reward model.
  *
  *     deno run -A examples/couplets/make_models.ts
  */
