@@ -82,7 +82,7 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
     load: (sink) =>
       loadWeights(m.folder, list, sink, {
         allowMissing: trained && m.spec.head !== "lm" ? ["score.weight"] : [],
-        initialization: { seed: 0, std: Number(m.json.initializer_range ?? 0.02) },
+        initialization: { seed: 0, std: m.config.initializerRange },
       }),
   };
 }

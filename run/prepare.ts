@@ -131,13 +131,8 @@ export function tokenizerOwner(graph: CallGraph, models: Readonly<Record<string,
   return models[call.model]!;
 }
 
+/** Without a tokenizer the ids of config.json are all there is. */
 function stopIds(call: GenerateCall, model: LoadedModel): readonly number[] {
   if (call.sampling.ignoreEos) return call.sampling.stop;
-  return [...new Set([...call.sampling.stop, ...(model.tokenizer?.stopIds ?? generationStops(model))])];
-}
-
-/** Without a tokenizer the ids of config.json are all there is. */
-function generationStops(model: LoadedModel): readonly number[] {
-  const eos = model.json.eos_token_id;
-  return typeof eos === "number" ? [eos] : Array.isArray(eos) ? eos as number[] : [];
+  return [...new Set([...call.sampling.stop, ...(model.tokenizer?.stopIds ?? model.config.eosTokens)])];
 }

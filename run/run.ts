@@ -60,14 +60,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   }
   const o = await resolveOptions(workflow, direct ? { ...options, ...runFlags() } : options);
   using held = new DisposableStack();
-  const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
-  const opened = await Session.open(workflow, {
-    steps: o.steps,
-    seed: o.seed,
-    machine: o.machine,
-    scorers: scorers.of,
-  });
-  const session = held.adopt(opened, (s) => s.dispose());
+  const session = await openSession(workflow, o, held);
   for (const line of remarks(workflow.graph)) o.note(line);
   const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
   await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, {
@@ -169,14 +162,7 @@ export async function evaluate(workflow: Workflow, options: RunOptions = {}): Pr
   }
   const o = await resolveOptions(workflow, { steps: 1, ...options });
   using held = new DisposableStack();
-  const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
-  const opened = await Session.open(workflow, {
-    steps: o.steps,
-    seed: o.seed,
-    machine: o.machine,
-    scorers: scorers.of,
-  });
-  const session = held.adopt(opened, (s) => s.dispose());
+  const session = await openSession(workflow, o, held);
   if (o.resume) {
     const latest = await latestCheckpoint(`${o.out}/checkpoints`);
     if (!latest) {
@@ -185,6 +171,16 @@ export async function evaluate(workflow: Workflow, options: RunOptions = {}): Pr
     await session.resume(latest.path);
   }
   return evaluationOf(session.held!.graph, await session.evaluate({}), workflow.graph);
+}
+
+/** A session with its score functions; `held` lets go of both. */
+async function openSession(workflow: Workflow, o: Resolved, held: DisposableStack): Promise<Session> {
+  const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
+  const { steps, seed, machine } = o;
+  return held.adopt(
+    await Session.open(workflow, { steps, seed, machine, scorers: scorers.of }),
+    (s) => s.dispose(),
+  );
 }
 
 async function evaluateAt(

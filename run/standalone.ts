@@ -82,7 +82,7 @@ export async function generate(folder: string, options: GenerateOptions): Promis
     options.threads ?? defaultThreads(),
     (m) => {
       prompt = promptOf(m, options, prompt);
-      stops = options.ignoreEos ? [] : m.tokenizer?.stopIds ?? [m.json.eos_token_id ?? []].flat() as number[];
+      stops = options.ignoreEos ? [] : m.tokenizer?.stopIds ?? m.config.eosTokens;
       const maxPages =
         Math.floor(Math.min(prompt.length + options.maxNewTokens, m.config.maxPositions) / PAGE) + 1;
       sizes = {

@@ -1,6 +1,5 @@
 /** A Hugging Face config.json → what the compiler must know of a model, and back. */
 import { z } from "npm:zod@4.6.7";
-import type { Head } from "../../ir/graph.ts";
 
 const FAMILIES = ["llama", "qwen2", "qwen3", "mistral"] as const;
 export type Family = typeof FAMILIES[number];
@@ -42,9 +41,8 @@ export interface ModelConfig {
   readonly windows: readonly number[];
   /** Standard deviation of new weights. */
   readonly initializerRange: number;
-  readonly bosToken: number | null;
+  /** Ends a response where the model's folder has no tokenizer. */
   readonly eosTokens: readonly number[];
-  readonly padToken: number | null;
 }
 
 const CLASSES: Readonly<Record<Family, string>> = {
@@ -152,10 +150,7 @@ export function parseConfig(json: unknown, file: string): ModelConfig {
     qkNorm: qwen3,
     windows: windowsOf(f),
     initializerRange: f.initializer_range,
-    bosToken: f.bos_token_id ?? null,
     eosTokens: [f.eos_token_id ?? []].flat(),
-    // Some files write −1 for none.
-    padToken: typeof f.pad_token_id === "number" && f.pad_token_id >= 0 ? f.pad_token_id : null,
   };
 }
 
@@ -229,60 +224,4 @@ function windowsOf(f: File): number[] {
       : !qwen || i >= f.max_window_layers;
     return on && slides ? f.sliding_window ?? 0 : 0;
   });
-}
-
-/** The config.json that transformers loads the trained model with. Value and reward heads are one-label classifiers. */
-export function configJson(config: ModelConfig, head: Head): Record<string, unknown> {
-  const c = config,
-    qwen = c.family === "qwen2" || c.family === "qwen3",
-    slides = c.windows.some((w) => w > 0);
-  const scaling = c.ropeScaling?.kind === "llama3"
-    ? {
-      rope_type: "llama3",
-      factor: c.ropeScaling.factor,
-      low_freq_factor: c.ropeScaling.lowFrequencyFactor,
-      high_freq_factor: c.ropeScaling.highFrequencyFactor,
-      original_max_position_embeddings: c.ropeScaling.originalMaxPositions,
-    }
-    : c.ropeScaling
-    ? { rope_type: "linear", factor: c.ropeScaling.factor }
-    : null;
-  return {
-    architectures: [CLASSES[c.family] + (head === "lm" ? "ForCausalLM" : "ForSequenceClassification")],
-    model_type: c.family,
-    dtype: "float32",
-    torch_dtype: "float32",
-    hidden_size: c.hidden,
-    num_hidden_layers: c.layers,
-    num_attention_heads: c.heads,
-    num_key_value_heads: c.kvHeads,
-    head_dim: c.headDim,
-    intermediate_size: c.intermediate,
-    vocab_size: c.vocab,
-    max_position_embeddings: c.maxPositions,
-    rms_norm_eps: c.normEps,
-    hidden_act: "silu",
-    attention_dropout: 0,
-    initializer_range: c.initializerRange,
-    tie_word_embeddings: c.tied,
-    // transformers v4 reads the first two, v5 the last.
-    rope_theta: c.ropeTheta,
-    rope_scaling: scaling,
-    rope_parameters: { rope_theta: c.ropeTheta, ...(scaling ?? { rope_type: "default" }) },
-    ...(c.family === "llama" || c.family === "qwen3" ? { attention_bias: c.outputBias } : {}),
-    ...(c.family === "llama" ? { mlp_bias: c.mlpBias } : {}),
-    ...(c.family === "mistral" ? { sliding_window: slides ? Math.max(...c.windows) : null } : {}),
-    ...(qwen
-      ? {
-        use_sliding_window: slides,
-        sliding_window: slides ? Math.max(...c.windows) : null,
-        max_window_layers: slides ? Math.max(0, c.windows.findIndex((w) => w > 0)) : c.layers,
-        layer_types: c.windows.map((w) => w > 0 ? "sliding_attention" : "full_attention"),
-      }
-      : {}),
-    bos_token_id: c.bosToken,
-    eos_token_id: c.eosTokens.length === 1 ? c.eosTokens[0] : c.eosTokens.length ? c.eosTokens : null,
-    pad_token_id: c.padToken,
-    ...(head === "lm" ? {} : { num_labels: 1, id2label: { "0": "LABEL_0" }, label2id: { LABEL_0: 0 } }),
-  };
 }

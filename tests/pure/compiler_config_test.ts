@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { compileUpdate } from "../../compiler/compile.ts";
-import { configJson, parseConfig } from "../../compiler/models/config.ts";
+import { parseConfig } from "../../compiler/models/config.ts";
 import {
   gradientBytes,
   parameterBytes,
@@ -65,7 +65,6 @@ Deno.test("parseConfig() knows what each family has", () => {
     0,
   ]);
   assert.deepEqual(tiny({ eos_token_id: [2, 7], pad_token_id: -1 }).eosTokens, [2, 7]);
-  assert.equal(tiny({ pad_token_id: -1 }).padToken, null);
 });
 
 Deno.test("parseConfig() lists every violation with the file and the field", () => {
@@ -109,38 +108,6 @@ Deno.test("parseConfig() lists every violation with the file and the field", () 
     assert.throws(() => parseConfig({ ...TINY, ...change }, "c"), message);
   }
   assert.throws(() => parseConfig([], "c"), /Cannot read c: the file is wrong/);
-});
-
-Deno.test("configJson() is read back as the same model", () => {
-  for (
-    const change of [
-      {},
-      {
-        tie_word_embeddings: true,
-        attention_bias: true,
-        mlp_bias: true,
-        eos_token_id: [1, 2],
-        pad_token_id: 0,
-      },
-      { rope_scaling: { rope_type: "linear", factor: 2 }, rope_theta: 5e5 },
-      { model_type: "mistral", architectures: [], sliding_window: 16 },
-      {
-        model_type: "qwen3",
-        architectures: [],
-        use_sliding_window: true,
-        sliding_window: 8,
-        max_window_layers: 1,
-      },
-      { model_type: "qwen2", architectures: [] },
-    ]
-  ) {
-    const config = tiny(change);
-    for (const head of ["lm", "value", "reward"] as const) {
-      assert.deepEqual(parseConfig(JSON.parse(JSON.stringify(configJson(config, head))), "again"), config);
-    }
-  }
-  const reward = configJson(tiny(), "reward");
-  assert.deepEqual([reward.architectures, reward.num_labels], [["LlamaForSequenceClassification"], 1]);
 });
 
 Deno.test("parameters() follow one another in memory under Hugging Face's names and shapes", () => {
