@@ -1,13 +1,17 @@
 /**
  * Speed, one JSON line per case on stdout; each case runs in its own process, so that its memory is its own.
  *
- *     deno task bench [--size S|M|T] [--threads 1|2] [--only REGEX] [--budget SECONDS] [--profile] [--list]
+ *     deno task bench [--size S|M|T] [--threads 1|2] [--strategy dp2] [--only REGEX] [--budget SECONDS] [--profile] [--list]
+ *
+ * With a strategy the model cases run on as many virtual devices, which share the threads out.
  *
  * With BATON_PEER, the path of a peers' benchmark with the same case names, every case alternates with the peer's and the
  * peer's better figure of one and as many threads is compared; BATON_PEER_PYTHON is its Python, python3 by default.
  */
 import { parseArgs } from "node:util";
-import { Device } from "../ffi/device.ts";
+import { Devices } from "../engine/devices.ts";
+import { parseStrategy } from "../ir/notation.ts";
+import type { ParallelStrategy } from "../ir/plan.ts";
 import { type Size, SIZES } from "./cases.ts";
 import { peakRssMb } from "./measure.ts";
 import { type CaseOptions, modelCase } from "./model_cases.ts";
@@ -23,6 +27,7 @@ const { values: flags } = parseArgs({
   options: {
     size: { type: "string", default: "S" },
     threads: { type: "string", default: "2" },
+    strategy: { type: "string", default: "dp1" },
     only: { type: "string", default: "" },
     budget: { type: "string", default: "20" },
     repetitions: { type: "string", default: "10" },
@@ -38,6 +43,8 @@ if (!(size in SIZES)) {
   );
 }
 
+const strategy = strategyOf(flags.strategy);
+
 if (flags.list) console.log(CASES.join("\n"));
 else if (flags.one) console.log(JSON.stringify(await one(flags.one)));
 else {
@@ -45,21 +52,34 @@ else {
     peer = peerOf({ size, threads, budget: Number(flags.budget) });
   for (const name of wanted) {
     const own = () => inOwnProcess(name);
-    print({ name, size, threads, ...(peer ? await comparePeer(peer, name, own) : await own()) });
+    print({
+      name,
+      size,
+      threads,
+      strategy: flags.strategy,
+      ...(peer ? await comparePeer(peer, name, own) : await own()),
+    });
   }
+}
+
+function strategyOf(text: string): ParallelStrategy {
+  const parsed = parseStrategy(text);
+  if (typeof parsed !== "string") return parsed;
+  throw new RangeError(`Cannot run the benchmark: --strategy ${parsed}`);
 }
 
 async function one(name: string): Promise<object> {
   const started = performance.now(),
     limits = { repetitions: Number(flags.repetitions), warm: 1, budget: Number(flags.budget) };
-  const result = await measured(name, { size, limits, profile: flags.profile });
+  const result = await measured(name, { size, limits, profile: flags.profile, strategy });
   return { ...result, peak_rss_mb: peakRssMb(), process_s: (performance.now() - started) / 1000 };
 }
 
 async function measured(name: string, o: CaseOptions): Promise<object> {
   if (name === "start_to_first_step") return startToFirstStep(threads, 5);
-  using device = Device.open({ threads });
-  return name === "ppo_step" ? await ppoStep(device, o) : await modelCase(device, name, o);
+  const count = strategy.dp * strategy.tp * strategy.pp;
+  using devices = Devices.open({ count, threads: Math.max(1, Math.floor(threads / count)) });
+  return name === "ppo_step" ? await ppoStep(devices, o) : await modelCase(devices, name, o);
 }
 
 async function inOwnProcess(name: string): Promise<Record<string, unknown>> {

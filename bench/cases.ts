@@ -3,18 +3,20 @@ import { compilePlan, type DataSizes } from "../compiler/programs.ts";
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { Workflow } from "../dsl/workflow.ts";
+import type { Devices } from "../engine/devices.ts";
 import { Engine, type EngineModel } from "../engine/engine.ts";
 import type { Sample } from "../engine/sample.ts";
 import { mainThreadScorer } from "../engine/score.ts";
 import { Stage } from "../engine/stage.ts";
+import type { Timeline } from "../engine/timeline.ts";
 import { initializeWeights } from "../engine/weights.ts";
-import type { Device } from "../ffi/device.ts";
 import { checkGraph } from "../ir/check.ts";
-import { digest } from "../ir/digest.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
-import { arenaBytes } from "../planner/memory.ts";
-import { scheduleOf } from "../planner/schedule.ts";
-import { planSingle } from "../planner/single.ts";
+import type { ParallelStrategy } from "../ir/plan.ts";
+import { type Compiled, memoryPlan } from "../planner/memory.ts";
+import { planGraph } from "../planner/plan_graph.ts";
+import type { PlanFile } from "../planner/plan_file.ts";
+import { schedulesOf } from "../planner/schedule.ts";
 
 export const SIZES = {
   T: {
@@ -88,46 +90,81 @@ export const sequenceRows = (sequences: readonly Int32Array[]): Sample[] =>
     fields: {},
   }));
 
-/** Plans a graph for one device and compiles it, the part of a run's preparation that reads no file. */
+/** Plans a graph and compiles it, the part of a run's preparation that reads no file. */
 export function compileBench(
   graph: CallGraph,
   configs: Readonly<Record<string, ModelConfig>>,
   sizes: DataSizes,
-) {
+  layout: BenchLayout = {},
+): Compiled {
   checkGraph(graph);
-  const plan = planSingle({
+  const { strategy = { dp: 1, tp: 1, pp: 1 }, file } = layout,
+    devices = layout.devices ?? strategy.dp * strategy.tp * strategy.pp;
+  const plan = planGraph({
     graph,
-    digest: digest(graph),
-    cluster: { nodes: 1, devicesPerNode: 1, memoryBytes: 2 ** 40, links: [] },
-    longest: sizes.longest,
-    group: sizes.group,
-    stepTokens: sizes.longest * sizes.sequences,
+    configs,
+    cluster: { nodes: 1, devicesPerNode: devices, memoryBytes: 2 ** 40, links: [] },
+    sizes,
+    ...(file ? { file } : { strategy }),
+    ...(layout.microBatchTokens !== undefined && { microBatchTokens: layout.microBatchTokens }),
+    ...(layout.recompute !== undefined && { recompute: layout.recompute }),
   });
-  return { schedule: scheduleOf(graph, plan), programs: compilePlan(graph, plan, configs, sizes, {}) };
+  const placed = { graph, plan };
+  return {
+    ...placed,
+    schedule: schedulesOf([placed])[0]!,
+    programs: compilePlan(graph, plan, configs, sizes, {}),
+  };
 }
 
-/** A workflow on a device as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
+/** How the calls of a bench are laid out; everything on one device otherwise. */
+export interface BenchLayout {
+  readonly devices?: number;
+  readonly strategy?: ParallelStrategy;
+  readonly file?: PlanFile;
+  readonly microBatchTokens?: number;
+  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly timeline?: Timeline;
+}
+
+/** A workflow on devices as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
 export async function benchStage(
-  device: Device,
+  devices: Devices,
   workflow: Workflow,
   config: ModelConfig,
   sizes: DataSizes,
+  layout: BenchLayout = {},
 ): Promise<Stage> {
   const { graph } = workflow,
     configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, config]));
-  const { schedule, programs } = compileBench(graph, configs, sizes);
-  const engine = await Engine.create(device, {
+  const compiled = compileBench(graph, configs, sizes, layout);
+  const models = Object.fromEntries(
+    Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)]),
+  );
+  const memory = memoryPlan({
+    graphs: [compiled],
     models: Object.fromEntries(
-      Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)]),
+      Object.entries(graph.models).map(([name, { head, optimizer }]) => [name, {
+        config,
+        head,
+        trained: optimizer !== null,
+        constants: models[name]!.constants.byteLength,
+      }]),
     ),
+    scratch: 0,
+    host: [],
+  });
+  const engine = await Engine.create({
+    devices,
+    cluster: compiled.plan.cluster,
+    models,
     states: graph.states,
-    arenaBytes: arenaBytes(programs),
-    prologue: schedule.prologue,
+    schedule: compiled.schedule,
+    memory,
   });
   return new Stage(engine, {
-    graph,
-    schedule,
-    programs,
+    ...compiled,
+    ...(layout.timeline && { timeline: layout.timeline }),
     scorers: new Map(Object.entries(workflow.scores).map(([id, fn]) => [id, mainThreadScorer(fn, 10)])),
     stops: {},
     encode: (text) => Int32Array.from(text, (c) => c.codePointAt(0)!),
@@ -142,9 +179,9 @@ function randomModel(config: ModelConfig, spec: ModelSpec): EngineModel {
   const list = parameters(config, spec.head);
   return {
     spec,
+    config,
     parameters: list,
     constants: ropeTable(config, config.maxPositions),
-    maxPositions: config.maxPositions,
     load: (sink) => initializeWeights(list, sink, { seed: 0, std: 0.02 }),
   };
 }

@@ -3,6 +3,8 @@ import { batchOf } from "../engine/batch.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Stage } from "../engine/stage.ts";
 import type { Device } from "../ffi/device.ts";
+import type { Devices } from "../engine/devices.ts";
+import type { ParallelStrategy } from "../ir/plan.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
 import type { DataSizes } from "../compiler/programs.ts";
 import { adamw, conversations, models, policyModel, prompts, sft, type Workflow, workflow } from "../mod.ts";
@@ -36,6 +38,7 @@ export interface CaseOptions {
   readonly size: Size;
   readonly limits: Limits;
   readonly profile: boolean;
+  readonly strategy: ParallelStrategy;
 }
 
 interface Work {
@@ -48,9 +51,11 @@ interface Work {
 }
 
 /** Runs one case; `name` as in the peers' benchmark: train_step, logprob, gen_b8_greedy. */
-export async function modelCase(device: Device, name: string, o: CaseOptions): Promise<ModelResult> {
+export async function modelCase(devices: Devices, name: string, o: CaseOptions): Promise<ModelResult> {
   const config = benchConfig(o.size), work = workOf(name, config), batch = work.rows.length;
-  const stage = await benchStage(device, work.workflow, config, work.sizes), step = counted(stage, work.rows);
+  const [device] = devices.all as [Device];
+  const stage = await benchStage(devices, work.workflow, config, work.sizes, { strategy: o.strategy }),
+    step = counted(stage, work.rows);
   const before = peakGflops(device),
     limits = name.startsWith("gen")
       ? { ...o.limits, repetitions: Math.min(5, o.limits.repetitions) }

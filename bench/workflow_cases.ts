@@ -1,6 +1,6 @@
 /** Whole workflows: how long a script takes to become programs, and a step of PPO. */
 import { batchOf } from "../engine/batch.ts";
-import type { Device } from "../ffi/device.ts";
+import type { Devices } from "../engine/devices.ts";
 import {
   adamw,
   gae,
@@ -33,7 +33,7 @@ export interface PpoResult extends Timing {
 }
 
 /** The peers' ppo_handwritten: actor, critic, reference, reward from plain code, four epochs over 32 responses of 64 tokens. */
-export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult> {
+export async function ppoStep(devices: Devices, o: CaseOptions): Promise<PpoResult> {
   const batch = 32, prompt = 32, completion = 64, epochs = 4, config = benchConfig(o.size);
   const { actor, critic, ref } = models({
     actor: policyModel("random", adamw({ lr: 1e-5, clip: 0 })),
@@ -62,7 +62,7 @@ export async function ppoStep(device: Device, o: CaseOptions): Promise<PpoResult
     longest: prompt + completion,
     longestResponse: completion,
   };
-  const stage = await benchStage(device, ppo, config, sizes),
+  const stage = await benchStage(devices, ppo, config, sizes, { strategy: o.strategy }),
     rows = promptRows(benchSequences(config, batch, prompt));
   const phases: Record<string, number[]> = {};
   let steps = 0;

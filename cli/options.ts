@@ -12,6 +12,13 @@ export const RUN_OPTIONS = {
   config: { kind: "string", value: "FILE.yaml", help: "the machine and the run; flags win over it" },
   out: { kind: "string", value: "FOLDER", help: "output folder; runs/NAME by default" },
   seed: { kind: "number", value: "S", help: "what all randomness starts from", integer: true, min: 0 },
+  devices: {
+    kind: "string",
+    value: "cpu:N",
+    help: "virtual devices: cpu:8, or cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+  },
+  strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
+  plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },
   ...THREADS,
 } as const satisfies Options;
 
@@ -19,7 +26,18 @@ type Given = { readonly [K in keyof RunOptions]?: RunOptions[K] | undefined };
 
 /** The options that were given: what is absent must stay absent, so that YAML and defaults apply. */
 export function runOptions(values: Given & { readonly json?: boolean }): RunOptions {
-  const names = ["config", "out", "seed", "threads", "steps", "saveEvery", "resume"] as const;
+  const names = [
+    "config",
+    "out",
+    "seed",
+    "devices",
+    "strategy",
+    "plan",
+    "threads",
+    "steps",
+    "saveEvery",
+    "resume",
+  ] as const;
   const given = names.filter((name) => values[name] !== undefined && values[name] !== false);
   return Object.fromEntries(given.map((name) => [name, values[name]]));
 }

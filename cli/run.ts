@@ -33,6 +33,14 @@ export const run = command({
   examples: [
     ["baton run examples/ppo.ts --steps 20 --out runs/try", "20 steps into a folder"],
     ["baton run examples/ppo.ts --out runs/try --steps 40 --resume", "20 more"],
+    [
+      "baton run examples/ppo.ts --devices cpu:8 --strategy dp4pp2",
+      "eight virtual devices, one layout for all calls",
+    ],
+    [
+      "baton run examples/ppo.ts --devices cpu:8 --plan examples/plans/ppo_hand.yaml",
+      "one layout for each call",
+    ],
     ["baton run train.ts --json -- --lr 1e-4 > metrics.jsonl", "with a flag for the script itself"],
   ],
   run: async ({ positional, rest, values }, io) => {

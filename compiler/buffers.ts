@@ -1,6 +1,7 @@
 /** Lifetimes, in-place reuse and arena offsets. The result is the memory use of a program, to the byte. */
 import type { Maxima, Op, Place, Value } from "../ir/op.ts";
 import { reusable } from "./operands.ts";
+import { placeInGaps } from "./placement.ts";
 import { reservedBytes } from "./shape.ts";
 
 export interface BufferPlan {
@@ -63,47 +64,23 @@ function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
 }
 
 /** Lowest-gap placement in several orders; the best is kept. */
-function bestOffsets(buffers: readonly Lifetime[]): number[] {
+function bestOffsets(buffers: readonly Lifetime[]): readonly number[] {
   const orders: ((x: Lifetime, y: Lifetime) => number)[] = [
     (x, y) => y.bytes - x.bytes || x.start - y.start,
     (x, y) => x.start - y.start || y.bytes - x.bytes,
     (x, y) => y.end - x.end || y.bytes - x.bytes,
     (x, y) => y.bytes * (y.end - y.start + 1) - x.bytes * (x.end - x.start + 1) || x.start - y.start,
   ];
-  let best: number[] = [], least = Infinity;
+  let best: readonly number[] = [], least = Infinity;
+  const bytes = buffers.map((b) => b.bytes), indexes = buffers.map((_, i) => i);
+  const together = (i: number, j: number) =>
+    buffers[i]!.start <= buffers[j]!.end && buffers[j]!.start <= buffers[i]!.end;
   for (const order of orders) {
-    const { offsets, top } = place(buffers, order);
+    const sorted = indexes.toSorted((i, j) => order(buffers[i]!, buffers[j]!) || i - j);
+    const { offsets, top } = placeInGaps(bytes, sorted, together);
     if (top < least) [best, least] = [offsets, top];
   }
   return best;
-}
-
-/** Puts each buffer, in order, into the lowest gap between the buffers that are alive at the same time. */
-function place(buffers: readonly Lifetime[], order: (x: Lifetime, y: Lifetime) => number) {
-  const offsets: number[] = new Array(buffers.length).fill(0);
-  const placed: number[] = []; // indexes by offset
-  let top = 0;
-  const indexes = buffers.map((_, i) => i).sort((i, j) => order(buffers[i]!, buffers[j]!) || i - j);
-  for (const i of indexes) {
-    const b = buffers[i]!;
-    let offset = 0;
-    for (const j of placed) {
-      const p = buffers[j]!;
-      if (p.start > b.end || b.start > p.end) continue;
-      if (offsets[j]! - offset >= b.bytes) break;
-      offset = Math.max(offset, offsets[j]! + p.bytes);
-    }
-    offsets[i] = offset;
-    top = Math.max(top, offset + b.bytes);
-    let low = 0, high = placed.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (offsets[placed[middle]!]! <= offset) low = middle + 1;
-      else high = middle;
-    }
-    placed.splice(low, 0, i);
-  }
-  return { offsets, top };
 }
 
 function fencedOffsets(buffers: readonly Lifetime[], guard: number): number[] {

@@ -1,6 +1,6 @@
 /** The shape rule of every operation; its derivative is in `derivatives.ts`. */
 import { type Attr, type Dim, dim, POINTWISE, type PointwiseKind, type Shape, type Value } from "../ir/op.ts";
-import { Recorder } from "./recorder.ts";
+import { axisNumber, Collectives } from "./collectives.ts";
 import { isScalar, rowsOf, sameDim, sameSize, show, size, widthOf } from "./shape.ts";
 
 /** A matrix parameter: N outputs, K inputs, and how its elements lie in memory (`ir/op.ts`). */
@@ -18,17 +18,17 @@ export interface Heads {
   /** Keys that a query sees, itself included; 0 is all. */
   readonly window: number;
 }
+/** Where the rows of a matrix lie in the whole that ranks of an axis share. */
+export interface Part {
+  readonly first: number;
+  readonly total: number;
+}
 
-export class Builder extends Recorder {
-  /** ids → rows of w: [rows, inputs of w]. */
-  embedding(ids: Value, w: Weight): Value {
-    const rows = rowsOf(ids.shape);
-    return this.one("embedding", [ids, w.value], [rows, w.inputs], [
-      rows,
-      w.outputs,
-      w.inputs,
-      Number(w.panels),
-    ]);
+export class Builder extends Collectives {
+  /** ids → rows of w: [rows, inputs of w]; zeros for ids outside `part`, of which w is the rows. */
+  embedding(ids: Value, w: Weight, part: Part = { first: 0, total: w.outputs }): Value {
+    const rows = rowsOf(ids.shape), attrs = [rows, w.outputs, w.inputs, Number(w.panels)];
+    return this.one("embedding", [ids, w.value], [rows, w.inputs], [...attrs, part.first, part.total]);
   }
 
   /** x[M, K] · wᵀ → [M, N]. */
@@ -88,21 +88,27 @@ export class Builder extends Recorder {
   /**
    * Log-probabilities of `targets` under softmax(x·wᵀ · inverseTemperature), and the entropy of each distribution when
    * asked for. The [rows, vocabulary] logits are never in memory.
+   *
+   * @param part of the vocabulary that w is, when tensor parallelism splits it: every rank gets the same result
    */
-  linearLogprob(x: Value, w: Weight, targets: Value, inverseTemperature: Value, withEntropy: boolean) {
+  linearLogprob(
+    x: Value,
+    w: Weight,
+    targets: Value,
+    inverseTemperature: Value,
+    withEntropy: boolean,
+    part?: Part,
+  ) {
     this.#checkProduct(x, w);
     const rows = rowsOf(x.shape), logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
     const entropy = withEntropy ? this.value("entropy", [rows]) : undefined;
-    this.emit("linearLogprob", [x, w.value, targets, inverseTemperature], [
-      logprobs,
-      lse,
-      ...(entropy ? [entropy] : []),
-    ], [
-      rows,
-      w.inputs,
-      w.outputs,
-      Number(withEntropy),
-    ]);
+    const ins = [x, w.value, targets, inverseTemperature],
+      outs = [logprobs, lse, ...(entropy ? [entropy] : [])];
+    const attrs = [rows, w.inputs, w.outputs, Number(withEntropy)];
+    if (part) {
+      const work = this.value("work", [rows, 3]);
+      this.emit("shardLogprob", ins, [...outs, work], [...attrs, part.first, part.total, axisNumber("tp")]);
+    } else this.emit("linearLogprob", ins, outs, attrs);
     return { logprobs, entropy };
   }
 

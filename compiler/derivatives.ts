@@ -1,15 +1,19 @@
 /** The derivative rule of every differentiable operation, in the order of `OPCODE`. */
-import type { OpKind, Value } from "../ir/op.ts";
+import { AXES, type Axis, type Op, type OpKind, type Value } from "../ir/op.ts";
+import type { Part } from "./builder.ts";
 import { differentiatePointwise } from "./derivatives_pointwise.ts";
-import type { Rule } from "./rule.ts";
+import type { Backward, Rule } from "./rule.ts";
 import { rowsOf, size } from "./shape.ts";
 
 export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
-  embedding: ({ b, op, dy, accumulate }) =>
+  embedding({ b, op, dy, accumulate }) {
+    const attrs = op.attrs.slice(0, 4), part = op.attrs.slice(4);
     accumulate(
       1,
-      (prior, out) => b.emit("embeddingGrad", [op.ins[0]!, dy, ...prior], [out], [...op.attrs, prior.length]),
-    ),
+      (prior, out) =>
+        b.emit("embeddingGrad", [op.ins[0]!, dy, ...prior], [out], [...attrs, prior.length, ...part]),
+    );
+  },
   matmul({ b, op, dy, accumulate }) {
     const [x, w] = op.ins as [Value, Value];
     accumulate(1, (prior, out) => b.emit("matmulDw", [dy, x, ...prior], [out], [...op.attrs, prior.length]));
@@ -37,32 +41,9 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     b.emit("swigluGrad", [dy, ...op.ins], gradients, op.attrs);
     gradients.forEach((g, i) => add(i, g));
   },
-  linearLogprob({ b, op, gradient, wants, add, accumulate }) {
-    const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
-    const [logprobs, lse, entropy] = op.outs as [Value, Value, Value?];
-    const dEntropy = entropy && gradient(2);
-    const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = b.value(`d.${x.name}`, x.shape);
-    const emit = (prior: readonly Value[], dw: Value) =>
-      b.emit(
-        "linearLogprobGrad",
-        [
-          dLogprobs,
-          x,
-          w,
-          targets,
-          inverseTemperature,
-          lse,
-          ...(dEntropy ? [dEntropy, entropy] : []),
-          ...prior,
-        ],
-        [dx, dw],
-        [...op.attrs.slice(0, 3), prior.length, Number(dEntropy !== undefined)],
-      );
-    // One kernel makes both gradients, so that of a frozen weight is made and dropped.
-    if (wants(1)) accumulate(1, emit);
-    else emit([], b.value(`d.${w.name}`, w.shape));
-    add(0, dx);
-  },
+  linearLogprob: (c) => differentiateLogprob(c, { first: 0, total: c.op.attrs[2] as number }),
+  shardLogprob: (c) =>
+    differentiateLogprob(c, { first: c.op.attrs[4] as number, total: c.op.attrs[5] as number }),
   gatherRows: ({ b, op, dy, accumulate }) =>
     accumulate(
       0,
@@ -82,4 +63,40 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     const [, stride, phase] = op.attrs as [unknown, number, number];
     add(0, b.strideGather(dy, size(op.ins[0]!.shape), stride, phase));
   },
+  allGatherRows({ b, op, dy, add }) {
+    const [x] = op.ins as [Value], axis = axisOf(op), own = rowsOf(x.shape);
+    add(0, b.alike.has(op.outs[0]!) ? b.ownRows(dy, own, axis) : b.reduceScatterRows(dy, own, axis));
+  },
+  reduceScatterRows: ({ b, op, dy, add }) =>
+    add(0, b.allGatherRows(dy, rowsOf(op.ins[0]!.shape), axisOf(op))),
 };
+
+const axisOf = (op: Op): Axis => AXES[op.attrs.at(-1) as number]!;
+
+/** Of the rows of w that a rank has: its part of the sum over ranks for x, all of it for w. */
+function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backward, part: Part): void {
+  const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
+  const [logprobs, lse] = op.outs as [Value, Value], entropy = op.attrs[3] ? op.outs[2] : undefined;
+  const dEntropy = entropy && gradient(2);
+  const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = b.value(`d.${x.name}`, x.shape);
+  const emit = (prior: readonly Value[], dw: Value) =>
+    b.emit(
+      "linearLogprobGrad",
+      [
+        dLogprobs,
+        x,
+        w,
+        targets,
+        inverseTemperature,
+        lse,
+        ...(dEntropy ? [dEntropy, entropy] : []),
+        ...prior,
+      ],
+      [dx, dw],
+      [...op.attrs.slice(0, 3), prior.length, Number(dEntropy !== undefined), part.first, part.total],
+    );
+  // One kernel makes both gradients, so that of a frozen weight is made and dropped.
+  if (wants(1)) accumulate(1, emit);
+  else emit([], b.value(`d.${w.name}`, w.shape));
+  add(0, dx);
+}

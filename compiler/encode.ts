@@ -13,7 +13,7 @@ import { SIZE_ATTRIBUTES } from "./operands.ts";
 import { asDim, bytesOf } from "./shape.ts";
 
 export const MAGIC = 0x4e544142;
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 
 /**
  * @param placeOf the place of a value, fixed or planned

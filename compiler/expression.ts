@@ -8,8 +8,11 @@ import type { Builder } from "./builder.ts";
 export interface Lowering {
   /** Outputs of the model that is trained, by name; only a loss has them. */
   readonly model: Readonly<Record<string, Value>>;
-  /** `loss`: reductions continue over micro-batches and count the mini-batch. `compute`: over what the program gets. */
-  readonly reductions: "loss" | "compute";
+  /**
+   * `loss`: reductions continue over micro-batches in `outputs/sum.K` and count the mini-batch. `fold`: they are those sums,
+   * read from `inputs/sum.K`, and nothing else but batch scalars is there. `compute`: over what the program gets.
+   */
+  readonly reductions: "loss" | "fold" | "compute";
 }
 
 /** Rows of a field by how many values it has. */
@@ -53,19 +56,21 @@ export function checkExpression(expr: Expr, what: "loss" | "compute", fields: Sc
 
 /** The value of every output of the expression. */
 export function lower(b: Builder, expr: Expr, o: Lowering): Record<string, Value> {
-  const values: Value[] = [];
+  const values: (Value | undefined)[] = [];
   let sums = 0;
   const actionEnds = () => b.input("actionEnds", [dim("sequences")], "i32");
   const groupEnds = () => b.input("groupEnds", [dim("groups")], "i32");
   /** An argument with all its rows. */
   const full = (i: number, per: Granularity) => b.broadcast(values[i]!, [ROWS[per]]);
 
-  const reduce = (x: Value, per: Granularity, mean: boolean): Value => {
-    const running = o.reductions === "loss" ? b.declare("outputs", `sum.${sums++}`, [1]) : undefined;
-    const sum = b.total(x, running);
+  const reduce = (x: Value | undefined, per: Granularity, mean: boolean): Value => {
+    const name = `sum.${sums++}`;
+    const sum = o.reductions === "fold"
+      ? b.input(name, [1])
+      : b.total(x!, o.reductions === "loss" ? b.declare("outputs", name, [1]) : undefined);
     if (!mean) return sum;
     // A step batch has no host count: its rows are counted in float32, exact up to 2²⁴ of them.
-    const count = running ? b.input(`count.${per}`, [1]) : b.total(b.fill(1, x.shape));
+    const count = o.reductions === "compute" ? b.total(b.fill(1, x!.shape)) : b.input(`count.${per}`, [1]);
     return b.pointwise("div", sum, count);
   };
   const meanOver = (x: Value, ends: Value): Value => {
@@ -87,7 +92,9 @@ export function lower(b: Builder, expr: Expr, o: Lowering): Record<string, Value
     return b.segmentSpread(eps ? b.pointwise("add", std, b.fill(eps)) : std, ends, ROWS.sequence);
   };
 
-  for (const op of expr.ops) values.push(lowerOne(op));
+  for (const op of expr.ops) {
+    values.push(o.reductions === "fold" && op.per !== "batch" ? undefined : lowerOne(op));
+  }
   return Object.fromEntries(Object.entries(expr.outputs).map(([name, i]) => [name, values[i]!]));
 
   function lowerOne(op: Expr["ops"][number]): Value {
@@ -112,7 +119,7 @@ export function lower(b: Builder, expr: Expr, o: Lowering): Record<string, Value
         return b.detach(values[op.args[0]]!);
       case "sum":
       case "mean":
-        return reduce(values[op.args[0]!]!, expr.ops[op.args[0]!]!.per, op.op === "mean");
+        return reduce(values[op.args[0]!], expr.ops[op.args[0]!]!.per, op.op === "mean");
       case "sumPerSequence":
         return b.segmentSum(full(op.args[0]!, "token"), actionEnds());
       case "meanPerSequence":

@@ -6,6 +6,7 @@ import type { Builder } from "./builder.ts";
 import { encode } from "./encode.ts";
 import { flops } from "./flops.ts";
 import { fuse } from "./fuse.ts";
+import type { Shard } from "./layout.ts";
 import { bytesOf, reservedBytes } from "./shape.ts";
 import { forwardCopies, pinOutputs, removeDead } from "./simplify.ts";
 import { checkProgram } from "./specification.ts";
@@ -15,6 +16,10 @@ export interface FinishOptions {
   /** Bytes of fence around every arena buffer, for tests; see `buffers.ts`. */
   readonly guard?: number | undefined;
 }
+
+/** The name of a program that a rank runs. */
+export const named = (name: string, { stage, stages }: Pick<Shard, "stage" | "stages">): string =>
+  stages === 1 ? name : `${name}, stage ${stage + 1} of ${stages}`;
 
 /** Rewrites that change no result: what is planned and encoded. */
 export const lowerOps = (b: Builder, ops: readonly Op[]): Op[] =>

@@ -8,6 +8,7 @@ export function flops(op: Op, live: Maxima): number {
     case "matmulDx":
     case "matmulDw":
     case "linearLogprob":
+    case "shardLogprob":
       return 2 * at(0) * at(1) * at(2);
     case "linearLogprobGrad":
       // The logits again, then both gradients.

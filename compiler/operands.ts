@@ -32,7 +32,7 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   strideGather: [0],
   strideScatter: [0],
   gae: [0, 1],
-  gradNorm: [],
+  squareSums: [],
   adamw: [],
   copy: [0],
   fill: [0],
@@ -40,6 +40,14 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   pagedAttention: [0],
   sample: [0],
   copyPages: [0],
+  shardLogprob: [0],
+  allReduce: [0],
+  allGatherRows: [0],
+  reduceScatterRows: [0],
+  ownRows: [0],
+  allGatherColumns: [0],
+  sumDoubles: [],
+  norm: [],
 };
 
 /** Operations that can continue a sum: position of the flag, and the output that continues the last input. */
@@ -68,6 +76,8 @@ export function reusable(op: Op): readonly (readonly [output: number, input: num
   switch (op.kind) {
     case "addBias":
     case "rope":
+    case "allReduce":
+    case "sumDoubles":
       return [[0, 0]];
     case "swiglu":
       return [[0, 0], [0, 1]];
@@ -133,8 +143,8 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
       return [1, 1];
     case "gae":
       return [4, 1];
-    case "gradNorm":
-      return [a.length, 1];
+    case "squareSums":
+      return [(a.length - 1) / 2, 1];
     case "adamw":
       return [6, 3];
     case "fill":
@@ -147,5 +157,15 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
       return [10, 0];
     case "copyPages":
       return [3, 1];
+    case "shardLogprob":
+      return [4, 3 + a[3]!];
+    case "allReduce":
+    case "allGatherRows":
+    case "reduceScatterRows":
+    case "ownRows":
+    case "allGatherColumns":
+    case "sumDoubles":
+    case "norm":
+      return [1, 1];
   }
 }

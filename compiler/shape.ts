@@ -1,6 +1,17 @@
 /** Sizes of shapes: since only the first dim may be symbolic, a number of elements is `times × symbol`. */
 import { align, type Attr, type Dim, dim, elements, type Maxima, type Shape, type Value } from "../ir/op.ts";
 
+/** Dims of a program that works on no rows. */
+export const NO_ROWS: Maxima = {
+  one: 1,
+  tokens: 0,
+  actions: 0,
+  sequences: 0,
+  groups: 0,
+  pairs: 0,
+  shard: 0,
+};
+
 export const asDim = (d: Attr): Dim => typeof d === "number" ? dim("one", d) : d;
 
 /** Elements of a shape; [] and [1] are both one element. */

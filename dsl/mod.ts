@@ -5,7 +5,7 @@ export { bradleyTerry, dpo, ppoClip, sft, valueClip } from "./losses.ts";
 export { policyLoss, rewardLoss, valueLoss } from "./loss.ts";
 export { refill, select } from "./later.ts";
 export { models, policyModel, rewardModel, valueModel } from "./models.ts";
-export { adamw } from "./optimizer.ts";
+export { adamw, ema } from "./optimizer.ts";
 export { conversations, preferences, prompts } from "./sources.ts";
 export { state } from "./state.ts";
 export { workflow } from "./workflow.ts";

@@ -1,6 +1,6 @@
 /** Models of a script and the calls that they offer. */
 import { perSequence, type Schema, text, tokenIds } from "../ir/field.ts";
-import type { AdamW, Head, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
+import type { AdamW, Ema, Head, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
 import type { Draft } from "./draft.ts";
 import { checkName } from "./fields.ts";
 import { CallFlow } from "./flow.ts";
@@ -14,17 +14,20 @@ import { tokenFieldOf } from "./trace.ts";
 interface Declare<H extends Head> {
   (checkpoint: string): Model<H, null>;
   (checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
+  (checkpoint: string, follows: Ema): Model<H, null>;
 }
 function modelOf<H extends Head>(head: H): Declare<H> {
   function declare(checkpoint: string): Model<H, null>;
   function declare(checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
-  function declare(checkpoint: string, optimizer: AdamW | null = null): Model<H, AdamW | null> {
+  function declare(checkpoint: string, follows: Ema): Model<H, null>;
+  function declare(checkpoint: string, changes: AdamW | Ema | null = null): Model<H, AdamW | null> {
     if (typeof checkpoint !== "string" || checkpoint === "") {
       throw new TypeError(
         `Cannot declare a model${at(callSite())}: give the folder of its checkpoint`,
       );
     }
-    return { head, checkpoint, optimizer };
+    if (changes && "of" in changes) return { head, checkpoint, optimizer: null, ema: changes };
+    return { head, checkpoint, optimizer: changes };
   }
   return declare;
 }
@@ -186,6 +189,19 @@ function handle(model: string, spec: ModelSpec) {
   };
 }
 
+/** A model that follows another one follows one of its kind that is trained. */
+function checkFollowed(
+  name: string,
+  { ema, head }: ModelSpec,
+  specs: Readonly<Record<string, ModelSpec>>,
+): void {
+  if (!ema) return;
+  const of = specs[ema.of], what = `Cannot declare ${name}${at(callSite())}: it follows "${ema.of}", `;
+  if (!of) throw new TypeError(`${what}which is not among ${Object.keys(specs).join(", ")}`);
+  if (!of.optimizer) throw new TypeError(`${what}which has no optimizer, give it one`);
+  if (of.head !== head) throw new TypeError(`${what}a ${of.head} model, and is a ${head} model itself`);
+}
+
 /**
  * Declares the models of a script. The keys become their names in plans, logs and checkpoints.
  *
@@ -208,6 +224,7 @@ export function models<const M extends Readonly<Record<string, Model<Head, AdamW
   return Object.fromEntries(
     Object.entries(specs).map(([name, spec]) => {
       checkName("model", name);
+      checkFollowed(name, spec, specs);
       return [name, handle(name, spec)];
     }),
   ) as never;

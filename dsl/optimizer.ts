@@ -1,5 +1,5 @@
 /** Optimizers as values. */
-import type { AdamW } from "../ir/graph.ts";
+import type { AdamW, Ema } from "../ir/graph.ts";
 import { between, positive, refuse, whole } from "./options.ts";
 import { at, callSite } from "./site.ts";
 
@@ -44,4 +44,28 @@ export function adamw(options: { readonly lr: number } & Partial<Omit<AdamW, "na
     between("minRatio", o.minRatio, 0, 1),
   ]);
   return o;
+}
+
+/**
+ * What a model follows instead of being trained: after each train call on the model `of`, its weights become
+ * eta · of + (1 − eta) · its own, an exponential moving average (Mei et al. 2024 do so to the reference model of PPO).
+ *
+ * @param of key of a model with an optimizer, in the same call of `models`
+ * @throws RangeError when eta is not above 0 and at most 1
+ * @example
+ * ```ts
+ * import { adamw, ema, models, policyModel } from "@baton/baton";
+ *
+ * const { actor, ref } = models({
+ *   actor: policyModel("models/Qwen3-0.6B", adamw({ lr: 1e-6 })),
+ *   ref: policyModel("models/Qwen3-0.6B", ema("actor", { eta: 0.001 })),
+ * });
+ * ```
+ */
+export function ema(of: string, { eta }: { readonly eta: number }): Ema {
+  refuse(`make ema${at(callSite())}`, [
+    (typeof of !== "string" || of === "") && "it follows no model, give the key of one",
+    !(eta > 0 && eta <= 1) && `eta is ${eta}, it must be above 0 and at most 1`,
+  ]);
+  return { of, eta };
 }

@@ -19,3 +19,7 @@ export function whole(name: string, value: number): string | false {
 export function between(name: string, value: number, low: number, high: number): string | false {
   return !(value >= low && value <= high) && `${name} is ${value}, it must be between ${low} and ${high}`;
 }
+
+export function oneOf(name: string, value: string, known: readonly string[]): string | false {
+  return !known.includes(value) && `${name} is ${value}, it must be ${known.join(" or ")}`;
+}

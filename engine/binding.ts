@@ -1,15 +1,39 @@
 /** A program with memory bound to its segments: write inputs by name, run, read outputs by name. */
 import { elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Port, Program } from "../ir/program.ts";
-import { type Device, DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+import { type Device, DeviceSegment, type Job, LoadedProgram } from "../ffi/device.ts";
+import type { Memberships } from "./devices.ts";
 
 /** Live dims of one submission; what is not named is 0. */
 export type Live = Partial<Omit<Maxima, "one">>;
+
+export interface BindingOptions {
+  /** The program as it is loaded already; it is loaded here otherwise. */
+  readonly loaded?: LoadedProgram;
+  /** Groups that the program's collective operations meet in. */
+  readonly groups?: () => Memberships;
+  /** What errors call it, instead of the program's name. */
+  readonly label?: string;
+  /** Hears of every submission. */
+  readonly onJob?: (job: Job) => void;
+  /** Hears of what the host wrote before a submission, and of what it reads. */
+  readonly onTransfer?: (t: Transfer) => void;
+}
+
+/** Bytes between the host and a device, milliseconds of `performance.now()`. */
+export interface Transfer {
+  readonly to: "device" | "host";
+  readonly bytes: number;
+  readonly begin: number;
+  readonly end: number;
+}
 
 export class Binding {
   readonly #loaded: LoadedProgram;
   readonly #segments: Readonly<Partial<Record<Segment, DeviceSegment>>>;
   readonly #own: DeviceSegment[] = [];
+  /** What the host has written since the last submission. */
+  #written: { bytes: number; ms: number; end: number } | null = null;
   /** Floating point operations submitted so far. */
   flops = 0;
 
@@ -18,8 +42,9 @@ export class Binding {
     readonly device: Device,
     readonly program: Program,
     shared: Partial<Record<Segment, DeviceSegment>>,
+    readonly options: BindingOptions = {},
   ) {
-    this.#loaded = LoadedProgram.load(program);
+    this.#loaded = options.loaded ?? LoadedProgram.load(program);
     const bound: Partial<Record<Segment, DeviceSegment>> = {};
     for (const name of SEGMENTS) {
       const bytes = program.segmentBytes[name];
@@ -34,6 +59,11 @@ export class Binding {
       if (!given) this.#own.push(bound[name]);
     }
     this.#segments = bound;
+  }
+
+  /** What messages call it. */
+  get name(): string {
+    return this.options.label ?? this.program.name;
   }
 
   has(port: string): boolean {
@@ -52,6 +82,11 @@ export class Binding {
     return segment;
   }
 
+  /** Bytes that a port has at given dims. */
+  portBytes(name: string, live: Live): number {
+    return 4 * elements(this.port(name).shape, full(live));
+  }
+
   /**
    * Copies an array to a port; it may be shorter than the port.
    *
@@ -65,7 +100,15 @@ export class Binding {
     if (data.byteLength > port.bytes) {
       throw new RangeError(`Cannot write ${name}: ${data.byteLength} bytes do not fit ${port.bytes}`);
     }
-    if (data.byteLength) this.segment(port.segment).write(port.offset, data);
+    if (!data.byteLength) return;
+    const begin = performance.now();
+    this.segment(port.segment).write(port.offset, data);
+    const end = performance.now(), before = this.#written;
+    this.#written = {
+      bytes: (before?.bytes ?? 0) + data.byteLength,
+      ms: (before?.ms ?? 0) + end - begin,
+      end,
+    };
   }
 
   /** Writes a port when the program has it: programs read only what their outputs need. */
@@ -74,21 +117,27 @@ export class Binding {
   }
 
   read(name: string, live: Live = {}): Float32Array {
-    const port = this.port(name), out = new Float32Array(elements(port.shape, full(live)));
-    if (out.length) this.segment(port.segment).read(port.offset, out);
-    return out;
+    return this.readFloats(name, elements(this.port(name).shape, full(live)));
   }
 
   /** Reads `count` 32-bit integers from element `from` of a port. */
   readInts(name: string, count: number, from = 0): Int32Array {
-    const port = this.port(name), out = new Int32Array(count);
-    if (count) this.segment(port.segment).read(port.offset + 4 * from, out);
-    return out;
+    return this.#read(name, from, new Int32Array(count));
   }
 
   readFloats(name: string, count: number, from = 0): Float32Array {
-    const port = this.port(name), out = new Float32Array(count);
-    if (count) this.segment(port.segment).read(port.offset + 4 * from, out);
+    return this.#read(name, from, new Float32Array(count));
+  }
+
+  #read<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(
+    name: string,
+    from: number,
+    out: T,
+  ): T {
+    const port = this.port(name), begin = performance.now();
+    if (!out.length) return out;
+    this.segment(port.segment).read(port.offset + 4 * from, out);
+    this.options.onTransfer?.({ to: "host", bytes: out.byteLength, begin, end: performance.now() });
     return out;
   }
 
@@ -97,15 +146,32 @@ export class Binding {
     segment.fill(0, this.program.segmentBytes[name], 0);
   }
 
-  /** Queues the program behind what the device already has; resolves when it ran. */
-  run(live: Live): Promise<void> {
-    const dims = full(live);
+  /** Queues the program behind what the device already has and behind the jobs `after`. */
+  submit(live: Live, after: readonly Job[] = []): Job {
+    const dims = full(live), { groups, label, onJob, onTransfer } = this.options;
+    if (this.#written) {
+      // Writes with pauses between them count as one that ended with the last.
+      const { bytes, ms, end } = this.#written;
+      onTransfer?.({ to: "device", bytes, begin: end - ms, end });
+    }
+    this.#written = null;
     this.flops += this.program.flops(dims);
-    return this.device.submit(this.#loaded, this.#segments, dims);
+    const job = this.device.submit(this.#loaded, this.#segments, dims, {
+      after,
+      ...(groups && { groups: groups() }),
+      ...(label !== undefined && { label }),
+    });
+    onJob?.(job);
+    return job;
+  }
+
+  /** Queues the program and resolves when it ran. */
+  async run(live: Live): Promise<void> {
+    await this.submit(live).done;
   }
 
   dispose(): void {
-    this.#loaded.dispose();
+    if (!this.options.loaded) this.#loaded.dispose();
     for (const segment of this.#own) segment.dispose();
   }
 }
@@ -117,4 +183,5 @@ const full = (live: Live): Maxima => ({
   sequences: live.sequences ?? 0,
   groups: live.groups ?? 0,
   pairs: live.pairs ?? 0,
+  shard: live.shard ?? 0,
 });

@@ -1,35 +1,46 @@
 /** Device memory that calls keep from one submission to the next: caches, inputs, outputs. */
+import type { Use } from "../compiler/uses.ts";
 import type { Segment } from "../ir/op.ts";
-import type { Program } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
 
-/** Segments that belong to one program of a call; the others are the device's, the model's or the whole call's. */
-const OWN = ["inputs", "outputs", "saved"] satisfies Segment[];
-
 /**
- * Segments by name. A run's step and its evaluation never run at the same time, and nothing in these segments outlives a step:
- * a call that both have, under one id, has one memory.
+ * Segments by device and name. A run's step and its evaluation never run at the same time, and nothing in these segments
+ * outlives a step: a call that both have, under one id, has one memory.
  */
 export class CallMemory {
   readonly #segments = new Map<string, DeviceSegment>();
 
-  /** @param planned bytes by name (`callBytes` in planner/memory.ts); what is not named gets what its first user needs */
-  constructor(readonly planned: Readonly<Record<string, number>> = {}) {}
+  /** @param planned bytes by device and name (`planner/memory.ts`); what is not named gets what its first user needs */
+  constructor(readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map()) {}
 
-  segment(name: string, bytes: number): DeviceSegment {
-    let segment = this.#segments.get(name);
+  segment(device: number, name: string, bytes: number): DeviceSegment {
+    const key = `${device} ${name}`;
+    let segment = this.#segments.get(key);
     if (!segment) {
-      this.#segments.set(name, segment = new DeviceSegment(Math.max(bytes, this.planned[name] ?? 0)));
+      const planned = this.planned.get(device)?.get(name) ?? 0;
+      this.#segments.set(key, segment = new DeviceSegment(Math.max(bytes, planned)));
     }
     return segment;
   }
 
-  /** What one program of a call needs beside shared segments. */
-  own(name: string, program: Program): Partial<Record<Segment, DeviceSegment>> {
+  /** What one program of a call has beside the memory of its device and its model. */
+  own(
+    device: number,
+    { memory, program }: Pick<Use, "memory" | "program">,
+  ): Partial<Record<Segment, DeviceSegment>> {
     return Object.fromEntries(
-      OWN.filter((s) => program.segmentBytes[s] > 0)
-        .map((s) => [s, this.segment(`${name} ${s}`, program.segmentBytes[s])]),
+      (Object.entries(memory) as [Segment, string][]).map((
+        [segment, name],
+      ) => [segment, this.segment(device, name, program.segmentBytes[segment])]),
     );
+  }
+
+  /** Every segment, with the device that it is on. */
+  *[Symbol.iterator](): Iterator<readonly [device: number, name: string, segment: DeviceSegment]> {
+    for (const [key, segment] of this.#segments) {
+      const space = key.indexOf(" ");
+      yield [Number(key.slice(0, space)), key.slice(space + 1), segment];
+    }
   }
 
   dispose(): void {

@@ -27,7 +27,7 @@ export async function compute(
   };
   binding.offer("inputs/actionEnds", actionEnds);
   binding.offer("inputs/groupEnds", groupEnds(batch.sequences, batch.group));
-  writeFields(binding, batch, samples, states, live);
+  writeFields(binding, Object.keys(binding.program.ports), batch, samples, states, live);
   await binding.run(live);
   return Object.fromEntries(
     Object.keys(binding.program.ports).filter((path) => path.startsWith("outputs/"))

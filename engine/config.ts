@@ -1,5 +1,6 @@
 /** The YAML file of a run: the machine and how long to run. The algorithm is in the script. */
 import * as z from "npm:zod@4.6.7";
+import { parseDevices, parseStrategy } from "../ir/notation.ts";
 import { readTextOrNull } from "./files.ts";
 import { parse } from "./yaml.ts";
 
@@ -18,13 +19,17 @@ export interface Config {
     /** Samples of every step that are written to samples.jsonl. */
     readonly logSamples: number;
   };
-  /** Kind and number of devices. */
-  readonly devices: "cpu:1";
-  /** Threads of each device; all cores when absent. */
+  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4. */
+  readonly devices: string;
+  /** Threads of all devices together; all cores when absent. */
   readonly threads?: number | undefined;
   /** Memory that Baton may use, GiB; what the machine has free when absent. */
   readonly memoryGiB?: number | undefined;
   readonly plan: {
+    /** File with a layout for every call. */
+    readonly file?: string | undefined;
+    /** One layout for all calls on all devices: "dp2tp2pp2". */
+    readonly strategy?: string | undefined;
     /** Most tokens of one micro-batch; the planner's choice when absent. */
     readonly microBatchTokens?: number | undefined;
     /** What the backward pass computes again; the planner's choice when absent. */
@@ -38,6 +43,13 @@ export interface Config {
 
 const positive = z.int().positive();
 
+/** Text that a parser understands; a string from the parser is what is wrong with it. */
+const written = (parse: (text: string) => object | string) =>
+  z.string().superRefine((text, context) => {
+    const parsed = parse(text);
+    if (typeof parsed === "string") context.addIssue({ code: "custom", message: parsed });
+  });
+
 const schema = z.strictObject({
   run: z.strictObject({
     steps: positive.optional(),
@@ -47,10 +59,12 @@ const schema = z.strictObject({
     seed: z.int().nonnegative().default(1),
     logSamples: z.int().nonnegative().default(4),
   }).prefault({}),
-  devices: z.literal("cpu:1").default("cpu:1"),
+  devices: written(parseDevices).default("cpu:1"),
   threads: positive.max(1024).optional(),
   memoryGiB: z.number().positive().optional(),
   plan: z.strictObject({
+    file: z.string().min(1).optional(),
+    strategy: written(parseStrategy).optional(),
     microBatchTokens: positive.optional(),
     recompute: z.enum(["nothing", "cheap", "layers"]).optional(),
   }).prefault({}),

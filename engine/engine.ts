@@ -1,71 +1,188 @@
-/** Owns the device, the arena, the replicas and the states of a run; graphs are bound to it as stages. */
+/** Owns the devices' memory: arenas, replicas, what calls keep; and the states of a run. Graphs are bound to it as stages. */
+import { type Grid, type Shard, shardsOf } from "../compiler/layout.ts";
+import type { ModelConfig } from "../compiler/models/config.ts";
+import { mayShare, samePiece } from "../compiler/sharing.ts";
 import type { ModelSpec } from "../ir/graph.ts";
-import type { Parameter } from "../ir/program.ts";
-import type { Schedule } from "../ir/plan.ts";
-import { type Device, DeviceSegment } from "../ffi/device.ts";
+import { devicesOf } from "../ir/mesh.ts";
+import type { Cluster, Replica as Name, Schedule } from "../ir/plan.ts";
+import type { Parameter, Program } from "../ir/program.ts";
+import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
 import { CallMemory } from "./call_memory.ts";
+import type { Devices } from "./devices.ts";
+import { Reallocator } from "./reallocation.ts";
 import { Replica } from "./replica.ts";
 
 /** What the engine needs to know of a model beside its programs. */
 export interface EngineModel {
   readonly spec: ModelSpec;
+  readonly config: ModelConfig;
+  /** Every parameter as Hugging Face has it. */
   readonly parameters: readonly Parameter[];
   readonly constants: Float32Array;
-  readonly maxPositions: number;
-  /** Gives every parameter in its stored layout. */
-  readonly load: (sink: (p: Parameter, stored: Float32Array) => void) => Promise<unknown>;
+  /** Gives every parameter row-major. */
+  readonly load: (sink: (p: Parameter, values: Float32Array) => void) => Promise<unknown>;
+}
+
+/** How much the engine allocates, from `planner/memory.ts`. */
+export interface EngineMemory {
+  readonly arenas: ReadonlyMap<number, number>;
+  readonly calls?: ReadonlyMap<number, ReadonlyMap<string, number>>;
+  readonly pools?: ReadonlyMap<
+    number,
+    { readonly bytes: number; readonly offsets: ReadonlyMap<Name, number> }
+  >;
+}
+
+export interface EngineOptions {
+  readonly devices: Devices;
+  readonly cluster: Pick<Cluster, "devicesPerNode">;
+  readonly models: Readonly<Record<string, EngineModel>>;
+  readonly states: Readonly<Record<string, number>>;
+  readonly schedule: Pick<Schedule, "replicas" | "prologue">;
+  readonly memory: EngineMemory;
 }
 
 export class Engine {
-  readonly replicas = new Map<string, Replica>();
+  readonly replicas: ReadonlyMap<Name, Replica>;
   readonly states: Map<string, number>;
-  /** Activations of every program of this device, one program at a time. */
-  readonly arena: DeviceSegment;
+  /** Caches, inputs and outputs of calls. */
+  readonly calls: CallMemory;
+  readonly #arenas = new Map<number, DeviceSegment>();
+  readonly #pools = new Map<number, DeviceSegment>();
+  readonly #constants = new Map<string, DeviceSegment>();
+  readonly #views: DeviceSegment[] = [];
+  readonly #loaded = new Map<Program, LoadedProgram>();
+  readonly #reallocators = new Map<string, Reallocator>();
 
-  private constructor(
-    readonly device: Device,
-    readonly models: Readonly<Record<string, EngineModel>>,
-    states: Readonly<Record<string, number>>,
-    arenaBytes: number,
-    /** Caches, inputs and outputs of calls. */
-    readonly calls: CallMemory,
-  ) {
-    this.states = new Map(Object.entries(states));
-    this.arena = new DeviceSegment(Math.max(64, arenaBytes));
+  private constructor(readonly options: EngineOptions) {
+    const { memory, schedule } = options;
+    this.states = new Map(Object.entries(options.states));
+    this.calls = new CallMemory(memory.calls);
+    for (const [device, bytes] of memory.arenas) {
+      this.#arenas.set(device, new DeviceSegment(Math.max(64, bytes)));
+    }
+    for (const [device, { bytes }] of memory.pools ?? []) {
+      this.#pools.set(device, new DeviceSegment(Math.max(64, bytes)));
+    }
+    const replicas = new Map<Name, Replica>();
+    for (const [name, spec] of Object.entries(schedule.replicas)) {
+      replicas.set(name, this.#replica(name, spec, replicas.get(`${spec.model}@0`)));
+    }
+    this.replicas = replicas;
   }
 
-  /** Allocates what all stages share and loads every replica of the schedule's prologue. */
-  static async create(
-    device: Device,
-    o: {
-      readonly models: Readonly<Record<string, EngineModel>>;
-      readonly states: Readonly<Record<string, number>>;
-      readonly arenaBytes: number;
-      readonly prologue: Schedule["prologue"];
-      /** Bytes of what several stages share, by name. */
-      readonly callBytes?: Readonly<Record<string, number>>;
-    },
-  ): Promise<Engine> {
-    const engine = new Engine(device, o.models, o.states, o.arenaBytes, new CallMemory(o.callBytes));
-    for (const instruction of o.prologue) {
-      if (instruction.op !== "load") continue;
-      const model = o.models[instruction.model]!;
-      const replica = new Replica(
-        instruction.model,
-        model.spec.head,
-        model.parameters,
-        model.constants,
-        model.spec.optimizer !== null,
-      );
-      await model.load((p, stored) => replica.write(p, stored));
-      engine.replicas.set(instruction.model, replica);
+  /** Allocates what all stages share and runs the prologue: every home is loaded. */
+  static async create(options: EngineOptions): Promise<Engine> {
+    const engine = new Engine(options);
+    for (const action of options.schedule.prologue) {
+      if (action.op === "load") {
+        const replica = engine.replica(action.replica);
+        await options.models[action.model]!.load((p, values) => replica.write(p.name, values));
+        replica.version = 0;
+      } else if (action.op === "reallocate") await engine.renew(action.to);
     }
     return engine;
   }
 
+  get devices(): Devices {
+    return this.options.devices;
+  }
+  get models(): Readonly<Record<string, EngineModel>> {
+    return this.options.models;
+  }
+
+  replica(name: Name): Replica {
+    const replica = this.replicas.get(name);
+    if (!replica) throw new RangeError(`Cannot find replica ${name}: the schedule has none of that name`);
+    return replica;
+  }
+  /** The copy of a model that is loaded, trained and saved. */
+  home(model: string): Replica {
+    return this.replica(`${model}@0`);
+  }
+  /** Homes by model. */
+  get homes(): ReadonlyMap<string, Replica> {
+    return new Map([...this.replicas.values()].filter((r) => r.spec.home).map((r) => [r.spec.model, r]));
+  }
+
+  /** The arena of a device: activations of every program on it, one program at a time. */
+  arena(device: number): DeviceSegment {
+    let arena = this.#arenas.get(device);
+    if (!arena) this.#arenas.set(device, arena = new DeviceSegment(64));
+    return arena;
+  }
+
+  /** A program as the native library has it, loaded once. */
+  loaded(program: Program): LoadedProgram {
+    let loaded = this.#loaded.get(program);
+    if (!loaded) this.#loaded.set(program, loaded = LoadedProgram.load(program));
+    return loaded;
+  }
+
+  /** The copies between two replicas, computed at their first use. */
+  reallocator(from: Name, to: Name): Reallocator {
+    const key = `${from} ${to}`;
+    let made = this.#reallocators.get(key);
+    if (!made) {
+      const { devices, cluster } = this.options;
+      made = new Reallocator(devices, this.replica(from), this.replica(to), cluster);
+      this.#reallocators.set(key, made);
+    }
+    return made;
+  }
+
+  /** Copies the weights of its home to a replica, outside any step. */
+  async renew(name: Name): Promise<void> {
+    const replica = this.replica(name), home = this.home(replica.spec.model);
+    await this.reallocator(home.name, name).run(1, () => {});
+    replica.version = home.version;
+  }
+
+  #replica(name: Name, spec: Schedule["replicas"][string], home: Replica | undefined): Replica {
+    const { models, cluster, memory } = this.options, model = models[spec.model]!;
+    const shards: Grid<Shard> = shardsOf(model.config, model.spec.head, spec.strategy);
+    return new Replica(
+      name,
+      spec,
+      devicesOf(spec.mesh, cluster),
+      shards,
+      spec.home && model.spec.optimizer !== null,
+      {
+        constants: (device) => this.#constantsOf(spec.model, device),
+        pooled: (device, offset, bytes) => {
+          const base = memory.pools!.get(device)!.offsets.get(name)!;
+          const view = this.#pools.get(device)!.view(base + offset, bytes);
+          this.#views.push(view);
+          return view;
+        },
+        ...(mayShare(spec, home?.spec) && {
+          shared: (device: number, shard: Shard) => {
+            const holder = home!.holders.find((h) => h.device === device);
+            return holder && samePiece(holder.shard, shard) ? holder.segments.params : undefined;
+          },
+        }),
+      },
+    );
+  }
+
+  #constantsOf(model: string, device: number): DeviceSegment {
+    const key = `${device} ${model}`, { constants } = this.options.models[model]!;
+    let segment = this.#constants.get(key);
+    if (!segment) {
+      this.#constants.set(key, segment = new DeviceSegment(constants.byteLength));
+      segment.write(0, constants);
+    }
+    return segment;
+  }
+
   dispose(): void {
     for (const replica of this.replicas.values()) replica.dispose();
+    for (const loaded of this.#loaded.values()) loaded.dispose();
     this.calls.dispose();
-    this.arena.dispose();
+    for (
+      const segments of [this.#views, this.#arenas.values(), this.#pools.values(), this.#constants.values()]
+    ) {
+      for (const segment of segments) segment.dispose();
+    }
   }
 }

@@ -1,40 +1,51 @@
-/** The programs of a generate call with their memory: prefill, decode and page copies share one KV cache and one state. */
-import type { Device, DeviceSegment } from "../ffi/device.ts";
-import type { Segment } from "../ir/op.ts";
-import type { Program } from "../ir/program.ts";
-import { Binding } from "./binding.ts";
+/** Runs a generate call: prompts shared out to rollouts, one for each data-parallel replica and pipeline stage. */
+import type { BoundCall } from "./bound.ts";
 import type { GenerateRequest, GenerateSizes, Response } from "./request.ts";
+import { firstCause } from "./lanes.ts";
+import { share } from "./partition.ts";
 import { Rollout } from "./rollout.ts";
+import { RolloutPrograms } from "./rollout_programs.ts";
 
 export class Generator {
-  readonly #prefill: Binding;
-  readonly #decode: Binding;
-  readonly #copy: Binding;
+  readonly #rollouts: readonly RolloutPrograms[];
 
-  constructor(
-    device: Device,
-    programs: { readonly prefill: Program; readonly decode: Program; readonly copyPages: Program },
-    readonly sizes: GenerateSizes,
-    shared: Partial<Record<Segment, DeviceSegment>>,
-    own: { readonly [P in "prefill" | "decode" | "copyPages"]?: Partial<Record<Segment, DeviceSegment>> } =
-      {},
-  ) {
-    this.#prefill = new Binding(device, programs.prefill, { ...shared, ...own.prefill });
-    this.#decode = new Binding(device, programs.decode, { ...shared, ...own.decode });
-    this.#copy = new Binding(device, programs.copyPages, { ...shared, ...own.copyPages });
+  /** A pipeline stays full when its stages work on different rollouts: each has a cache and slots of its own. */
+  constructor(bound: BoundCall, readonly sizes: GenerateSizes) {
+    const { dp } = bound.strategy, groups = bound.slots(0);
+    this.#rollouts = Array.from(
+      { length: dp * groups },
+      (_, i) => new RolloutPrograms(bound, i % dp, Math.floor(i / dp)),
+    );
   }
 
   /** Responses in the order of prompts, samples of one prompt as neighbours. */
-  run(request: GenerateRequest): Promise<Response[]> {
-    return new Rollout(this.#prefill, this.#decode, this.#copy, this.sizes, request).run();
-  }
-
-  /** Floating point operations submitted so far. */
-  get flops(): number {
-    return this.#prefill.flops + this.#decode.flops;
-  }
-
-  dispose(): void {
-    for (const b of [this.#prefill, this.#decode, this.#copy]) b.dispose();
+  async run(request: GenerateRequest): Promise<Response[]> {
+    const parts = share(request.prompts.map((_, i) => i), {
+      parts: this.#rollouts.length,
+      together: 1,
+      weight: (i) => request.prompts[i]!.length + request.maxNewTokens,
+    });
+    const made = new Array<number>(parts.length).fill(0), all: Response[] = [];
+    const results = await Promise.allSettled(parts.map(async (part, i) => {
+      const own: GenerateRequest = {
+        ...request,
+        prompts: part.map((p) => request.prompts[p]!),
+        indices: part.map((p) => request.indices[p]!),
+        onTokens: (n) => {
+          made[i] = n;
+          request.onTokens?.(made.reduce((a, b) => a + b, 0));
+        },
+      };
+      const { prefill, decode, copy, inFlight } = this.#rollouts[i]!;
+      const responses = await new Rollout(prefill, decode, copy, { ...this.sizes, round: inFlight }, own)
+        .run();
+      responses.forEach((r, at) => {
+        const prompt = part[r.prompt]!;
+        all[prompt * request.samples + at % request.samples] = { ...r, prompt };
+      });
+    }));
+    const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
+    if (failed.length) throw firstCause(failed);
+    return all;
   }
 }

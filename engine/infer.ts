@@ -1,58 +1,103 @@
-/** Runs an infer call: the batch in micro-batches, each output concatenated in the batch's order. */
+/** Runs an infer call: the batch shared out to data-parallel ranks, in micro-batches, each result put in the batch's order. */
 import { type Batch, concatenate, cutMicroBatches, pack, type Packed, type TokenColumn } from "./batch.ts";
-import type { Binding, Live } from "./binding.ts";
+import type { Live } from "./binding.ts";
+import { firstCause, settled, type Staged } from "./lanes.ts";
+import { share } from "./partition.ts";
 
 export type InferPort = "logprobs" | "entropy" | "values" | "finalValues" | "rewards";
+/** What inputs are written to: a program, or all stages of one. */
+export type Inputs = Pick<Staged, "offer" | "write" | "has">;
 
-/** Results per port, flat over the sequences of the batch. */
+/** Ports with one value per action; the others have one per sequence. */
+const PER_ACTION: readonly string[] = ["logprobs", "entropy", "values"];
+
+/**
+ * Results per port, flat over the sequences of the batch.
+ *
+ * @param replicas data-parallel replicas; each has as many micro-batches in flight as it has bindings
+ */
 export async function infer(
-  binding: Binding,
+  replicas: readonly (readonly Staged[])[],
   column: TokenColumn,
   ports: readonly InferPort[],
   signal?: AbortSignal,
 ): Promise<Record<string, Float32Array>> {
-  const lengths = column.ids.map((ids) => ids.length), parts: Record<string, Float32Array[]> = {};
-  const { tokens: maxTokens, sequences: maxSequences } = binding.program.maxima;
-  const runs = cutMicroBatches(lengths, lengths.map((_, i) => i), { maxTokens, maxSequences, together: 1 });
-  for (const run of runs) {
-    signal?.throwIfAborted();
-    const packed = pack(column, run);
-    writePacked(binding, packed, column.temperature);
-    await binding.run(packed);
-    for (const port of ports) (parts[port] ??= []).push(binding.read(`outputs/${port}`, packed));
+  const lengths = column.ids.map((ids) => ids.length), samples = lengths.map((_, i) => i);
+  const parts = share(samples, { parts: replicas.length, together: 1, weight: (s) => lengths[s]! });
+  const values = new Map(ports.map((port) => [port, new Array<Float32Array>(samples.length)]));
+  const results = await Promise.allSettled(
+    replicas.map((slots, dp) => inferPart(slots, column, parts[dp]!, values, signal)),
+  );
+  const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
+  if (failed.length) throw firstCause(failed);
+  return Object.fromEntries([...values].map(([port, of]) => [port, concatenate(of)]));
+}
+
+async function inferPart(
+  slots: readonly Staged[],
+  column: TokenColumn,
+  samples: readonly number[],
+  values: ReadonlyMap<InferPort, Float32Array[]>,
+  signal?: AbortSignal,
+): Promise<void> {
+  const lengths = column.ids.map((ids) => ids.length), { maxima } = slots[0]!.result.program;
+  const limits = { maxTokens: maxima.tokens, maxSequences: maxima.sequences, together: 1 };
+  const pending: Promise<void>[] = [];
+  const collect = (from: Staged, run: readonly number[], packed: Packed): void => {
+    for (const [port, of] of values) {
+      const flat = from.read(`outputs/${port}`, packed);
+      let at = 0;
+      for (const s of run) {
+        of[s] = flat.subarray(at, at += PER_ACTION.includes(port) ? column.actions[s]!.length : 1);
+      }
+    }
+  };
+  try {
+    for (const [i, run] of cutMicroBatches(lengths, samples, limits).entries()) {
+      // The binding's memory is free again once the micro-batch that had it before is read.
+      await pending[i - slots.length];
+      signal?.throwIfAborted();
+      const slot = slots[i % slots.length]!, packed = pack(column, run);
+      writePacked(slot, packed, column.temperature);
+      pending.push(settled(slot.submit(packed)).then(() => collect(slot, run, packed)));
+      pending.at(-1)!.catch(() => {});
+    }
+  } finally {
+    await Promise.allSettled(pending);
   }
-  return Object.fromEntries(ports.map((port) => [port, concatenate(parts[port] ?? [])]));
+  await Promise.all(pending);
 }
 
 /** Writes what every program over packed sequences may read. */
-export function writePacked(binding: Binding, packed: Packed, temperature: number): void {
-  binding.offer("inputs/ids", packed.ids);
-  binding.offer("inputs/positions", packed.positions);
-  binding.offer("inputs/ends", packed.ends);
-  binding.offer("inputs/rows", packed.rows);
-  binding.offer("inputs/targets", packed.targets);
-  binding.offer("inputs/actionEnds", packed.actionEnds);
-  binding.offer("inputs/lastRows", packed.lastRows);
-  binding.offer("inputs/inverseTemperature", Float32Array.of(1 / temperature));
+export function writePacked(to: Inputs, packed: Packed, temperature: number): void {
+  to.offer("inputs/ids", packed.ids);
+  to.offer("inputs/positions", packed.positions);
+  to.offer("inputs/ends", packed.ends);
+  to.offer("inputs/rows", packed.rows);
+  to.offer("inputs/targets", packed.targets);
+  to.offer("inputs/actionEnds", packed.actionEnds);
+  to.offer("inputs/lastRows", packed.lastRows);
+  to.offer("inputs/inverseTemperature", Float32Array.of(1 / temperature));
 }
 
 /** Ends of the groups (samples of one prompt) among `sequences` neighbours. */
 export const groupEnds = (sequences: number, group: number): Int32Array =>
   Int32Array.from({ length: sequences / group }, (_, i) => (i + 1) * group);
 
-/** Every field and state that a traced expression reads, for some samples: exactly as many values as `live` says. */
+/** Every field and state that the ports of a traced expression name, for some samples: exactly as many values as `live` says. */
 export function writeFields(
-  binding: Binding,
+  to: Inputs,
+  ports: readonly string[],
   batch: Batch,
   samples: readonly number[],
   states: ReadonlyMap<string, number>,
   live: Live,
 ): void {
-  for (const path of Object.keys(binding.program.ports)) {
+  for (const path of ports) {
     if (path.startsWith("inputs/field.")) {
-      binding.write(path, batch.flat(path.slice("inputs/field.".length), samples), live);
+      to.write(path, batch.flat(path.slice("inputs/field.".length), samples), live);
     } else if (path.startsWith("inputs/state.")) {
-      binding.write(path, Float32Array.of(states.get(path.slice("inputs/state.".length))!));
+      to.write(path, Float32Array.of(states.get(path.slice("inputs/state.".length))!));
     }
   }
 }

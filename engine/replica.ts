@@ -1,55 +1,140 @@
-/** One copy of a model's parameters on a device, with what training needs, and the version that it has. */
-import { gradientBytes, parameterBytes } from "../compiler/models/transformer.ts";
-import type { Head } from "../ir/graph.ts";
+/** One copy of a model's parameters under one layout, on the devices of a mesh, and the version of the weights in it. */
+import type { LocalParameter, Shard } from "../compiler/layout.ts";
+import { readLocal, writeLocal } from "../compiler/pieces.ts";
+import { parameterBytes } from "../compiler/models/transformer.ts";
+import { heldBytes } from "../compiler/sharing.ts";
+import { ownPieces } from "../compiler/zero.ts";
+import { type Coordinates, coordinatesOf } from "../ir/mesh.ts";
+import { align, type Segment } from "../ir/op.ts";
+import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Parameter } from "../ir/program.ts";
-import type { Segment } from "../ir/op.ts";
 import { DeviceSegment } from "../ffi/device.ts";
 
+/** What one rank holds. */
+export interface Holder {
+  readonly rank: number;
+  readonly at: Coordinates;
+  /** Number of the device in the cluster. */
+  readonly device: number;
+  readonly shard: Shard;
+  readonly segments: Partial<Record<Segment, DeviceSegment>>;
+}
+
+/** Where a rank's memory comes from. */
+export interface Memory {
+  readonly constants: (device: number) => DeviceSegment;
+  /** Memory of a replica that lives in the pool: bytes from the beginning of its place there. */
+  readonly pooled: (device: number, offset: number, bytes: number) => DeviceSegment;
+  /** Memory of another replica that holds the same piece on a device, to be used as this one's. */
+  readonly shared?: (device: number, shard: Shard) => DeviceSegment | undefined;
+}
+
+export type Part = "param" | "m" | "v";
+
 export class Replica {
-  /** Completed train calls on this model (DESIGN §1.7). */
-  version = 0;
+  /** Completed train calls on this model (DESIGN §1.7); null while it holds no weights. */
+  version: number | null = null;
   /** Optimizer updates made. */
   updates = 0;
-  readonly segments: Partial<Record<Segment, DeviceSegment>>;
-  readonly #bytes: number;
+  readonly holders: readonly Holder[];
+  /** Where the pieces of a home lie while it is offloaded: params, then moments, by rank. */
+  readonly host: readonly DeviceSegment[];
+  readonly #own: DeviceSegment[] = [];
 
-  /** @param constants contents of the constants segment (the rotary table) */
+  /**
+   * @param devices of the mesh by rank
+   * @param shards by stage and tensor-parallel rank
+   * @param trained whether it has gradients and optimizer states: a home with an optimizer
+   */
   constructor(
     readonly name: string,
-    readonly head: Head,
-    readonly parameters: readonly Parameter[],
-    constants: Float32Array,
+    readonly spec: ReplicaSpec,
+    devices: readonly number[],
+    shards: readonly (readonly Shard[])[],
     readonly trained: boolean,
+    memory: Memory,
   ) {
-    this.#bytes = parameterBytes(parameters);
-    const table = new DeviceSegment(constants.byteLength);
-    table.write(0, constants);
-    this.segments = {
-      params: new DeviceSegment(this.#bytes),
-      constants: table,
-      ...(trained &&
-        { grads: new DeviceSegment(gradientBytes(parameters)), moments: new DeviceSegment(2 * this.#bytes) }),
+    const own = (bytes: number) => {
+      const segment = new DeviceSegment(bytes);
+      this.#own.push(segment);
+      return segment;
     };
+    const pooled = spec.residence === "pool";
+    const host: DeviceSegment[] = [];
+    this.holders = devices.map((device, rank): Holder => {
+      const at = coordinatesOf(spec.strategy, rank), shard = shards[at.stage]![at.tp]!;
+      const bytes = heldBytes(shard, spec, at.dp, trained), moments = align(bytes.params);
+      const shared = memory.shared?.(device, shard);
+      if (shared) {
+        return { rank, at, device, shard, segments: { params: shared, constants: memory.constants(device) } };
+      }
+      const place = (offset: number, n: number) => pooled ? memory.pooled(device, offset, n) : own(n);
+      if (pooled && spec.home) host.push(own(moments + bytes.moments));
+      return {
+        rank,
+        at,
+        device,
+        shard,
+        segments: {
+          params: place(0, bytes.params),
+          constants: memory.constants(device),
+          ...(trained && { grads: own(bytes.grads), moments: place(moments, bytes.moments) }),
+        },
+      };
+    });
+    this.host = host;
   }
 
-  /** Writes one parameter in its stored layout. */
-  write(p: Parameter, stored: Float32Array): void {
-    this.segments.params!.write(p.offset, stored);
+  /** Writes one whole parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece. */
+  write(name: string, values: Float32Array, what: Part = "param"): void {
+    for (const holder of this.holders) {
+      const local = holder.shard.parameters.find((p) => p.name === name);
+      if (!local) continue;
+      const stored = new Float32Array(local.elements);
+      writeLocal(local, values, stored);
+      for (const { segment, offset, from, to } of this.#pieces(holder, local, what)) {
+        segment.write(offset, stored.subarray(from, to));
+      }
+    }
   }
 
-  /** One parameter (or one of its moments) in its stored layout. */
-  read(p: Parameter, what: "param" | "m" | "v" = "param"): Float32Array {
-    const out = new Float32Array(p.elements);
-    if (what === "param") this.segments.params!.read(p.offset, out);
-    else this.segments.moments!.read(p.offset + (what === "v" ? this.#bytes : 0), out);
+  /** One whole parameter, or one of its moments, row-major. */
+  read(p: Pick<Parameter, "name" | "shape">, what: Part = "param"): Float32Array<ArrayBuffer> {
+    const out = new Float32Array(p.shape.reduce((n, d) => n * d, 1));
+    for (const shards of Object.values(Object.groupBy(this.holders, (h) => `${h.at.stage} ${h.at.tp}`))) {
+      const local = shards![0]!.shard.parameters.find((x) => x.name === p.name);
+      if (!local) continue;
+      // Data-parallel ranks have equal parameters, and each its own share of sharded moments.
+      const stored = new Float32Array(local.elements);
+      for (const holder of what === "param" || !this.spec.zero ? shards!.slice(0, 1) : shards!) {
+        for (const { segment, offset, from, to } of this.#pieces(holder, local, what)) {
+          segment.read(offset, stored.subarray(from, to));
+        }
+      }
+      readLocal(local, stored, out);
+    }
     return out;
   }
 
-  writeMoment(p: Parameter, what: "m" | "v", stored: Float32Array): void {
-    this.segments.moments!.write(p.offset + (what === "v" ? this.#bytes : 0), stored);
+  /** Where a rank has elements from … to of a local parameter, or of one of its moments. */
+  #pieces(holder: Holder, local: LocalParameter, what: Part) {
+    // A home in the pool is in host memory between steps: parameters, then moments.
+    const host = this.host[holder.rank], { params, moments } = holder.segments;
+    if (what === "param") {
+      return [{ segment: host ?? params!, offset: local.offset, from: 0, to: local.elements }];
+    }
+    const before = host ? align(parameterBytes(holder.shard.parameters)) : 0;
+    const share = { dp: this.spec.strategy.dp, rank: holder.at.dp, zero: this.spec.zero };
+    return ownPieces(holder.shard, share).filter((piece) => piece.parameter === local)
+      .map(({ from, to, m, v }) => ({
+        segment: host ?? moments!,
+        offset: before + (what === "m" ? m : v),
+        from,
+        to,
+      }));
   }
 
   dispose(): void {
-    for (const segment of Object.values(this.segments)) segment.dispose();
+    for (const segment of this.#own) segment.dispose();
   }
 }

@@ -1,9 +1,11 @@
 /** report.html: one file that shows a run, from disk, without a network. */
+import gantt from "./report/gantt.js" with { type: "text" };
 import script from "./report/page.js" with { type: "text" };
 import style from "./report/style.css" with { type: "text" };
 import { replaceFile } from "./files.ts";
 import type { SampleRecord, StepRecord } from "./metrics.ts";
 import { type Column, shortNumber, shortTime } from "./table.ts";
+import type { Gantt } from "./timeline.ts";
 
 /** A table of the report; a row whose first cell is "total" is set off. */
 export interface ReportTable {
@@ -25,7 +27,9 @@ export interface ReportInput {
   readonly subtitle: string;
   readonly steps: readonly StepRecord[];
   readonly samples: readonly SampleRecord[];
-  /** Plan, memory. */
+  /** When the devices of the newest steps were busy with what; nothing is shown of a run without a step. */
+  readonly gantt?: Gantt;
+  /** Plan, memory, reallocations. */
   readonly tables: readonly ReportTable[];
   readonly texts: readonly ReportText[];
 }
@@ -34,7 +38,7 @@ export interface ReportInput {
 const SAMPLES = 400;
 /** Metrics shown first, in this order; then come the others by name, and last those of the machine. */
 const FIRST = ["reward", "evaluation/reward", "klK3", "klK1", "length", "truncated", "entropy"];
-const MACHINE = /^(seconds|tokensPerSecond|tokens|mfu)\b/;
+const MACHINE = /^(seconds|tokensPerSecond|tokens|mfu|reallocation)\b/;
 
 /** Names that are no metric of the algorithm, and standard errors, which belong to their metric. */
 const isCurve = (name: string, names: ReadonlySet<string>): boolean =>
@@ -76,7 +80,9 @@ export function renderReport(input: ReportInput): string {
     }),
   }));
   const samples = thinSamples(input.samples, SAMPLES);
-  const data = { steps: steps.map((record) => record.step), metrics: curves, samples };
+  const timeline = input.gantt?.rows.length ? { gantt: input.gantt } : {};
+  const data = { steps: steps.map((record) => record.step), metrics: curves, samples, ...timeline };
+  const sections = SECTIONS.filter(([id]) => id !== "timeline" || "gantt" in timeline);
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -89,7 +95,7 @@ ${style}</style>
 <body>
 <h1>${escape(input.name)}</h1>
 <p class="subtitle">${escape(input.subtitle)}</p>
-<nav>${SECTIONS.map(([id, label]) => `<a href="#${id}">${label}</a>`).join("")}</nav>
+<nav>${sections.map(([id, label]) => `<a href="#${id}">${label}</a>`).join("")}</nav>
 <div class="tiles">${tiles(steps).map(tile).join("")}</div>
 <h2 id="curves">Curves</h2>
 <div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.6"></label></div>
@@ -98,6 +104,7 @@ ${style}</style>
 ${samples.length > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
 ${thinNote(samples.length, input.samples.length)}
 <div id="samples"></div>
+${"gantt" in timeline ? TIMELINE : ""}
 <h2 id="plan">Results and plan</h2>
 ${input.tables.map(tableHtml).join("\n")}
 <h2 id="configuration">Configuration</h2>
@@ -105,7 +112,7 @@ ${input.texts.map(textHtml).join("\n")}
 <noscript><p>Curves and samples are drawn by a script in this page, which this browser does not run.</p></noscript>
 <script type="application/json" id="data">${embed(data)}</script>
 <script>
-${script}</script>
+${script}${gantt}</script>
 </body>
 </html>
 `;
@@ -123,12 +130,17 @@ const SAMPLE_CONTROLS = `<div class="controls">
 <span class="scale" id="scale"></span>
 </div>`;
 
+const TIMELINE = `<h2 id="timeline">Timeline</h2>
+<div class="chart gantt" id="gantt"></div>
+<p class="faint">Percentages are the busy share of what is shown. Drag to look closer, double-click for all; timeline.json opens in Perfetto.</p>`;
+
 const thinNote = (shown: number, all: number): string =>
   shown < all ? `<p class="faint">${shown} of ${all} logged samples; samples.jsonl has the others.</p>` : "";
 
 const SECTIONS = [
   ["curves", "Curves"],
   ["samples-heading", "Samples"],
+  ["timeline", "Timeline"],
   ["plan", "Results and plan"],
   ["configuration", "Configuration"],
 ] as const;

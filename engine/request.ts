@@ -10,6 +10,14 @@ export interface GenerateSizes {
   readonly prefillTokens: number;
 }
 
+export interface RolloutSizes extends GenerateSizes {
+  /**
+   * Decode steps of one round. The host prepares the next round while the last step of this one runs, so the device does not
+   * wait for it; an end of sequence is learnt up to this many steps later.
+   */
+  readonly round: number;
+}
+
 /** What to continue, and how. */
 export interface GenerateRequest {
   readonly prompts: readonly Int32Array[];
@@ -24,6 +32,8 @@ export interface GenerateRequest {
   /** Called with the response tokens made so far. */
   readonly onTokens?: (tokens: number) => void;
   readonly signal?: AbortSignal;
+  /** Called between rounds; throws when the cache does not belong to the weights any more. */
+  readonly check?: () => void;
 }
 
 /** What the model said. */

@@ -6,14 +6,8 @@
 import { PAGE } from "../ir/op.ts";
 import { PagePool } from "./pages.ts";
 import { partialPages, writePrefill } from "./prefill.ts";
-import type { GenerateRequest, GenerateSizes, Response } from "./request.ts";
+import type { GenerateRequest, Response, RolloutSizes } from "./request.ts";
 import { type Runnable, SlotState } from "./slots.ts";
-
-/**
- * Decode steps of one round. The host prepares the next round while the last step of this one runs, so the device does not
- * wait for it; an end of sequence is learnt up to this many steps later.
- */
-const ROUND = 4;
 
 /** Share of the rows that must have finished before the host waits for the device to leave them out: until then they are masked. */
 const WORTH = 1 / 8;
@@ -55,7 +49,7 @@ export class Rollout {
     readonly prefill: Runnable,
     readonly decode: Runnable,
     readonly copy: Runnable,
-    readonly sizes: GenerateSizes,
+    readonly sizes: RolloutSizes,
     readonly request: GenerateRequest,
   ) {
     const { slots, pages, maxPages } = sizes;
@@ -83,6 +77,7 @@ export class Rollout {
     try {
       while (this.#waiting.length || this.#running.length) {
         this.request.signal?.throwIfAborted();
+        this.request.check?.();
         if (!await this.#admit()) {
           if (!this.#running.length) throw this.#tooLarge();
           await this.#round();
@@ -182,9 +177,9 @@ export class Rollout {
 
   /** Queues a round of decode steps of all running sequences and waits for all but its last step. */
   async #round(): Promise<void> {
-    const shorter = this.#running.length <= (1 - WORTH) * this.#slots.length;
-    if (shorter || this.#missingPages(ROUND) > this.#pool.available) await this.#drain();
-    const steps = Math.min(ROUND, this.#mostLeft() - this.#queued.length);
+    const { round } = this.sizes, shorter = this.#running.length <= (1 - WORTH) * this.#slots.length;
+    if (shorter || this.#missingPages(round) > this.#pool.available) await this.#drain();
+    const steps = Math.min(round, this.#mostLeft() - this.#queued.length);
     this.#reservePages(steps);
     if (this.#queued.length) this.#state.writePages(this.decode);
     else {
@@ -192,9 +187,10 @@ export class Rollout {
       this.#state.write(this.decode);
       this.decode.write("inputs/slots", Int32Array.from(this.#slots));
     }
-    const round = Array.from({ length: steps }, () => this.decode.run({ tokens: this.#slots.length }));
-    const awaited = [...this.#queued, ...round.slice(0, -1)];
-    this.#queued = round.slice(-1);
+    const queued = Array.from({ length: steps }, () => this.decode.run({ tokens: this.#slots.length }));
+    const awaited = [...this.#queued, ...queued.slice(0, -1)];
+    this.#queued = queued.slice(-1);
+    for (const step of this.#queued) step.catch(() => {});
     await settled(awaited);
   }
 

@@ -1,31 +1,14 @@
-/** Runs a train call: mini-batches (each one optimizer update) cut into micro-batches that never change the result. */
-import type { AdamW, TrainCall } from "../ir/graph.ts";
-import { type Batch, cutMicroBatches, pack } from "./batch.ts";
+/** Runs a train call: mini-batches, each one optimizer update of every rank. */
+import type { AdamW } from "../ir/graph.ts";
+import type { Batch } from "./batch.ts";
 import type { Binding } from "./binding.ts";
-import { groupEnds, writeFields, writePacked } from "./infer.ts";
+import type { BoundCall } from "./bound.ts";
+import { writeFields } from "./infer.ts";
+import { firstCause, settled } from "./lanes.ts";
+import { Accumulation } from "./micro_batches.ts";
+import { share } from "./partition.ts";
+import type { TrainRequest } from "./train_request.ts";
 import { permutation, type StreamKey } from "./random.ts";
-
-export interface TrainRequest {
-  readonly call: TrainCall;
-  readonly batch: Batch;
-  /** Token field that is trained on. */
-  readonly tokens: string;
-  /** Sequences that must stay in one micro-batch: 1, 2 for pairs, or the group size. */
-  readonly together: number;
-  readonly optimizer: AdamW;
-  /** Optimizer updates done before this call, and all that the run will do. */
-  readonly updates: number;
-  readonly totalUpdates: number;
-  readonly states: ReadonlyMap<string, number>;
-  /** Randomness of the mini-batch permutation of one epoch. */
-  readonly key: (epoch: number) => StreamKey;
-  /**
-   * Field with the log-probabilities recorded when sampling, compared with the first training pass; null where other weights
-   * sampled than those that are trained.
-   */
-  readonly sampledLogprobs: string | null;
-  readonly onMicroBatch?: (done: number, of: number) => void;
-}
 
 /** What a train call says about itself, by name. */
 export type TrainMetrics = Readonly<Record<string, number>>;
@@ -39,37 +22,33 @@ export interface TrainResult {
   readonly metrics: TrainMetrics;
 }
 
-export async function train(program: Binding, update: Binding, request: TrainRequest): Promise<TrainResult> {
-  const { call, batch, optimizer } = request, column = batch.tokensOf(request.tokens);
-  const lengths = column.ids.map((ids) => ids.length), means = new Means();
-  const { tokens: maxTokens, sequences: maxSequences } = program.program.maxima;
+export async function train(bound: BoundCall, request: TrainRequest): Promise<TrainResult> {
+  const { call, batch, optimizer } = request, column = batch.tokensOf(request.tokens), means = new Means();
+  const replicas = Array.from({ length: bound.strategy.dp }, (_, dp) => new Accumulation(bound, dp, request));
+  const fold = bound.all("fold")[0]!;
   let updates = request.updates, parity = NaN, stopped = false;
   for (let epoch = 0; epoch < call.epochs && !stopped; epoch++) {
     for (const [m, samples] of miniBatches(batch, call.minibatches, request.key(epoch)).entries()) {
-      const runs = cutMicroBatches(lengths, samples, { maxTokens, maxSequences, together: request.together });
-      program.zero("grads");
-      program.zero("outputs");
-      const counts = denominators(call.id, column.actions, samples, (port) => program.has(port));
-      for (const [port, count] of Object.entries(counts)) program.offer(port, Float32Array.of(count));
-      for (const [i, run] of runs.entries()) {
-        const packed = pack(column, run);
-        const live = {
-          ...packed,
-          groups: Math.ceil(run.length / batch.group),
-          pairs: Math.floor(run.length / 2),
-        };
-        writePacked(program, packed, column.temperature);
-        program.offer("inputs/groupEnds", groupEnds(run.length, Math.min(batch.group, run.length)));
-        writeFields(program, batch, run, request.states, live);
-        await program.run(live);
-        if (epoch === 0 && m === 0 && request.sampledLogprobs) {
-          const now = program.read("outputs/logprobs", live), then = batch.flat(request.sampledLogprobs, run);
-          const worst = now.reduce((w, x, j) => Math.max(w, Math.abs(x - then[j]!)), 0);
-          parity = Number.isNaN(parity) ? worst : Math.max(parity, worst);
-        }
-        request.onMicroBatch?.(i + 1, runs.length);
-      }
-      const metrics = readMetrics(program);
+      const counts = denominators(
+        call.id,
+        column.actions,
+        samples,
+        (port) => fold.has(port) || replicas[0]!.reads(port),
+      );
+      const parts = share(samples, {
+        parts: replicas.length,
+        together: request.together,
+        weight: (s) => column.ids[s]!.length,
+      });
+      const compare = epoch === 0 && m === 0;
+      const done = new Progress(replicas.length, request.onMicroBatch);
+      const worst = await allOf(
+        replicas.map((replica, dp) =>
+          replica.run(parts[dp]!, counts, { compare, onMicroBatch: done.of(dp) })
+        ),
+      );
+      for (const w of worst) if (!Number.isNaN(w)) parity = Number.isNaN(parity) ? w : Math.max(parity, w);
+      const metrics = await foldSums(fold, replicas, counts, request);
       if (!Number.isFinite(metrics.loss)) {
         throw new Error(
           `Cannot train in ${call.id}: the loss of update ${
@@ -83,9 +62,10 @@ export async function train(program: Binding, update: Binding, request: TrainReq
       if (stopped) break;
       const lr = learningRate(optimizer, updates, request.totalUpdates), [b1, b2] = optimizer.betas;
       updates++;
-      update.write("inputs/hyper", Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates));
-      await update.run({});
-      const norm = update.read("outputs/norm")[0]!;
+      const hyper = Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates), programs = bound.all("update");
+      for (const update of programs) update.write("inputs/hyper", hyper);
+      await settled(programs.map((update) => update.submit({})));
+      const norm = programs[0]!.read("outputs/norm")[0]!;
       if (!Number.isFinite(norm)) {
         throw new Error(
           `Cannot train in ${call.id}: the gradient norm of update ${updates} is ${norm}, the update was not made; ` +
@@ -103,6 +83,56 @@ export async function train(program: Binding, update: Binding, request: TrainReq
       ...(!Number.isNaN(parity) && { parity }),
     },
   };
+}
+
+/** Waits for all even when one fails: none may be left in the queue of a device. */
+async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(promises);
+  const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
+  if (failed.length) throw firstCause(failed);
+  return results.map((r) => (r as PromiseFulfilledResult<T>).value);
+}
+
+/** Micro-batches done over all data-parallel replicas. */
+class Progress {
+  readonly #done: number[];
+  readonly #of: number[];
+
+  constructor(replicas: number, readonly report: ((done: number, of: number) => void) | undefined) {
+    this.#done = new Array(replicas).fill(0);
+    this.#of = new Array(replicas).fill(0);
+  }
+
+  of(dp: number): (done: number, of: number) => void {
+    return (done, of) => {
+      this.#done[dp] = done;
+      this.#of[dp] = of;
+      const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+      this.report?.(sum(this.#done), sum(this.#of));
+    };
+  }
+}
+
+/** Loss and metrics of a mini-batch, from the partial sums of all data-parallel replicas, added in the order of their ranks. */
+async function foldSums(
+  fold: Binding,
+  replicas: readonly Accumulation[],
+  counts: Readonly<Record<string, number>>,
+  { batch, states }: TrainRequest,
+): Promise<Record<string, number> & { loss: number }> {
+  const ports = Object.keys(fold.program.ports);
+  for (const path of ports.filter((p) => p.startsWith("inputs/sum."))) {
+    const sums = replicas.map((replica) => replica.sum(path.replace("inputs/", "outputs/")));
+    fold.write(path, Float32Array.of(sums.reduce((a, b) => Math.fround(a + b))));
+  }
+  for (const [port, count] of Object.entries(counts)) fold.offer(port, Float32Array.of(count));
+  writeFields(fold, ports, batch, [], states, {});
+  await fold.run({});
+  const metrics: Record<string, number> = {};
+  for (const path of ports.filter((p) => p.startsWith("outputs/metric."))) {
+    metrics[path.slice("outputs/metric.".length)] = fold.read(path)[0]!;
+  }
+  return { ...metrics, loss: fold.read("outputs/loss")[0]! };
 }
 
 /** Mean of every name over the times that it was given. */
@@ -160,16 +190,6 @@ export function denominators(
     "inputs/count.sequence": samples.length,
     "inputs/count.pair": samples.length / 2,
   };
-}
-
-function readMetrics(program: Binding): Record<string, number> & { loss: number } {
-  const metrics: Record<string, number> = {};
-  for (const path of Object.keys(program.program.ports)) {
-    if (path.startsWith("outputs/metric.")) {
-      metrics[path.slice("outputs/metric.".length)] = program.read(path)[0]!;
-    }
-  }
-  return { ...metrics, loss: program.read("outputs/loss")[0]! };
 }
 
 /** Learning rate of the update after `done` updates: linear warm-up, then constant, linear or cosine decay to minRatio. */

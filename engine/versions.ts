@@ -1,6 +1,6 @@
 /**
- * Version-typed memory (DESIGN §1.7): a sample carries the version of the weights that made it, and a call refuses samples
- * that are older than its workflow accepts. Stale weights cannot be used by accident.
+ * Version-typed memory (DESIGN §1.7): replicas, caches and samples carry the version of the weights that made them, and a call
+ * refuses what is older than its workflow accepts. Stale weights cannot be used by accident.
  */
 import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts";
 import type { TokenColumn } from "./batch.ts";
@@ -10,10 +10,14 @@ export class StepVersions {
   /** Version of every model when the step began: training inside the step does not make its own samples stale. */
   #began: ReadonlyMap<string, number> = new Map();
 
-  constructor(readonly graph: CallGraph, readonly replicas: ReadonlyMap<string, Pick<Replica, "version">>) {}
+  /** @param homes the newest weights of every model */
+  constructor(
+    readonly graph: CallGraph,
+    readonly homes: () => ReadonlyMap<string, Pick<Replica, "version">>,
+  ) {}
 
   begin(): void {
-    this.#began = new Map([...this.replicas].map(([name, replica]) => [name, replica.version]));
+    this.#began = new Map([...this.homes()].map(([name, replica]) => [name, replica.version ?? 0]));
   }
 
   /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights ever were. */
@@ -33,4 +37,20 @@ export class StepVersions {
         `version ${now}, generate it again or declare generate({ maxLag: ${now - column.versions[bad]!} })`,
     );
   }
+}
+
+/** Throws when a replica holds no weights, or older ones than the call may run on. */
+export function checkReplica(
+  call: ModelFunctionCall,
+  replica: Pick<Replica, "name" | "version" | "spec">,
+  home: Pick<Replica, "version">,
+): void {
+  const { version, name, spec } = replica, newest = home.version ?? 0;
+  if (version !== null && newest - version <= spec.lag && version <= newest) return;
+  throw new Error(
+    `Cannot run ${call.id}: ${name} holds ${
+      version === null ? "no weights" : `version ${version} of ${call.model}`
+    } and the newest is ${newest}` + (spec.lag ? `, which may be ${spec.lag} ahead` : "") +
+      `, bring it up to date with a reallocation before the call`,
+  );
 }

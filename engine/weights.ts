@@ -1,4 +1,4 @@
-/** Model weights between a Hugging Face folder and the layout that programs read (`ir/program.ts`, Parameter). */
+/** Model weights: from a Hugging Face folder and back, and in the layout that programs read (`ir/program.ts`, Parameter). */
 import { PANEL, panelElements } from "../ir/op.ts";
 import type { Parameter } from "../ir/program.ts";
 import {
@@ -96,8 +96,8 @@ export function initialValues(parameter: Parameter, { seed, std }: Initializatio
   return out;
 }
 
-/** Takes one parameter's values in stored layout. */
-export type WeightSink = (parameter: Parameter, stored: Float32Array) => void | Promise<void>;
+/** Takes one parameter's values, row-major as Hugging Face has them. */
+export type WeightSink = (parameter: Parameter, values: Float32Array) => void | Promise<void>;
 
 /** Gives every parameter its first values. */
 export async function initializeWeights(
@@ -105,7 +105,7 @@ export async function initializeWeights(
   sink: WeightSink,
   initialization: Initialization,
 ): Promise<void> {
-  for (const p of parameters) await sink(p, toStored(p, initialValues(p, initialization)));
+  for (const p of parameters) await sink(p, initialValues(p, initialization));
 }
 
 export interface LoadOptions {
@@ -129,8 +129,8 @@ const ignorable = (name: string): boolean =>
   name === "lm_head.weight" || name.endsWith(".rotary_emb.inv_freq");
 
 /**
- * Streams a checkpoint into `sink`, in stored layout, in the order of `parameters`. Throws one error that lists every
- * missing, unexpected and misshapen tensor.
+ * Streams a checkpoint into `sink`, in the order of `parameters`. Throws one error that lists every missing, unexpected and
+ * misshapen tensor.
  */
 export async function loadWeights(
   path: string,
@@ -157,7 +157,7 @@ export async function loadWeights(
     const values = present
       ? await file.read(parameter.name, parameter.shape)
       : initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 });
-    await sink(parameter, toStored(parameter, values));
+    await sink(parameter, values);
   }
   const declared = new Set(parameters.map((p) => p.name));
   return { initialized, ignored: [...file.tensors.keys()].filter((name) => !declared.has(name)) };
@@ -196,7 +196,7 @@ export interface SaveOptions {
   readonly config: JsonObject;
   readonly head: "lm" | "value" | "reward";
   readonly parameters: readonly Parameter[];
-  /** A parameter's values in stored layout, read back from the device. */
+  /** A parameter's values, row-major, read back from the device. */
   readonly source: (parameter: Parameter) => Float32Array | Promise<Float32Array>;
   readonly dtype: "F32" | "BF16";
   /** The checkpoint that the model came from: its tokenizer and generation config go along. */
@@ -242,10 +242,7 @@ export async function writeModel(folder: string, options: SaveOptions): Promise<
   await writeSafetensors(
     join(folder, "model.safetensors"),
     parameters.map(({ name, shape }) => ({ name, shape, dtype })),
-    async (name) => {
-      const parameter = byName.get(name)!;
-      return fromStored(parameter, await source(parameter));
-    },
+    (name) => source(byName.get(name)!),
   );
   const writeJson = (name: string, value: JsonObject) =>
     Deno.writeTextFile(join(folder, name), JSON.stringify(value, null, 2) + "\n");

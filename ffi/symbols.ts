@@ -5,16 +5,36 @@ export const SYMBOLS = {
   baton_select_isa: { parameters: ["u32"], result: "i32" },
   baton_device_create: { parameters: ["u32", "buffer"], result: "i32" },
   baton_device_destroy: { parameters: ["u32"], result: "i32" },
+  baton_group_create: { parameters: ["u32", "u32", "buffer"], result: "i32" },
+  baton_group_destroy: { parameters: ["u32"], result: "i32" },
   baton_segment_create: { parameters: ["u64", "buffer"], result: "i32" },
+  baton_segment_view: { parameters: ["u32", "u64", "u64", "buffer"], result: "i32" },
   baton_segment_destroy: { parameters: ["u32"], result: "i32" },
   baton_segment_write: { parameters: ["u32", "u64", "buffer", "u64"], result: "i32" },
   baton_segment_read: { parameters: ["u32", "u64", "buffer", "u64"], result: "i32" },
   baton_segment_fill: { parameters: ["u32", "u64", "u64", "u32"], result: "i32" },
   baton_program_load: { parameters: ["buffer", "u64", "buffer", "buffer", "u32"], result: "i32" },
   baton_program_unload: { parameters: ["u32"], result: "i32" },
-  baton_submit: { parameters: ["u32", "u32", "buffer", "u32", "buffer", "u32", "u32"], result: "i32" },
-  baton_wait: { parameters: ["u32", "buffer", "u32", "u32"], result: "i32", nonblocking: true },
-  baton_error: { parameters: ["u32", "u32", "buffer", "u32"], result: "i32" },
+  baton_submit: {
+    parameters: [
+      "u32",
+      "u32",
+      "buffer",
+      "u32",
+      "buffer",
+      "u32",
+      "buffer",
+      "u32",
+      "buffer",
+      "u32",
+      "u32",
+    ],
+    result: "i32",
+  },
+  baton_copy: { parameters: ["u32", "buffer", "u32", "f64", "buffer", "u32", "u32"], result: "i32" },
+  baton_wait: { parameters: ["buffer", "u32", "u32"], result: "i32", nonblocking: true },
+  baton_error: { parameters: ["u32", "buffer", "u32"], result: "i32" },
+  baton_clock: { parameters: [], result: "u64" },
   baton_cancel: { parameters: ["u32", "u32"], result: "i32" },
   baton_profile: { parameters: ["u32", "buffer"], result: "i32" },
   baton_gemm_bench: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32"], result: "f64" },
@@ -32,4 +52,4 @@ export const STATUS = {
 } as const;
 
 /** What `baton_version` must return. */
-export const VERSION = 1;
+export const VERSION = 2;

@@ -57,6 +57,20 @@ export function graphViolations(graph: CallGraph): string[] {
   for (const field of Object.keys(graph.fields)) {
     if (!written.has(field)) found.push(`field "${field}" is written by nothing`);
   }
+  for (const [name, { ema, optimizer, head }] of Object.entries(graph.models)) {
+    const of = ema && graph.models[ema.of];
+    if (ema && optimizer) found.push(`model "${name}" follows "${ema.of}" and is trained itself`);
+    if (ema && !(ema.eta > 0 && ema.eta <= 1)) {
+      found.push(`model "${name}" follows "${ema.of}" with eta ${ema.eta}`);
+    }
+    if (of && (!of.optimizer || of.head !== head)) {
+      found.push(
+        `model "${name}" follows "${ema.of}", which is ${
+          of.optimizer ? `a ${of.head} model` : "not trained"
+        }`,
+      );
+    }
+  }
   for (const [state, init] of Object.entries(graph.states)) {
     if (!Number.isFinite(init)) found.push(`state "${state}" starts at ${init}`);
     if (graph.fields[state]) found.push(`"${state}" is a field and a state`);

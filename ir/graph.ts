@@ -23,12 +23,20 @@ export interface AdamW {
 
 export type Head = "lm" | "value" | "reward";
 
+/** Weights that follow those of a trained model: after each of its train calls, these = eta · of + (1 − eta) · these. */
+export interface Ema {
+  readonly of: string;
+  readonly eta: number;
+}
+
 export interface ModelSpec {
   readonly head: Head;
   /** Folder with config.json. */
   readonly checkpoint: string;
   /** Absent for a frozen model. */
   readonly optimizer: AdamW | null;
+  /** Of a model that is not trained itself. */
+  readonly ema?: Ema;
 }
 
 export interface Sampling {

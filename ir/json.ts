@@ -66,7 +66,10 @@ const GRAPH = object({
   version: literal(1),
   name: string,
   models: record(
-    object({ head: literal("lm", "value", "reward"), checkpoint: string, optimizer: nullable(adamw) }),
+    object(
+      { head: literal("lm", "value", "reward"), checkpoint: string, optimizer: nullable(adamw) },
+      { ema: object({ of: string, eta: number }) },
+    ),
   ),
   source: object({
     kind: literal("prompts", "conversations", "pairs"),
@@ -87,7 +90,8 @@ const GRAPH = object({
   states: record(number),
 });
 
-const PLAN = object({
+/** A plan of this version; `checkPlan` tells whether it fits a graph. */
+export const PLAN = object({
   version: literal(1),
   graph: string,
   cluster: object({

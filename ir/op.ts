@@ -2,10 +2,19 @@
 
 /**
  * Dims that are known only when a program is submitted. Everything else is a constant. In a decode program `tokens` is
- * the number of live rows; in a prefill program `actions` is the number of rows that are sampled from.
+ * the number of live rows; in a prefill program `actions` is the number of rows that are sampled from. `shard` is the rows
+ * of `tokens` that this rank of the tensor-parallel group owns, see {@link ownRows}.
  */
-export const SYMBOLS = ["one", "tokens", "actions", "sequences", "groups", "pairs"] as const;
+export const SYMBOLS = ["one", "tokens", "actions", "sequences", "groups", "pairs", "shard"] as const;
 export type Symbol_ = typeof SYMBOLS[number];
+
+/**
+ * The groups that collective operations meet in; an operation has the position of its axis in this list as attribute.
+ * tp: ranks that share a layer's matrices. kv: ranks of a tp group that hold the same key and value heads. tied: the first and
+ * the last stage, which hold a tied embedding both. dp: ranks with the same piece of a model. world: all ranks of a mesh.
+ */
+export const AXES = ["tp", "kv", "tied", "dp", "world"] as const;
+export type Axis = typeof AXES[number];
 
 /** `times × symbol`. A plain number is a constant dim. */
 export interface Dim {
@@ -64,9 +73,12 @@ export interface Op {
  * [i ? ends[i-1] : 0, ends[i]).
  */
 export const OPCODE = {
-  /** ids, w → x · T: V H panels. x[t] = w[ids[t]]. `panels` 1 when w is stored in panels (tied with the head). */
+  /**
+   * ids, w → x · T: V H panels first total. x[t] = w[ids[t] − first]; zero for ids of other shards of the `total` rows.
+   * `panels` 1 when w is stored in panels (tied with the head).
+   */
   embedding: 1,
-  /** ids, dx, [prior] → dw · T: V H panels flag. Tokens in order. */
+  /** ids, dx, [prior] → dw · T: V H panels flag first total. Tokens in order; ids of other shards are left out. */
   embeddingGrad: 2,
   /** x[M,K], w → y[M,N] · M: N K. y = x·wᵀ. */
   matmul: 3,
@@ -96,7 +108,7 @@ export const OPCODE = {
   swigluGrad: 15,
   /** x[A,H], w (panels [V,H]), targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]] · A: H V entropyFlag. Of softmax(x·wᵀ·invT). */
   linearLogprob: 16,
-  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag. */
+  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total. w is rows first … first+V of `total`. */
   linearLogprobGrad: 17,
   /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies 4-byte elements of any type. */
   gatherRows: 18,
@@ -122,8 +134,8 @@ export const OPCODE = {
   strideScatter: 28,
   /** rewards[A], values[A], finals[S], ends[S] → advantages[A] · A: S: gamma lambda. Schulman et al. 2016, eq. 16; finals = value after the last action. */
   gae: 29,
-  /** g1 … gn → norm[1] · n1 … nn (elements). Euclidean norm over all, fixed order, double inside. */
-  gradNorm: 30,
+  /** g1 … gn → sums[count] · count, then (elements, index) of every gradient. Sums of squares as doubles, in fixed order, each at its index; zero elsewhere. */
+  squareSums: 30,
   /** p, g, m, v, hyper[3], norm[1] → p, m, v (same places) · n beta1 beta2 eps decay clip. hyper = lr, 1−β1ᵗ, 1−β2ᵗ. Scales g by min(1, clip/(norm+1e-6)) when clip > 0; does nothing when norm is not finite. */
   adamw: 31,
   /** x → y · n:. 4-byte elements. */
@@ -138,6 +150,25 @@ export const OPCODE = {
   sample: 36,
   /** kv, from[n] i32, to[n] i32 → kv · n: kv D layers pages. Copies whole pages in every layer. */
   copyPages: 37,
+  /**
+   * x[A,H], w (panels [V,H]: rows first … first+V of `total`), targets, invT → logprob[A], lse[A], [entropy[A]], work[A,3] ·
+   * A: H V entropyFlag first total axis. `linearLogprob` whose vocabulary is split over the axis; every rank gets the result.
+   */
+  shardLogprob: 38,
+  /** x → y (may have the place of x) · n: axis. Sum over the ranks of the axis, in their order. */
+  allReduce: 39,
+  /** x[own,H] → y[T,H] · T: H axis. x may be its own rows of y. See {@link ownRows}. */
+  allGatherRows: 40,
+  /** x[T,H] → y[own,H] · T: H axis. Sums over ranks in their order; y may be its own rows of x. */
+  reduceScatterRows: 41,
+  /** x[T,H] → y[own,H] · T: H axis. A copy of the rank's own rows; no communication. */
+  ownRows: 42,
+  /** x[R,to−from] → y[R,W] · R: W from to axis. Every rank brings its columns from … to. */
+  allGatherColumns: 43,
+  /** x[n] → y[n] (may have the place of x) · n axis. Doubles (two 4-byte elements each), summed over ranks in their order. */
+  sumDoubles: 44,
+  /** sums[n] → norm[1] · n. Square root of the sum of n doubles in order. */
+  norm: 45,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 
@@ -173,6 +204,12 @@ export const SAMPLER = { keyLow: 0, keyHigh: 1, index: 2, sample: 3, limit: 4 } 
 /** Tokens in one KV page; also the width of a weight panel and the number of virtual lanes. */
 export const PAGE = 16;
 export const PANEL = 16;
+
+/** Rows of `rows` that rank `rank` of `ranks` owns: every rank's share, uneven by at most one. */
+export const ownRows = (rows: number, rank: number, ranks: number): readonly [from: number, to: number] => [
+  Math.floor(rows * rank / ranks),
+  Math.floor(rows * (rank + 1) / ranks),
+];
 
 export const dim = (symbol: Symbol_, times = 1): Dim => ({ symbol, times });
 /** Largest value of every symbol: what buffers are sized for. */

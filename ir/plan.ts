@@ -49,17 +49,57 @@ export interface ExecutionPlan {
   readonly assignments: Readonly<Record<string, Assignment>>;
 }
 
-/** One copy of a model's parameters under one assignment, "actor@0". */
+/**
+ * Name of one copy of a model's parameters under one layout: "actor@0" holds what is trained and saved, the others are made
+ * from it.
+ */
 export type Replica = string;
 
-/** What a device does, in order. One queue needs no wait edges: a call runs after those that wrote what it reads. */
-export type Instruction =
+export interface ReplicaSpec {
+  readonly model: string;
+  readonly mesh: DeviceMesh;
+  readonly strategy: ParallelStrategy;
+  /** Sharding of the optimizer states of a trained home. */
+  readonly zero: 0 | 1;
+  /** The copy that is loaded, trained and saved. */
+  readonly home: boolean;
+  /**
+   * "device": it keeps its memory from step to step. "pool": it has memory from the instruction that makes it to the one that
+   * frees or offloads it, and others have that memory otherwise.
+   */
+  readonly residence: "device" | "pool";
+  /** Versions that it may be behind the newest: a copy for generation with lag, which has memory of its own in any case. */
+  readonly lag: number;
+}
+
+/**
+ * What happens, in an order that every device follows for its own part. An instruction starts when those at `after` (positions
+ * in the same list) and at `afterPrevious` (positions in the step before) have ended; whatever they do not order may overlap.
+ */
+export type Instruction = Action & Waits;
+
+export type Action =
+  /** Reads weights from the model's checkpoint folder. */
   | { readonly op: "load"; readonly replica: Replica; readonly model: string }
-  | { readonly op: "run"; readonly call: string; readonly replica: Replica | null };
+  /** Brings `to` to the version of `from`: copies, or blends as weight · from + (1 − weight) · to. */
+  | { readonly op: "reallocate"; readonly from: Replica; readonly to: Replica; readonly weight: number }
+  | { readonly op: "run"; readonly call: string; readonly replica: Replica | null }
+  /** Gives the memory of a replica that is not needed any more in this step to others. */
+  | { readonly op: "free"; readonly replica: Replica }
+  /** Moves a replica to host memory, and back. */
+  | { readonly op: "offload" | "fetch"; readonly replica: Replica };
+
+export interface Waits {
+  /** Devices that are busy with it, in ascending order; none for what runs on the host. */
+  readonly devices: readonly number[];
+  readonly after: readonly number[];
+  readonly afterPrevious: readonly number[];
+}
 
 /** Totally ordered; `prologue` runs once, `step` every step. */
 export interface Schedule {
   readonly version: 1;
+  readonly replicas: Readonly<Record<Replica, ReplicaSpec>>;
   readonly prologue: readonly Instruction[];
   readonly step: readonly Instruction[];
 }

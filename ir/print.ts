@@ -27,7 +27,11 @@ export function printGraph(graph: PrintableGraph, options: { readonly sites?: bo
   const models = Object.entries(graph.models);
   if (models.length) {
     parts.push(columns(models.map(([name, m]) => {
-      const optimizer = m.optimizer ? `${m.optimizer.name} lr ${short(m.optimizer.lr)}` : "frozen";
+      const optimizer = m.optimizer
+        ? `${m.optimizer.name} lr ${short(m.optimizer.lr)}`
+        : m.ema
+        ? `follows ${m.ema.of}, eta ${short(m.ema.eta)}`
+        : "frozen";
       return [name, m.head, m.checkpoint, optimizer];
     })));
   }

@@ -3,7 +3,8 @@
 /** Adds what is wrong with `value` to `found`. */
 export type Shape = (value: unknown, path: string, found: string[]) => void;
 
-const leaf = (what: string, fits: (value: unknown) => boolean): Shape => (value, path, found) => {
+/** A value that `fits`; `what` ends the sentence "it must be …". */
+export const leaf = (what: string, fits: (value: unknown) => boolean): Shape => (value, path, found) => {
   if (!fits(value)) {
     found.push(`${path} is ${JSON.stringify(value)?.slice(0, 60) ?? "missing"}, it must be ${what}`);
   }

@@ -1,8 +1,9 @@
 /** What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. */
 import type { Engine } from "../engine/engine.ts";
+import type { Part } from "../engine/replica.ts";
+import type { ModelSpec } from "../ir/graph.ts";
 import { beginCheckpoint, loadTensors, readState, saveTensors, writeState } from "../engine/checkpoint.ts";
 import type { Cursor } from "../engine/data.ts";
-import { fromStored, toStored } from "../engine/weights.ts";
 
 export interface RunState {
   readonly version: 1;
@@ -17,6 +18,10 @@ export interface RunState {
   readonly models: Readonly<Record<string, { readonly version: number; readonly updates: number }>>;
 }
 
+/** What changes: parameters and moments of what is trained, parameters of what follows it. */
+const partsOf = ({ optimizer, ema }: ModelSpec): readonly Part[] =>
+  optimizer ? ["param", "m", "v"] : ema ? ["param"] : [];
+
 /** Writes beside and renames; returns the checkpoint's folder. */
 export async function saveCheckpoint(
   engine: Engine,
@@ -25,18 +30,15 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const checkpoint = await beginCheckpoint(folder, state.step),
     models: Record<string, { version: number; updates: number }> = {};
-  for (const [name, replica] of engine.replicas) {
-    models[name] = { version: replica.version, updates: replica.updates };
-    if (!replica.trained) continue;
-    for (const what of ["param", "m", "v"] as const) {
-      await saveTensors(
-        `${checkpoint.path}/${name}.${what}.safetensors`,
-        replica.parameters.map((p) => ({
-          name: p.name,
-          shape: p.shape,
-          read: () => fromStored(p, replica.read(p, what)),
-        })),
-      );
+  for (const [name, replica] of engine.homes) {
+    models[name] = { version: replica.version ?? 0, updates: replica.updates };
+    for (const what of partsOf(engine.models[name]!.spec)) {
+      const tensors = engine.models[name]!.parameters.map(({ name, shape }) => ({
+        name,
+        shape,
+        read: () => replica.read({ name, shape }, what),
+      }));
+      await saveTensors(`${checkpoint.path}/${name}.${what}.safetensors`, tensors);
     }
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
@@ -49,23 +51,24 @@ export const readRunState = (path: string): Promise<RunState> => readState<RunSt
 
 /** Puts parameters, moments and counters back, bit for bit. */
 export async function loadCheckpoint(engine: Engine, path: string, state: RunState): Promise<void> {
-  for (const [name, replica] of engine.replicas) {
-    const saved = state.models[name];
+  for (const [name, replica] of engine.homes) {
+    const saved = state.models[name], { spec, parameters } = engine.models[name]!;
     if (!saved) {
       throw new Error(
         `Cannot resume from ${path}: it has no model "${name}", resume with the script that began the run`,
       );
     }
+    for (const what of partsOf(spec)) {
+      await loadTensors(
+        `${path}/${name}.${what}.safetensors`,
+        parameters,
+        (p, values) => replica.write(p.name, values, what),
+      );
+    }
     replica.version = saved.version;
     replica.updates = saved.updates;
-    if (!replica.trained) continue;
-    for (const what of ["param", "m", "v"] as const) {
-      await loadTensors(`${path}/${name}.${what}.safetensors`, replica.parameters, (p, data) => {
-        const stored = toStored(p, data);
-        if (what === "param") replica.write(p, stored);
-        else replica.writeMoment(p, what, stored);
-      });
-    }
   }
+  // Copies that keep their memory follow their homes; generation that lags begins again with the newest weights.
+  for (const [name, { spec }] of engine.replicas) if (spec.lag > 0) await engine.renew(name);
   for (const [name, value] of Object.entries(state.states)) engine.states.set(name, value);
 }

@@ -23,8 +23,14 @@ const RUN_FLAGS = {
   saveEvery: z.int().nonnegative().optional().describe("steps between checkpoints; 0 writes only the last"),
   resume: z.boolean().optional().describe("go on from the newest checkpoint of the output folder"),
   config: z.string().optional().describe("YAML file of the machine and the run"),
-  devices: z.string().optional().describe("cpu:1"),
-  threads: z.int().positive().optional().describe("CPU threads; all cores by default"),
+  devices: z.string().optional().describe(
+    "cpu:8 for 8 virtual devices, cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+  ),
+  strategy: z.string().optional().describe("one layout for all calls on all devices, as dp2tp2pp2"),
+  plan: z.string().optional().describe("YAML or JSON file with a layout for every call"),
+  threads: z.int().positive().optional().describe(
+    "CPU threads of all devices together; all cores by default",
+  ),
   saveDtype: z.enum(["f32", "bf16"]).optional().describe("number format of the exported models"),
   quiet: z.boolean().optional().describe("no progress on stderr"),
 } as const;

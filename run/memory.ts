@@ -1,93 +1,89 @@
 /** The byte table of a run, the KV pages that fit into what is left, and the refusal of a run that does not fit. */
-import { parameterBytes } from "../compiler/models/transformer.ts";
-import type { Programs } from "../compiler/programs.ts";
-import type { ModelFunctionCall } from "../ir/graph.ts";
-import type { Program } from "../ir/program.ts";
-import { callBytes, type MemoryRow, memoryTable } from "../planner/memory.ts";
+import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
+import { usesOf } from "../compiler/uses.ts";
+import type { ModelMemory } from "../planner/held.ts";
+import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
-import { engineModel, type LoadedModel } from "./models.ts";
+import type { LoadedModel } from "./models.ts";
 import type { Machine, PreparedGraph } from "./prepare.ts";
+
+type Models = Readonly<Record<string, LoadedModel>>;
 
 /** Rows that the largest rotary table of a model's programs has. */
 export function rotaryPositions(graphs: readonly PreparedGraph[], model: LoadedModel): number {
-  const bytes = graphs.flatMap(({ graph, programs }) =>
+  const bytes = graphs.flatMap(({ graph, programs, plan }) =>
     graph.calls.flatMap((c) =>
       "model" in c && c.model === model.name
-        ? programsOf(programs, c).map((p) => p.segmentBytes.constants)
+        ? usesOf(c, programs, plan.assignments[c.id]!.strategy).map((use) =>
+          use.program.segmentBytes.constants
+        )
         : []
     )
   );
   return Math.max(0, ...bytes) / (4 * model.config.headDim);
 }
 
-function programsOf(programs: Programs, call: ModelFunctionCall): readonly Program[] {
-  if (call.kind === "generate") {
-    return [programs.generate[call.id]!.prefill, programs.generate[call.id]!.decode];
-  }
-  return call.kind === "infer" ? [programs.infer[call.id]!] : [programs.train[call.id]!.train];
-}
-
-/** Every byte of a run; throws when the device cannot hold it. */
-export function byteTable(
+/** Every byte of a run; throws when the machine cannot hold it. */
+export function checkedMemory(
   graphs: readonly PreparedGraph[],
-  models: Readonly<Record<string, LoadedModel>>,
+  models: Models,
   scratch: number,
   machine: Machine,
-): MemoryRow[] {
-  const rows = rowsOf(graphs, models, scratch);
+): MemoryPlan {
+  const plan = memoryOf(graphs, models, scratch);
   refuseTooLarge(
     `run ${graphs[0]!.graph.name} on this machine`,
-    rows,
+    plan.rows,
     machine.memoryBytes,
     "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
   );
-  return rows;
+  return plan;
 }
 
-function rowsOf(
-  graphs: readonly PreparedGraph[],
-  models: Readonly<Record<string, LoadedModel>>,
-  scratch: number,
-): MemoryRow[] {
+function memoryOf(graphs: readonly PreparedGraph[], models: Models, scratch: number): MemoryPlan {
   const memory = Object.fromEntries(
-    Object.entries(models).map(([name, m]) => {
-      const e = engineModel(m, rotaryPositions(graphs, m));
-      return [name, {
-        parameters: e.parameters,
-        trained: m.spec.optimizer !== null,
-        constants: e.constants.byteLength,
-      }];
-    }),
+    Object.entries(models).map(([name, m]): [string, ModelMemory] => [name, {
+      config: m.config,
+      head: m.spec.head,
+      trained: m.spec.optimizer !== null,
+      constants: 4 * m.config.headDim * rotaryPositions(graphs, m),
+    }]),
   );
-  const largest = Math.max(...Object.values(memory).map((m) => parameterBytes(m.parameters)));
-  return memoryTable(graphs.map((g) => g.programs), memory, { scratch, host: hostRows(graphs, largest) });
+  const largest = Math.max(
+    ...Object.values(models).map((m) => parameterBytes(parameters(m.config, m.spec.head))),
+  );
+  return memoryPlan({ graphs, models: memory, scratch, host: hostRows(graphs, largest) });
 }
 
 /**
  * The graphs with as many KV pages as memory has room for: all that their slots can use where possible, at least one sequence
- * of maximum length. Fewer pages cost time, for sequences wait and are prefilled again; they change no token.
+ * of maximum length in each rollout. Fewer pages cost time, for sequences wait and are prefilled again; they change no token.
  */
 export function fitPages<G extends readonly PreparedGraph[]>(
   graphs: G,
-  models: Readonly<Record<string, LoadedModel>>,
+  models: Models,
   scratch: number,
   machine: Machine,
 ): G {
-  const free = machine.memoryBytes - totalBytes(rowsOf(graphs, models, scratch));
+  const { rows, calls } = memoryOf(graphs, models, scratch), free = machine.memoryBytes - totalBytes(rows);
   if (free >= 0) return graphs;
   const caches = new Map<string, Cache>();
-  for (const { programs } of graphs) {
-    for (const [id, { cache, decode }] of Object.entries(programs.generate)) {
-      const other = caches.get(id);
-      caches.set(id, {
+  for (const { graph, programs, plan } of graphs) {
+    for (const call of graph.calls) {
+      if (call.kind !== "generate") continue;
+      const { cache } = programs.generate[call.id]!, other = caches.get(call.id);
+      const decodes = usesOf(call, programs, plan.assignments[call.id]!.strategy).filter((u) =>
+        u.part === "decode"
+      );
+      caches.set(call.id, {
         slots: Math.max(cache.slots, other?.slots ?? 0),
         maxPages: Math.max(cache.maxPages, other?.maxPages ?? 0),
-        bytesPerPage: decode.segmentBytes.kv / cache.pages,
+        bytesPerPage: decodes.reduce((n, u) => n + u.program.segmentBytes.kv, 0) / cache.pages,
       });
     }
   }
-  const kv = Object.entries(callBytes(graphs.map((g) => g.programs)))
+  const kv = [...calls.values()].flatMap((own) => [...own])
     .reduce((n, [name, bytes]) => n + (name.endsWith(" kv") ? bytes : 0), 0);
   const pages = choosePages([...caches.values()], free + kv), ids = [...caches.keys()];
   return graphs.map((g) => {

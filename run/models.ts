@@ -75,9 +75,9 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
   const list = parameters(m.config, m.spec.head), trained = m.spec.optimizer !== null;
   return {
     spec: m.spec,
+    config: m.config,
     parameters: list,
     constants: ropeTable(m.config, positions),
-    maxPositions: m.config.maxPositions,
     // A critic may start from a language model: its scalar head is then new.
     load: (sink) =>
       loadWeights(m.folder, list, sink, {

@@ -13,9 +13,13 @@ export interface RunOptions {
   readonly resume?: boolean;
   /** YAML file of the machine and the run. */
   readonly config?: string;
-  /** "cpu:1". */
+  /** "cpu:8" for 8 virtual devices, "cpu:2x4" for 2 nodes of 4; "cpu:1" by default. */
   readonly devices?: string;
-  /** CPU threads of a device; all cores by default. */
+  /** One layout for all calls on all devices: "dp2tp2pp2". */
+  readonly strategy?: string;
+  /** YAML or JSON file with a layout for every call. */
+  readonly plan?: string;
+  /** CPU threads of all devices together; all cores by default. */
   readonly threads?: number;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";

@@ -2,13 +2,14 @@
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
 import { canonical, digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
-import { checkPlan } from "../ir/check_plan.ts";
 import type { CallGraph, GenerateCall } from "../ir/graph.ts";
-import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
+import type { Devices } from "../ir/notation.ts";
+import type { Cluster, ExecutionPlan, ParallelStrategy, Schedule } from "../ir/plan.ts";
 import { type DataSet, loadData } from "../engine/data.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
-import { planSingle } from "../planner/single.ts";
-import { scheduleOf } from "../planner/schedule.ts";
+import type { PlanFile } from "../planner/plan_file.ts";
+import { planGraph } from "../planner/plan_graph.ts";
+import { schedulesOf } from "../planner/schedule.ts";
 import type { LoadedModel } from "./models.ts";
 import { dataSizes } from "./sizes.ts";
 
@@ -27,31 +28,58 @@ export interface PreparedGraph {
 }
 
 export interface Machine {
+  readonly devices: Devices;
+  /** Of each device. */
   readonly threads: number;
+  /** Of all devices and the host together. */
   readonly memoryBytes: number;
+  /** One layout for all calls on all devices. */
+  readonly strategy?: ParallelStrategy;
+  readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
 }
 
-const single = (machine: Machine): Cluster => ({
-  nodes: 1,
-  devicesPerNode: 1,
-  memoryBytes: machine.memoryBytes,
+const clusterOf = ({ devices, memoryBytes }: Machine): Cluster => ({
+  nodes: devices.nodes,
+  devicesPerNode: devices.perNode,
+  memoryBytes: Math.floor(memoryBytes / (devices.nodes * devices.perNode)),
   links: [],
 });
+
+/**
+ * Reads the data of all graphs of a run (the step's first, then the evaluation's), plans and compiles them. They have one set
+ * of replicas.
+ */
+export async function prepareGraphs(
+  graphs: readonly CallGraph[],
+  models: Readonly<Record<string, LoadedModel>>,
+  machine: Machine,
+  seed: number,
+): Promise<PreparedGraph[]> {
+  const prepared: Omit<PreparedGraph, "schedule">[] = [];
+  for (const graph of graphs) {
+    const evaluated = graphs.slice(1).flatMap((g) => g.calls.map((c) => c.id));
+    prepared.push(await prepareGraph(graph, models, machine, seed, prepared, evaluated));
+  }
+  const schedules = schedulesOf(prepared);
+  return prepared.map((p, i) => ({ ...p, schedule: schedules[i]! }));
+}
 
 /**
  * Reads the graph's data, plans and compiles it.
  *
  * @param earlier graphs of the same run: data that one of them has read is not read again
+ * @param evaluated calls of the run's evaluation
  */
-export async function prepareGraph(
+async function prepareGraph(
   graph: CallGraph,
   models: Readonly<Record<string, LoadedModel>>,
   machine: Machine,
   seed: number,
-  earlier: readonly PreparedGraph[] = [],
-): Promise<PreparedGraph> {
+  earlier: readonly Omit<PreparedGraph, "schedule">[],
+  evaluated: readonly string[],
+): Promise<Omit<PreparedGraph, "schedule">> {
   checkGraph(graph);
   const actor = tokenizerOwner(graph, models),
     generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
@@ -70,30 +98,29 @@ export async function prepareGraph(
   });
   const sizes = dataSizes(graph, data, maxPositions, actor.tokenizer);
   checkMiniBatches(graph, sizes);
-  const plan = planSingle({
+  const configs = Object.fromEntries(Object.entries(models).map(([k, m]) => [k, m.config]));
+  const plan = planGraph({
     graph,
-    digest: digest(graph),
-    cluster: single(machine),
-    longest: sizes.longest,
-    group: sizes.group,
+    configs,
+    cluster: clusterOf(machine),
+    sizes,
     reread: rereadTokens(models, actor, sizes.longest),
-    stepTokens: sizes.longest * sizes.sequences,
+    ...(machine.strategy && { strategy: machine.strategy }),
+    ...(machine.planFile && { file: machine.planFile }),
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
     ...(machine.recompute !== undefined && { recompute: machine.recompute }),
+    ...(earlier[0] ? { of: earlier[0] } : { evaluated }),
   });
-  checkPlan(plan, graph);
   const stops = Object.fromEntries(generates.map((c) => [c.id, stopIds(c, models[c.model]!)]));
-  const configs = Object.fromEntries(Object.entries(models).map(([k, m]) => [k, m.config]));
   const counts = Object.fromEntries(Object.entries(stops).map(([k, v]) => [k, v.length]));
   const withPages = (pages: Readonly<Record<string, number>>) =>
     compilePlan(graph, plan, configs, sizes, counts, pages);
   return {
     graph,
-    digest: plan.graph,
+    digest: digest(graph),
     data,
     sizes,
     plan,
-    schedule: scheduleOf(graph, plan),
     programs: withPages({}),
     stops,
     withPages,

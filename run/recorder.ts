@@ -6,6 +6,7 @@ import type { StepHooks, StepResult } from "../engine/stage.ts";
 import { shortNumber } from "../engine/table.ts";
 import { printComparison } from "./comparison.ts";
 import type { Evaluation, EvaluationRecord } from "./evaluation.ts";
+import { ReallocationLog, reallocationMetrics } from "./reallocations.ts";
 import { writeRunReport } from "./report.ts";
 import type { Resolved } from "./resolve.ts";
 import { sampleRecords } from "./samples.ts";
@@ -15,6 +16,7 @@ export class Recorder {
   #stepStart = performance.now();
   #lastTrainSeconds = 1;
   #peak = 0;
+  readonly #reallocations = new ReallocationLog();
 
   private constructor(
     readonly session: Session,
@@ -73,7 +75,9 @@ export class Recorder {
       mfu: result.flops / seconds / this.#peak,
       seconds,
       ...times,
+      ...reallocationMetrics(result.reallocations),
     };
+    this.#reallocations.add(result.reallocations);
     await this.metrics.write({ step, ...metrics });
     for (const record of sampleRecords(graph, batch, step, this.options.logSamples, this.session)) {
       await this.samples.write(record);
@@ -110,7 +114,9 @@ export class Recorder {
       console.error(`\n${printComparison(e.before, e.after)}\n`);
     }
     await this.flush();
-    await writeRunReport(this.session, this.options, e);
+    const { timeline, workflow } = this.session;
+    if (timeline.steps.length) await timeline.write(`${this.options.out}/timeline.json`, workflow.name);
+    await writeRunReport(this.session, this.options, { ...e, reallocations: this.#reallocations.rows });
     if (!this.options.quiet) console.error(`report: ${this.options.out}/report.html`);
   }
 
@@ -134,8 +140,12 @@ export class Recorder {
   }
 }
 
-/** Rate of a large product on this device, FLOP/s: what MFU is measured against. */
+/**
+ * Rate of a large product on all devices together, FLOP/s: what MFU is measured against. Virtual devices share the cores of the
+ * machine, and more of them than there are cores are not faster.
+ */
 function peakFlops(session: Session): number {
-  const [m, n, k] = [768, 512, 512];
-  return 2 * m * n * k / session.engine.device.productSeconds("forward", m, n, k, 5);
+  const [m, n, k] = [768, 512, 512], { all } = session.engine.devices, device = all[0]!;
+  const busy = Math.max(1, Math.min(all.length, Math.floor(device.description.cores / device.threads)));
+  return busy * 2 * m * n * k / device.productSeconds("forward", m, n, k, 5);
 }

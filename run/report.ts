@@ -1,6 +1,7 @@
 /** What report.html says about a run: its logs, its plan and memory, and what made it. */
 import { readLog, type SampleRecord, type StepRecord } from "../engine/metrics.ts";
 import { type ReportTable, writeReport } from "../engine/report.ts";
+import { planTable, type ReallocationRow, reallocationTable } from "../engine/report_tables.ts";
 import { shortBytes, shortNumber } from "../engine/table.ts";
 import { printGraph } from "../ir/print.ts";
 import { compareFigures, compareResponses } from "./comparison.ts";
@@ -11,9 +12,14 @@ import type { Session } from "./session.ts";
 export async function writeRunReport(
   session: Session,
   o: Resolved,
-  e: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
+  e: {
+    readonly before: EvaluationRecord | null;
+    readonly after: EvaluationRecord | null;
+    readonly reallocations: readonly ReallocationRow[];
+  },
 ): Promise<void> {
   const { graph, plan, sizes } = session.main, models = Object.values(session.models);
+  const { timeline, engine: { devices } } = session, count = devices.all.length, { threads } = o.machine;
   const parameters = models.map((m) => {
     const count = session.engine.models[m.name]!.parameters.reduce(
       (n, p) => n + p.shape.reduce((a, b) => a * b, 1),
@@ -23,15 +29,21 @@ export async function writeRunReport(
   });
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
-    subtitle: `${
-      parameters.join(", ")
-    } · ${sizes.sequences} sequences per step · ${o.machine.threads} CPU threads`,
+    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${
+      count > 1 ? `${count} virtual devices with ${threads} CPU threads each` : `${threads} CPU threads`
+    }`,
     steps: withEvaluations(
       await readLog<StepRecord>(`${o.out}/metrics.jsonl`),
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
     ),
     samples: await readLog<SampleRecord>(`${o.out}/samples.jsonl`),
-    tables: [...evaluationTables(e), planTable(session), memoryTableOf(session)],
+    gantt: timeline.gantt(),
+    tables: [
+      ...evaluationTables(e),
+      planTable(graph, plan),
+      ...e.reallocations.length ? [reallocationTable(e.reallocations)] : [],
+      memoryTableOf(session),
+    ],
     texts: [
       { title: "Call graph", text: printGraph(graph) },
       {
@@ -70,39 +82,22 @@ function evaluationTables(
   ];
 }
 
-function planTable(session: Session): ReportTable {
-  const { graph, plan } = session.main;
-  return {
-    title: "Plan",
-    columns: [{ title: "call" }, { title: "devices" }, { title: "dp·tp·pp" }, {
-      title: "micro-batch tokens",
-      align: "right",
-    }, {
-      title: "recompute",
-    }],
-    rows: graph.calls.map((c) => {
-      const a = plan.assignments[c.id];
-      if (!a) return [c.id, "host", "", "", ""];
-      return [
-        c.id,
-        "cpu:0",
-        `${a.strategy.dp}·${a.strategy.tp}·${a.strategy.pp}`,
-        shortNumber(a.microBatchTokens),
-        a.recompute,
-      ];
-    }),
-  };
-}
-
 function memoryTableOf(session: Session): ReportTable {
   const total = session.table.reduce((n, r) => n + r.bytes, 0);
   return {
     title: "Memory",
     columns: [{ title: "what" }, { title: "where" }, { title: "bytes", align: "right" }],
-    rows: [...session.table.map((r) => [r.name, r.where, shortBytes(r.bytes)]), [
-      "total",
-      "",
-      shortBytes(total),
-    ]],
+    rows: [
+      ...session.table.map((r) => [
+        r.name,
+        r.device === undefined ? r.where : `${r.where} ${r.device}`,
+        shortBytes(r.bytes),
+      ]),
+      [
+        "total",
+        "",
+        shortBytes(total),
+      ],
+    ],
   };
 }

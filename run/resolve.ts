@@ -1,9 +1,9 @@
 /** Options of a run with everything filled in: flags of the command line win over the script's options, those over YAML. */
-import { positive, refuse, whole } from "../dsl/options.ts";
+import { oneOf, refuse, whole } from "../dsl/options.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
-import { memory } from "./available.ts";
-import { defaultThreads, type RunOptions } from "./options.ts";
+import { machineFaults, machineOf } from "./machine.ts";
+import type { RunOptions } from "./options.ts";
 import type { Machine } from "./prepare.ts";
 
 export interface Resolved {
@@ -33,24 +33,12 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
         `give a whole number above 0 with --steps, run(workflow, { steps }) or run.steps in YAML`,
     );
   }
-  const oneOf = (name: string, value: string | undefined, known: readonly string[]) =>
-    value !== undefined && !known.includes(value) && `${name} is ${value}, it must be ${known.join(" or ")}`;
   refuse(`run ${workflow.name}`, [
     o.seed !== undefined && whole("seed", o.seed),
     o.saveEvery !== undefined && whole("saveEvery", o.saveEvery),
-    o.threads !== undefined && positive("threads", o.threads, "whole"),
-    o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
-    oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
-    oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
+    ...machineFaults(o, config),
+    o.saveDtype !== undefined && oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
   ]);
-  const devices = o.devices ?? config.devices;
-  if (devices !== "cpu:1") {
-    throw new RangeError(
-      `Cannot use devices "${devices}": this version runs on cpu:1, more devices are on the way`,
-    );
-  }
-  const microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
-    recompute = o.recompute ?? config.plan.recompute;
   return {
     steps,
     seed: o.seed ?? config.run.seed,
@@ -60,12 +48,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     resume: o.resume ?? false,
     quiet: o.quiet ?? false,
     logSamples: config.run.logSamples,
-    machine: {
-      threads: o.threads ?? config.threads ?? defaultThreads(),
-      memoryBytes: config.memoryGiB === undefined ? memory().availableBytes : config.memoryGiB * 2 ** 30,
-      ...(microBatchTokens !== undefined && { microBatchTokens }),
-      ...(recompute !== undefined && { recompute }),
-    },
+    machine: await machineOf(o, config),
     script: o.script ?? mainScript(),
     scoreSeconds: config.score.deadlineSeconds,
     saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",

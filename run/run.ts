@@ -2,7 +2,9 @@
 import type { Workflow } from "../dsl/workflow.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import type { Batch } from "../engine/batch.ts";
+import { replaceFile } from "../engine/files.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
+import { printPlan } from "../planner/plan_file.ts";
 import { type Evaluation, evaluationOf, type EvaluationRecord } from "./evaluation.ts";
 import { derivedLines } from "./derived.ts";
 import { inWorker, plainErrors, runFlags } from "./flags.ts";
@@ -67,6 +69,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     resume: o.resume,
   });
   if (latest) await session.resume(latest.path);
+  await replaceFile(`${o.out}/plan.yaml`, printPlan(session.main.plan));
   const recorder = held.adopt(await Recorder.open(session, o), (r) => r.dispose());
   const interruption = held.adopt(new Interruption(recorder), (i) => i.dispose());
   const save = async () => {
@@ -85,7 +88,8 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
     let done: Awaited<ReturnType<Session["step"]>>;
     try {
-      done = await session.step(hooks);
+      const next = session.completed + 1, every = workflow.evaluation?.every;
+      done = await session.step(hooks, next < o.steps && !(every && next % every === 0));
     } catch (error) {
       if (interruption.cancelled(error)) break;
       throw error;
@@ -100,6 +104,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     }
     yield { step: session.completed, metrics, batch: done.batch };
   }
+  await session.settle();
   const checkpoint = await save();
   const after = await evaluateAt(session, recorder, interruption, "after");
   // Decided once: from here on the run is done, whatever is pressed while it writes.
@@ -205,14 +210,14 @@ async function evaluateAt(
 
 /** Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. */
 async function exportModels(session: Session, o: Resolved): Promise<void> {
-  const trained = [...session.engine.replicas].filter(([, replica]) => replica.trained);
+  const trained = [...session.engine.homes].filter(([, replica]) => replica.trained);
   for (const [name, replica] of trained) {
     const model = session.models[name]!;
     const write = trained.length === 1 ? writeModel : saveModel;
     await write(trained.length === 1 ? o.out : `${o.out}/${name}`, {
       config: model.json,
-      head: replica.head,
-      parameters: replica.parameters,
+      head: model.spec.head,
+      parameters: session.engine.models[name]!.parameters,
       source: (p) => replica.read(p),
       dtype: o.saveDtype,
       tokenizerFolder: model.folder,

@@ -1,21 +1,21 @@
 /** One run of a workflow: prepared, allocated, then stepped; owns what has to survive from step to step. */
 import type { Workflow } from "../dsl/workflow.ts";
-import { Device } from "../ffi/device.ts";
 import { type Batch, batchOf } from "../engine/batch.ts";
 import { type Cursor, DataReader } from "../engine/data.ts";
+import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { pieces } from "../engine/pieces.ts";
 import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
-import { Stage, type StepHooks, type StepResult } from "../engine/stage.ts";
+import { Stage, type StepHooks, type StepResult, type StepRun } from "../engine/stage.ts";
+import { Timeline } from "../engine/timeline.ts";
 import type { MemoryRow } from "../planner/memory.ts";
-import { arenaBytes, callBytes } from "../planner/memory.ts";
 import { loadCheckpoint, readRunState, saveCheckpoint } from "./checkpoint.ts";
 import { heldOutRows } from "./evaluation.ts";
 import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
-import { byteTable, fitPages, rotaryPositions } from "./memory.ts";
-import { type Machine, type PreparedGraph, prepareGraph, tokenizerOwner } from "./prepare.ts";
+import { checkedMemory, fitPages, rotaryPositions } from "./memory.ts";
+import { type Machine, type PreparedGraph, prepareGraphs, tokenizerOwner } from "./prepare.ts";
 
 export interface SessionOptions {
   readonly steps: number;
@@ -27,7 +27,18 @@ export interface SessionOptions {
 /** Numbers evaluation randomness apart from training's: every evaluation of a run draws the same. */
 const EVALUATION_STEP = 2 ** 31;
 
+/** A step that has begun, perhaps before it was asked for. */
+interface Begun {
+  readonly step: number;
+  readonly run: StepRun;
+  /** Where in the data it begins and ends. */
+  readonly cursor: Cursor;
+  readonly after: Cursor;
+  readonly stop: AbortController;
+}
+
 export class Session {
+  #begun: Begun | null = null;
   #reader: DataReader;
   #step = 0;
   /** States as they were when the current step began: what a cancelled step goes back to. */
@@ -43,6 +54,8 @@ export class Session {
     readonly engine: Engine,
     readonly stage: Stage,
     readonly evaluation: Stage | null,
+    /** What every device did in the newest steps. */
+    readonly timeline: Timeline,
   ) {
     this.#reader = this.#readerAt();
     this.#before = { cursor: this.#reader.cursor, states: [] };
@@ -55,51 +68,56 @@ export class Session {
       ...workflow.graph,
       models: Object.assign({}, ...graphs.map((g) => g.models)),
     });
-    const full: PreparedGraph[] = [];
-    for (const graph of graphs) {
-      full.push(await prepareGraph(graph, models, options.machine, options.seed, full));
-    }
+    const full = await prepareGraphs(graphs, models, options.machine, options.seed);
     using opened = new DisposableStack();
-    const device = opened.use(Device.open({ threads: options.machine.threads }));
-    const prepared = fitPages(full, models, device.scratchBytes, options.machine);
+    const { machine } = options, { nodes, perNode } = machine.devices;
+    const devices = opened.use(Devices.open({ count: nodes * perNode, threads: machine.threads }));
+    const { scratchBytes } = devices.all[0]!;
+    const prepared = fitPages(full, models, scratchBytes, machine);
     const [main, held] = prepared as readonly PreparedGraph[] as [PreparedGraph, PreparedGraph?];
     if (held) heldOutRows(held.data, workflow.evaluation!.prompts);
-    const table = byteTable(prepared, models, device.scratchBytes, options.machine);
-    const engine = await Engine.create(device, {
+    const memory = checkedMemory(prepared, models, scratchBytes, machine);
+    const engine = await Engine.create({
+      devices,
+      cluster: main.plan.cluster,
       models: Object.fromEntries(
         Object.entries(models).map(([name, m]) => [name, engineModel(m, rotaryPositions(prepared, m))]),
       ),
       states: main.graph.states,
-      arenaBytes: Math.max(...prepared.map((p) => arenaBytes(p.programs))),
-      prologue: main.schedule.prologue,
-      callBytes: callBytes(prepared.map((p) => p.programs)),
+      schedule: main.schedule,
+      memory,
     });
     opened.adopt(engine, (e) => e.dispose());
-    const stage = (p: PreparedGraph) => {
-      const owner = tokenizerOwner(p.graph, models);
-      return new Stage(engine, {
-        graph: p.graph,
-        schedule: p.schedule,
-        programs: p.programs,
-        scorers: options.scorers(p.graph),
-        stops: p.stops,
-        decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
-        encode: (text) => tokenizerOf(owner).encode(text),
-        retokenize: retokenizer(owner, models),
-        seed: options.seed,
-        totalUpdates: totalUpdates(p, options.steps),
-      });
-    };
+    const timeline = new Timeline(),
+      stage = (p: PreparedGraph) => {
+        const owner = tokenizerOwner(p.graph, models);
+        return new Stage(engine, {
+          graph: p.graph,
+          plan: p.plan,
+          schedule: p.schedule,
+          programs: p.programs,
+          scorers: options.scorers(p.graph),
+          stops: p.stops,
+          decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
+          encode: (text) => tokenizerOf(owner).encode(text),
+          retokenize: retokenizer(owner, models),
+          seed: options.seed,
+          totalUpdates: totalUpdates(p, options.steps),
+          // Evaluations come between steps and are no part of them.
+          ...(p === main && { timeline }),
+        });
+      };
     const session = new Session(
       workflow,
       options,
       models,
       main,
       held ?? null,
-      table,
+      memory.rows,
       engine,
       stage(main),
       held ? stage(held) : null,
+      timeline,
     );
     // From here on all of it is the session's to dispose.
     opened.move();
@@ -116,15 +134,40 @@ export class Session {
     return new DataReader(data.training, { seed: this.options.seed, shuffle: graph.source.shuffle }, cursor);
   }
 
-  /** Runs the next step. When it throws (cancelled, NaN), nothing of it counts unless a train call had finished. */
-  async step(hooks: StepHooks): Promise<{ readonly batch: Batch; readonly result: StepResult }> {
-    this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
-    const { source } = this.main.graph;
-    const batch = batchOf(this.#reader.next(source.batch), this.main.sizes.group, source.fields);
-    const result = await this.stage.step(this.#step, batch, hooks);
+  /**
+   * Runs the next step. When it throws (cancelled, NaN), nothing of it counts unless a train call had finished.
+   *
+   * @param ahead whether generation of the step after it may begin meanwhile: there is one, and nothing comes between
+   */
+  async step(
+    hooks: StepHooks,
+    ahead = false,
+  ): Promise<{ readonly batch: Batch; readonly result: StepResult }> {
+    const begun = this.#begun?.step === this.#step ? this.#begun : this.#begin(this.#step);
+    this.#before = { cursor: begun.cursor, states: [...this.engine.states] };
+    begun.run.release(hooks);
+    this.#begun = ahead && this.stage.looksAhead ? this.#begin(this.#step + 1) : null;
+    const result = await begun.run.done;
     this.#step++;
-    this.#before = { cursor: this.#reader.cursor, states: [...this.engine.states] };
-    return { batch, result };
+    this.#before = { cursor: begun.after, states: [...this.engine.states] };
+    return { batch: begun.run.batch, result };
+  }
+
+  #begin(step: number): Begun {
+    const { source } = this.main.graph, { cursor } = this.#reader, stop = new AbortController();
+    const batch = batchOf(this.#reader.next(source.batch), this.main.sizes.group, source.fields);
+    const run = this.stage.begin(step, batch, { signal: stop.signal });
+    return { step, run, cursor, after: this.#reader.cursor, stop };
+  }
+
+  /** Takes back the step that was begun ahead, if there is one: its rows are read again. */
+  async settle(): Promise<void> {
+    const begun = this.#begun;
+    if (!begun) return;
+    this.#begun = null;
+    begun.stop.abort(new DOMException("The step was begun ahead and is not wanted", "AbortError"));
+    await begun.run.done.catch(() => {});
+    this.#reader = this.#readerAt(begun.cursor);
   }
 
   /** Rows that evaluation uses: those held out of the training data, or the evaluation's own file. */
@@ -136,6 +179,7 @@ export class Session {
   /** Runs the evaluation flow on the held-out rows, in batches, always with the same randomness. */
   async evaluate(hooks: StepHooks): Promise<readonly Batch[]> {
     if (!this.held || !this.evaluation) return [];
+    await this.settle();
     const { graph, sizes } = this.held, rows = this.heldOut, batches: Batch[] = [];
     for (let at = 0; at < rows.length; at += graph.source.batch) {
       const batch = batchOf(rows.slice(at, at + graph.source.batch), sizes.group, graph.source.fields);
@@ -192,8 +236,8 @@ export class Session {
   dispose(): void {
     this.stage.dispose();
     this.evaluation?.dispose();
+    this.engine.devices[Symbol.dispose]();
     this.engine.dispose();
-    this.engine.device[Symbol.dispose]();
   }
 }
 

@@ -1,45 +1,80 @@
 /** One language model on a device with programs of its own, outside any workflow. */
+import { wholeShard } from "../compiler/layout.ts";
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
-import { Device } from "../ffi/device.ts";
+import type { Programs } from "../compiler/programs.ts";
+import { BoundCall } from "../engine/bound.ts";
+import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { baseName } from "../engine/files.ts";
+import type { ModelFunctionCall } from "../ir/graph.ts";
 import type { Maxima, Segment } from "../ir/op.ts";
+import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Program } from "../ir/program.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { memory } from "./available.ts";
 import { refuseTooLarge } from "./memory.ts";
 import { engineModel, type LoadedModel, loadModel } from "./models.ts";
 
-export const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+export const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
-/** A model on a device with its programs. `held` disposes of both, and of what is added to it. */
-export async function openModel(folder: string, threads: number, programs: (m: LoadedModel) => Program[]) {
+const NO_PROGRAMS: Programs = { generate: {}, infer: {}, train: {}, update: {}, compute: {} };
+const REPLICA: ReplicaSpec = {
+  model: "model",
+  mesh: { node: 0, nodes: 1, device: 0, devices: 1 },
+  strategy: { dp: 1, tp: 1, pp: 1 },
+  zero: 0,
+  home: true,
+  residence: "device",
+  lag: 0,
+};
+
+/** What one call of a model runs. */
+export interface SoleCall {
+  readonly call: ModelFunctionCall;
+  readonly programs: Partial<Programs>;
+  /** All of them, for the byte table. */
+  readonly compiled: readonly Program[];
+}
+
+/** A model on a device with one call bound to it. `held` disposes of all, and of what is added to it. */
+export async function openModel(folder: string, threads: number, sole: (m: LoadedModel) => SoleCall) {
   const model = await loadModel(baseName(folder), { head: "lm", checkpoint: folder, optimizer: null });
-  const compiled = programs(model);
+  const { call, programs, compiled } = sole(model);
   using held = new DisposableStack();
-  const device = held.use(Device.open({ threads }));
+  const devices = held.use(Devices.open({ count: 1, threads }));
   refuseTooLarge(
     `load ${folder}`,
-    rowsOf(model, compiled, device.scratchBytes),
+    rowsOf(model, compiled, devices.all[0]!.scratchBytes),
     memory().availableBytes,
     "use shorter sequences or a smaller model",
   );
-  const engine = await Engine.create(device, {
+  const engine = await Engine.create({
+    devices,
+    cluster: { devicesPerNode: 1 },
     models: { model: engineModel(model, most(compiled, "constants") / (4 * model.config.headDim)) },
     states: {},
-    arenaBytes: most(compiled, "arena"),
-    prologue: [{ op: "load", replica: "model@0", model: "model" }],
+    schedule: {
+      replicas: { "model@0": REPLICA },
+      prologue: [{
+        op: "load",
+        replica: "model@0",
+        model: "model",
+        devices: [0],
+        after: [],
+        afterPrevious: [],
+      }],
+    },
+    memory: { arenas: new Map([[0, most(compiled, "arena")]]) },
   });
   held.adopt(engine, (e) => e.dispose());
-  return {
-    model,
-    compiled,
-    device,
-    engine,
-    shared: { arena: engine.arena, ...engine.replicas.get("model")!.segments },
-    held: held.move(),
-  };
+  const placement = { devices: [0], strategy: REPLICA.strategy, replica: engine.home("model") };
+  const bound = new BoundCall(engine, call, { ...NO_PROGRAMS, ...programs }, placement);
+  held.adopt(bound, (b) => b.dispose());
+  return { model, bound, held: held.move() };
 }
+
+/** The whole of a language model, for one device. */
+export const shardOf = (m: LoadedModel) => wholeShard(m.config, "lm");
 
 export const most = (programs: readonly Program[], segment: Segment): number =>
   Math.max(...programs.map((p) => p.segmentBytes[segment]));

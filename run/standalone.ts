@@ -4,15 +4,14 @@
  */
 import { compileCopyPages, compileDecode, compileInfer, compilePrefill } from "../compiler/compile.ts";
 import type { TokenColumn } from "../engine/batch.ts";
-import { Binding } from "../engine/binding.ts";
+import type { Staged } from "../engine/lanes.ts";
 import { Generator } from "../engine/generate.ts";
 import { infer } from "../engine/infer.ts";
 import { streamKey } from "../engine/random.ts";
 import { PAGE } from "../ir/op.ts";
-import type { Program } from "../ir/program.ts";
 import { type LoadedModel, tokenizerOf } from "./models.ts";
 import { defaultThreads } from "./options.ts";
-import { checkIds, most, NONE, openModel } from "./single_model.ts";
+import { checkIds, NONE, openModel, shardOf } from "./single_model.ts";
 
 /** Options of {@link generate}. Exactly one of `prompt` and `tokens` is given. */
 export interface GenerateOptions {
@@ -77,7 +76,7 @@ export async function generate(folder: string, options: GenerateOptions): Promis
   };
   let stops: readonly number[] = [],
     sizes = { slots: 1, pages: 1, maxPages: 1, maxNew: options.maxNewTokens, prefillTokens: 1 };
-  const opened = await openModel(
+  const { model, bound, held } = await openModel(
     folder,
     options.threads ?? defaultThreads(),
     (m) => {
@@ -92,27 +91,26 @@ export async function generate(folder: string, options: GenerateOptions): Promis
         maxNew: options.maxNewTokens,
         prefillTokens: maxPages * PAGE,
       };
-      const o = { sampling, ...sizes, stops: Math.max(1, stops.length) };
+      const o = { sampling, ...sizes, stops: Math.max(1, stops.length) }, shard = shardOf(m);
       const decode = { ...NONE, tokens: 1, sequences: 1 };
-      return [
-        compilePrefill(m.config, {
+      const rank = {
+        prefill: compilePrefill(shard, {
           ...o,
           maxima: { ...NONE, tokens: sizes.prefillTokens, actions: 1, sequences: 1 },
         }),
-        compileDecode(m.config, { ...o, maxima: decode }),
-        compileCopyPages(m.config, { ...o, maxima: decode }),
-      ];
+        decode: compileDecode(shard, { ...o, maxima: decode }),
+        copyPages: compileCopyPages(shard, { ...o, maxima: decode }),
+      };
+      const cache = { ...sizes, stops: o.stops, longestPrompt: prompt.length };
+      return {
+        call: { kind: "generate", id: "generate", model: "model", sampling, reads: {}, writes: {} },
+        programs: { generate: { generate: { ranks: [[rank]], cache } } },
+        compiled: Object.values(rank),
+      };
     },
   );
-  using held = opened.held;
-  const { model, compiled, device, engine, shared } = opened;
-  const [prefill, decode, copyPages] = compiled as [Program, Program, Program];
-  const generator = new Generator(device, { prefill, decode, copyPages }, sizes, {
-    ...shared,
-    kv: engine.calls.segment("kv", decode.segmentBytes.kv),
-    state: engine.calls.segment("state", most(compiled, "state")),
-  });
-  held.adopt(generator, (g) => g.dispose());
+  using _ = held;
+  const generator = new Generator(bound, sizes);
   const [response] = await generator.run({
     prompts: [prompt],
     indices: [0],
@@ -176,7 +174,7 @@ export async function* score(
     for await (const item of items) {
       const ids = scoredIds(model, item, ++n);
       if (waiting.length && tokens + ids.length > scorer.limit) {
-        yield* await scoreBatch(scorer.binding, waiting);
+        yield* await scoreBatch(scorer.program, waiting);
         waiting = [];
         tokens = 0;
       }
@@ -192,23 +190,23 @@ export async function* score(
       waiting.push(ids);
       tokens += ids.length;
     }
-    if (waiting.length) yield* await scoreBatch(scorer.binding, waiting);
+    if (waiting.length) yield* await scoreBatch(scorer.program, waiting);
   } finally {
     scorer.held.dispose();
   }
 }
 
 async function openScorer(folder: string, threads: number, limit: number) {
-  const { model, compiled, device, shared, held } = await openModel(folder, threads, (m) => {
+  const { model, bound, held } = await openModel(folder, threads, (m) => {
     const maxima = { ...NONE, tokens: limit, actions: limit, sequences: limit };
-    return [compileInfer(m.config, "lm", { maxima, outputs: ["logprobs"] })];
+    const program = compileInfer(shardOf(m), { maxima, outputs: ["logprobs"] });
+    return {
+      call: { kind: "infer", id: "score", model: "model", reads: {}, writes: {} },
+      programs: { infer: { score: [[program]] } },
+      compiled: [program],
+    };
   });
-  return {
-    model,
-    limit,
-    held,
-    binding: held.adopt(new Binding(device, compiled[0]!, shared), (b) => b.dispose()),
-  };
+  return { model, limit, held, program: bound.staged("infer", 0) };
 }
 
 function scoredIds(m: LoadedModel, item: ScoreItem, n: number): Int32Array {
@@ -222,14 +220,14 @@ function scoredIds(m: LoadedModel, item: ScoreItem, n: number): Int32Array {
   return ids;
 }
 
-async function scoreBatch(binding: Binding, rows: readonly Int32Array[]): Promise<Scored[]> {
+async function scoreBatch(program: Staged, rows: readonly Int32Array[]): Promise<Scored[]> {
   const column: TokenColumn = {
     ids: rows,
     actions: rows.map((ids) => Int32Array.from({ length: ids.length - 1 }, (_, i) => i + 1)),
     temperature: 1,
     versions: rows.map(() => -1),
   };
-  const { logprobs } = await infer(binding, column, ["logprobs"]);
+  const { logprobs } = await infer([[program]], column, ["logprobs"]);
   let at = 0;
   return rows.map((ids) => {
     const own = [...logprobs!.subarray(at, at += ids.length - 1)];

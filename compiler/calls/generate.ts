@@ -3,9 +3,9 @@ import type { Sampling } from "../../ir/graph.ts";
 import { type Attr, dim, type Maxima, PAGE, type Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { Builder } from "../builder.ts";
-import { finish } from "../finish.ts";
-import type { ModelConfig } from "../models/config.ts";
-import { forward, hiddenRows, Model, type Sequences } from "../models/transformer.ts";
+import { finish, named } from "../finish.ts";
+import type { Shard } from "../layout.ts";
+import { forward, Model, type Sequences } from "../models/transformer.ts";
 import { reservedBytes } from "../shape.ts";
 
 export interface GenerateOptions {
@@ -26,23 +26,32 @@ export interface GenerateOptions {
 }
 type Cache = Pick<GenerateOptions, "pages">;
 
-/** Writes the keys and values of whole contexts and samples the next token of `inputs/rows`. */
-export function compilePrefill(config: ModelConfig, o: GenerateOptions): Program {
-  const g = new Generation(config, o), { b } = g, rows = dim("tokens");
-  const ids = b.input("ids", [rows], "i32"), positions = b.input("positions", [rows], "i32");
+/**
+ * Writes the keys and values of whole contexts and samples the next token of `inputs/rows`. In a pipeline the last stage
+ * samples; the others hand on `outputs/y`, which is `inputs/x` of the next.
+ */
+export function compilePrefill(shard: Shard, o: GenerateOptions): Program {
+  const g = new Generation(shard, o), { b } = g, rows = dim("tokens");
+  const ids = shard.first ? b.input("ids", [rows], "i32") : undefined,
+    positions = b.input("positions", [rows], "i32");
   const slots = b.input("tokenSlots", [rows], "i32"), ends = b.input("ends", [dim("sequences")], "i32");
-  const x = forward(g.model, g.sequences(ids, positions), (layer, q, k, v, heads) => {
+  const { x } = forward(g.model, g.sequences(ids, positions), (layer, q, k, v, heads) => {
     g.write(layer, k, v, slots, positions);
     return b.attention(q, k, v, ends, heads);
-  }).x;
-  const sampled = b.input("rows", [dim("actions")], "i32");
-  g.sample(hiddenRows(g.model, x, sampled), b.input("slots", [dim("actions")], "i32"));
-  return finish("prefill", b, b.ops, o);
+  });
+  if (shard.last) {
+    const sampled = b.gatherRows(g.model.gather(x), b.input("rows", [dim("actions")], "i32"));
+    g.sample(sampled, b.input("slots", [dim("actions")], "i32"));
+  } else b.output("y", x);
+  return finish(named("prefill", shard), b, b.ops, o);
 }
 
-/** One token of every live slot: reads the newest token of each, appends it to the cache and samples the next one. */
-export function compileDecode(config: ModelConfig, o: GenerateOptions): Program {
-  const g = new Generation(config, o), { b } = g, slots = b.input("slots", [dim("tokens")], "i32");
+/**
+ * One token of every live slot: reads the newest token of each, appends it to the cache and samples the next one. Stages of a
+ * pipeline as in {@link compilePrefill}.
+ */
+export function compileDecode(shard: Shard, o: GenerateOptions): Program {
+  const g = new Generation(shard, o), { b } = g, slots = b.input("slots", [dim("tokens")], "i32");
   const ids = b.gatherRows(g.state.token, slots), positions = b.gatherRows(g.state.position, slots);
   const { x } = forward(g.model, g.sequences(ids, positions), (layer, q, k, v, h) => {
     g.write(layer, k, v, slots, positions);
@@ -50,24 +59,24 @@ export function compileDecode(config: ModelConfig, o: GenerateOptions): Program 
     const ins = [q, g.cache, slots, positions, g.state.pageTable];
     return b.one("pagedAttention", ins, q.shape, [...attrs, layer, o.pages, o.maxPages]);
   });
-  g.sample(g.model.norm(x, "model.norm"), slots);
-  return finish("decode", b, b.ops, o);
+  if (shard.last) g.sample(g.model.gather(x), slots);
+  else b.output("y", x);
+  return finish(named("decode", shard), b, b.ops, o);
 }
 
 /** Copies the pages `inputs/from` to `inputs/to` in every layer; as many as `sequences`. */
-export function compileCopyPages(config: ModelConfig, o: Pick<GenerateOptions, "maxima" | "pages">): Program {
-  const b = new Builder((v) => reservedBytes(v, o.maxima)),
-    n = dim("sequences"),
-    cache = declareCache(b, config, o);
+export function compileCopyPages(shard: Shard, o: Pick<GenerateOptions, "maxima" | "pages">): Program {
+  const b = new Builder((v) => reservedBytes(v, o.maxima)), n = dim("sequences");
+  const cache = declareCache(b, shard, o), { kvHeads, config: { headDim }, layers } = shard;
   const from = b.input("from", [n], "i32"), to = b.input("to", [n], "i32");
-  const attrs: Attr[] = [n, config.kvHeads, config.headDim, config.layers, o.pages];
+  const attrs: Attr[] = [n, kvHeads, headDim, layers.to - layers.from, o.pages];
   b.emit("copyPages", [cache, from, to], [b.value("kv", cache.shape, { place: cache.place })], attrs);
-  return finish("copy pages", b, b.ops, o);
+  return finish(named("copy pages", shard), b, b.ops, o);
 }
 
-/** Pages of all layers: keys, then values, of PAGE tokens each. */
-const declareCache = (b: Builder, c: ModelConfig, o: Cache): Value =>
-  b.declare("kv", "pages", [c.layers * o.pages, 2, c.kvHeads, c.headDim, PAGE]);
+/** Pages of all layers of the stage: keys, then values, of PAGE tokens each. */
+const declareCache = (b: Builder, { layers, kvHeads, config }: Shard, o: Cache): Value =>
+  b.declare("kv", "pages", [(layers.to - layers.from) * o.pages, 2, kvHeads, config.headDim, PAGE]);
 
 /** What prefill and decode share: the model, the cache, and the state of the slots at the same places. */
 class Generation {
@@ -77,10 +86,10 @@ class Generation {
   /** The cache as it is after the last write. */
   cache: Value;
 
-  constructor(readonly config: ModelConfig, readonly o: GenerateOptions) {
+  constructor(readonly shard: Shard, readonly o: GenerateOptions) {
     const b = this.b = new Builder((v) => reservedBytes(v, o.maxima));
-    this.model = new Model(config, "lm", b);
-    this.cache = declareCache(b, config, o);
+    this.model = new Model(shard, b);
+    this.cache = declareCache(b, shard, o);
     const integers = (name: string, ...shape: [number, ...number[]]) =>
       b.declare("state", name, shape, { dtype: "i32" });
     this.state = {
@@ -96,24 +105,27 @@ class Generation {
     };
   }
 
-  sequences(ids: Value, positions: Value): Sequences {
-    const { maxPositions, headDim } = this.config, rows = Math.min(maxPositions, this.o.maxPages * PAGE);
+  sequences(ids: Value | undefined, positions: Value): Sequences {
+    const { maxPositions, headDim } = this.shard.config,
+      rows = Math.min(maxPositions, this.o.maxPages * PAGE);
     return { ids, positions, ropeTable: this.b.declare("constants", "rope", [rows, headDim]) };
   }
 
   write(layer: number, k: Value, v: Value, slots: Value, positions: Value): void {
-    const { kvHeads, headDim } = this.config,
-      { pages, maxPages } = this.o,
-      { pageTable, finished } = this.state;
+    const { kvHeads, config: { headDim } } = this.shard, { pages, maxPages } = this.o;
+    const { pageTable, finished } = this.state;
     const next = this.b.value("kv", this.cache.shape, { place: this.cache.place });
     const attrs = [k.shape[0]!, kvHeads, headDim, layer, pages, maxPages];
     this.b.emit("kvWrite", [k, v, slots, positions, pageTable, finished], [next], attrs);
     this.cache = next;
   }
 
-  sample(hidden: Value, slots: Value): void {
-    const { b, state: s, o } = this, { temperature, topK, topP } = o.sampling;
-    const logits = b.matmul(hidden, this.model.headMatrix);
+  /** Samples a token for every row of the residual stream; with tensor parallelism every rank samples the same. */
+  sample(x: Value, slots: Value): void {
+    const { b, state: s, o, model, shard: { tp, vocab, config } } = this,
+      { temperature, topK, topP } = o.sampling;
+    const own = b.matmul(model.norm(x, "model.norm"), model.headMatrix);
+    const logits = tp > 1 ? b.allGatherColumns(own, config.vocab, vocab.from, "tp") : own;
     const ins = [
       logits,
       slots,
@@ -128,7 +140,7 @@ class Generation {
     ];
     b.emit("sample", ins, [], [
       slots.shape[0]!,
-      this.config.vocab,
+      config.vocab,
       temperature,
       topK,
       topP,

@@ -3,9 +3,9 @@ import type { Head } from "../../ir/graph.ts";
 import { dim, type Maxima, type Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { Builder } from "../builder.ts";
-import { finish } from "../finish.ts";
-import type { ModelConfig } from "../models/config.ts";
-import { forward, hiddenRows, Model } from "../models/transformer.ts";
+import { finish, named } from "../finish.ts";
+import type { Shard } from "../layout.ts";
+import { forward, Model } from "../models/transformer.ts";
 import { reservedBytes } from "../shape.ts";
 
 const OUTPUTS = {
@@ -24,48 +24,61 @@ export interface InferOptions {
 
 /**
  * Packed sequences → `outputs/NAME` for each name asked for: log-probabilities and entropies of the actions (lm), values
- * before each action and after the last token (value), one reward a sequence (reward).
+ * before each action and after the last token (value), one reward a sequence (reward). In a pipeline, the last stage says
+ * that; the others hand on `outputs/y`, which is `inputs/x` of the next.
  *
  * @throws TypeError when the head has no such output
  */
-export function compileInfer(config: ModelConfig, head: Head, o: InferOptions): Program {
-  const b = new Builder((v) => reservedBytes(v, o.maxima)),
-    { x, model } = packedForward(b, config, head, o.maxima);
-  const outputs = headOutputs(model, x, o.outputs);
-  for (const name of o.outputs) b.output(name, outputs[name]!);
-  return finish(`${head} infer`, b, b.ops, o);
+export function compileInfer(shard: Shard, o: InferOptions): Program {
+  const b = new Builder((v) => reservedBytes(v, o.maxima)), { x, model } = packedForward(b, shard, o.maxima);
+  if (shard.last) {
+    const outputs = headOutputs(model, x, o.outputs);
+    for (const name of o.outputs) b.output(name, outputs[name]!);
+  } else b.output("y", x);
+  return finish(named(`${shard.head} infer`, shard), b, b.ops, o);
 }
 
 /** The forward pass over packed sequences. */
-export function packedForward(b: Builder, config: ModelConfig, head: Head, maxima: Maxima) {
-  const model = new Model(config, head, b), rows = dim("tokens");
+export function packedForward(b: Builder, shard: Shard, maxima: Maxima) {
+  const model = new Model(shard, b), rows = dim("tokens"), { config } = shard;
   const positions = Math.min(config.maxPositions, Math.max(1, maxima.tokens));
   const ends = b.input("ends", [dim("sequences")], "i32");
   const sequences = {
-    ids: b.input("ids", [rows], "i32"),
+    ids: shard.first ? b.input("ids", [rows], "i32") : undefined,
     positions: b.input("positions", [rows], "i32"),
     ropeTable: b.declare("constants", "rope", [positions, config.headDim]),
   };
   return { model, ...forward(model, sequences, (_, q, k, v, heads) => b.attention(q, k, v, ends, heads)) };
 }
 
-/** The outputs of a head that are asked for. */
+/** The outputs of a head that are asked for; x is the residual stream after the last layer. */
 export function headOutputs(m: Model, x: Value, wanted: readonly string[]): Readonly<Record<string, Value>> {
-  const { b } = m, known: readonly string[] = OUTPUTS[m.head];
+  const { b, shard: { head, tp } } = m, known: readonly string[] = OUTPUTS[head];
   const wrong = wanted.filter((name) => !known.includes(name));
   if (wrong.length) {
     throw new TypeError(
-      `Cannot compile a ${m.head} head: it has ${known.join(" and ")}, not ${wrong.join(", ")}`,
+      `Cannot compile a ${head} head: it has ${known.join(" and ")}, not ${wrong.join(", ")}`,
     );
   }
   const rows = () => b.input("rows", [dim("actions")], "i32");
   const lastRows = () => b.input("lastRows", [dim("sequences")], "i32");
-  const score = (at: Value) => b.matmul(hiddenRows(m, x, at), m.headMatrix);
-  switch (m.head) {
+  // A vocabulary is shared out over ranks; one output is not worth it, and every rank computes it.
+  const all = m.gather(x, { alike: head !== "lm" });
+  const hidden = (at: Value) => m.norm(b.gatherRows(all, at), "model.norm");
+  const score = (at: Value) => b.matmul(hidden(at), m.headMatrix);
+  switch (head) {
     case "lm": {
-      const hidden = hiddenRows(m, x, rows()), targets = b.input("targets", [dim("actions")], "i32");
+      const states = hidden(rows()), targets = b.input("targets", [dim("actions")], "i32");
       const temperature = b.input("inverseTemperature", [1]), withEntropy = wanted.includes("entropy");
-      const { logprobs, entropy } = b.linearLogprob(hidden, m.headMatrix, targets, temperature, withEntropy);
+      const part = tp > 1 ? m.part : undefined;
+      const { logprobs, entropy } = b.linearLogprob(
+        states,
+        m.headMatrix,
+        targets,
+        temperature,
+        withEntropy,
+        part,
+      );
       return entropy ? { logprobs, entropy } : { logprobs };
     }
     case "value":

@@ -2,16 +2,18 @@
 import type { Expr } from "../../ir/expr.ts";
 import type { Schema } from "../../ir/field.ts";
 import type { Head } from "../../ir/graph.ts";
-import type { Maxima, Op } from "../../ir/op.ts";
+import type { Maxima, Op, OpKind, Value } from "../../ir/op.ts";
 import type { Assignment } from "../../ir/plan.ts";
 import type { Program } from "../../ir/program.ts";
 import { differentiate } from "../autodiff.ts";
 import { Builder } from "../builder.ts";
 import { checkExpression, lower } from "../expression.ts";
-import { finish } from "../finish.ts";
-import type { ModelConfig } from "../models/config.ts";
+import { finish, named } from "../finish.ts";
+import type { Shard } from "../layout.ts";
+import type { Model } from "../models/transformer.ts";
 import { rematerialise } from "../rematerialise.ts";
 import { reservedBytes } from "../shape.ts";
+import { finishSplit } from "../split.ts";
 import { headOutputs, packedForward } from "./infer.ts";
 
 export interface TrainOptions {
@@ -27,33 +29,56 @@ export interface TrainOptions {
 
 /** What a head says about every sequence, whether the loss reads it or not. */
 const ALWAYS: Readonly<Record<Head, string>> = { lm: "logprobs", value: "values", reward: "rewards" };
+/** Large results of little work; gathering is what makes a shard's norms as large as the whole's. */
+const CHEAP: readonly OpKind[] = ["rmsnorm", "swiglu", "allGatherRows"];
+
+/** What a rank runs for a micro-batch. */
+export interface RankTrain {
+  /** Null on the last stage, whose `backward` is all of it: forward pass, loss, backward pass. */
+  readonly forward: Program | null;
+  readonly backward: Program;
+}
 
 /**
  * One micro-batch. The host zeroes `grads` and `outputs` before the first one of a mini-batch; gradients and `sum.K`
- * continue over micro-batches, and after the last one `loss` and `metric.NAME` are those of the mini-batch.
+ * continue over micro-batches, and after the last one `compileFold` says what loss and metrics are.
+ *
+ * The stages of a pipeline before the last one hand on `outputs/y` and get `inputs/dy` back; those behind the first one read
+ * `inputs/x` and give `outputs/dx`. Both programs of a stage work on the same segments; `saved` is what the backward pass needs.
  *
  * @throws TypeError when the loss breaks a rule of `ir/expr_rules.ts` or has no derivative
  */
-export function compileTrain(config: ModelConfig, head: Head, o: TrainOptions): Program {
+export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
   checkExpression(o.loss, "loss", o.fields);
   const b = new Builder((v) => reservedBytes(v, o.maxima));
-  const { x, layerInputs, model } = packedForward(b, config, head, o.maxima);
-  const layers = new Set(b.ops);
-  const read = o.loss.ops.flatMap((op) => op.op === "input" && op.from === "model" ? [op.field] : []);
-  const outputs = headOutputs(model, x, [...new Set([ALWAYS[head], ...read])]);
-  b.scope = "loss";
-  const { loss, ...metrics } = lower(b, o.loss, { model: outputs, reductions: "loss" });
-  b.output("loss", loss!);
-  for (const [name, v] of Object.entries(metrics)) b.output(`metric.${name}`, v);
-  b.output(ALWAYS[head], outputs[ALWAYS[head]]!);
-  b.scope = "";
+  const { x, layerInputs, model } = packedForward(b, shard, o.maxima), layers = new Set(b.ops);
+  const result = shard.last ? lossOf(model, x, o.loss) : x;
+  if (!shard.last) b.output("y", x);
 
-  const forwardOps = differentiate(b, loss!, model.gradients()), kept = new Set([...layerInputs, x]);
+  const { forward, gradientOf } = differentiate(b, result, model.gradients(), {
+    ...(!shard.last && { dy: b.input("dy", x.shape) }),
+    wanted: shard.first ? [] : [layerInputs[0]!],
+  });
+  if (!shard.first) b.output("dx", gradientOf(layerInputs[0]!)!);
+  const kept = new Set([...layerInputs, x]);
   const dropped = (op: Op): boolean => {
     if (o.recompute === "nothing" || !layers.has(op)) return false;
-    return o.recompute === "cheap"
-      ? op.kind === "rmsnorm" || op.kind === "swiglu"
-      : !op.outs.some((v) => kept.has(v));
+    return o.recompute === "cheap" ? CHEAP.includes(op.kind) : !op.outs.some((v) => kept.has(v));
   };
-  return finish(`${head} train`, b, rematerialise(b, b.ops, forwardOps, dropped), o);
+  const ops = rematerialise(b, b.ops, forward, dropped), name = named(`${shard.head} train`, shard);
+  return shard.last
+    ? { forward: null, backward: finish(name, b, ops, o) }
+    : finishSplit(name, b, [ops.slice(0, forward), ops.slice(forward)], o);
+}
+
+/** Records the loss; its metrics are left to the fold, and need their sums. */
+function lossOf(model: Model, x: Value, expr: Expr): Value {
+  const { b, shard: { head } } = model;
+  const read = expr.ops.flatMap((op) => op.op === "input" && op.from === "model" ? [op.field] : []);
+  const outputs = headOutputs(model, x, [...new Set([ALWAYS[head], ...read])]);
+  b.scope = "loss";
+  const { loss } = lower(b, expr, { model: outputs, reductions: "loss" });
+  b.output(ALWAYS[head], outputs[ALWAYS[head]]!);
+  b.scope = "";
+  return loss!;
 }

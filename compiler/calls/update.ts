@@ -1,52 +1,126 @@
 /** The optimizer: AdamW with decoupled weight decay (Loshchilov and Hutter 2019) after global-norm clipping. */
-import type { AdamW, Head } from "../../ir/graph.ts";
-import type { Maxima } from "../../ir/op.ts";
+import type { AdamW } from "../../ir/graph.ts";
+import type { Axis, Segment, Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
+import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
-import { finish } from "../finish.ts";
-import type { ModelConfig } from "../models/config.ts";
+import { finish, named } from "../finish.ts";
+import type { LocalParameter, Shard } from "../layout.ts";
 import { parameterBytes, parameters, tiedGradient } from "../models/transformer.ts";
-import { reservedBytes } from "../shape.ts";
+import { NO_ROWS, reservedBytes } from "../shape.ts";
+import { ALL, ownBytes, type OwnPiece, ownPieces, ROW, type Share } from "../zero.ts";
 
-const NO_ROWS: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+export interface UpdateOptions extends Partial<Share> {
+  /** Bytes of fence around every arena buffer, for tests. */
+  readonly guard?: number;
+}
 
 /**
  * Updates every parameter and its moments in place. `inputs/hyper` is the learning rate, 1 − β₁ᵗ and 1 − β₂ᵗ of update t;
  * `outputs/norm` is the global gradient norm before clipping. Where the norm is not finite nothing is changed.
+ *
+ * Gradients of ranks are added up before; with ZeRO every rank of the data-parallel group updates its part only, and the parts
+ * are gathered behind.
  */
-export function compileUpdate(
-  config: ModelConfig,
-  head: Head,
-  optimizer: AdamW,
-  o: { readonly guard?: number } = {},
-): Program {
-  const { betas: [beta1, beta2], eps, weightDecay, decay, clip } = optimizer;
-  const b = new Builder((v) => reservedBytes(v, NO_ROWS)), all = parameters(config, head);
-  const bytes = parameterBytes(all), hyper = b.input("hyper", [3]), tied = tiedGradient(all);
-  const gradients = all.map((p) => {
-    const g = b.parameter(p, "grads");
-    if (!tied?.name.endsWith(p.name)) return g;
-    return b.sum(g, b.parameter(tied, "grads"), b.value(g.name, g.shape, { place: g.place }));
-  });
-  const norm = b.one("gradNorm", gradients, [1], all.map((p) => p.elements));
-  all.forEach((p, i) => {
-    const places = [
-      b.parameter(p),
-      b.parameter(p, "moments", `m.${p.name}`),
-      b.parameter(p, "moments", `v.${p.name}`, bytes),
-    ];
-    const [w, m, v] = places as [typeof norm, typeof norm, typeof norm];
-    const updated = places.map((x) => b.value(x.name, x.shape, { place: x.place }));
-    const rate = decay === "all" || p.matrix ? weightDecay : 0;
-    b.emit("adamw", [w, gradients[i]!, m, v, hyper, norm], updated, [
-      p.elements,
-      beta1,
-      beta2,
-      eps,
-      rate,
-      clip,
-    ]);
-  });
+export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions = {}): Program {
+  const share = { ...ALL, ...o }, b = new Builder((v) => reservedBytes(v, NO_ROWS));
+  const hyper = b.input("hyper", [3]);
+  for (const p of shard.parameters) b.parameter(p);
+  sumGradients(b, shard, share);
+  const pieces = ownPieces(shard, share), gradients = new Map(pieces.map((p) => [p, gradientOf(b, p)]));
+  const norm = gradientNorm(b, shard, share, gradients);
+  for (const [piece, gradient] of gradients) update(b, optimizer, piece, gradient, hyper, norm);
+  if (share.zero && share.dp > 1) {
+    const own = rowsAt(b, "params", ownBytes(shard, share)), whole = rowsAt(b, "params", wholeOf(shard));
+    b.emit("allGatherRows", [own], [whole], [whole.shape[0]!, ROW, axisNumber("dp")]);
+  }
   b.output("norm", norm);
-  return finish(`${head} update`, b, b.ops, { ...o, maxima: NO_ROWS });
+  return finish(named(`${shard.head} update`, shard), b, b.ops, { ...o, maxima: NO_ROWS });
+}
+
+/** Leaves whole gradients in `grads`: all of them, or with ZeRO those that this rank updates. */
+function sumGradients(b: Builder, shard: Shard, share: Share): void {
+  const tied = tiedGradient(shard);
+  for (const p of shard.parameters) {
+    const g = b.parameter(p, "grads");
+    if (!tied?.name.endsWith(p.name)) continue;
+    b.sum(g, b.parameter(tied, "grads"), b.value(g.name, g.shape, { place: g.place }));
+  }
+  for (const { axis, from, to } of partialSums(shard.parameters)) {
+    b.allReduce(rowsAt(b, "grads", { from, to }), axis);
+  }
+  if (share.dp === 1) return;
+  const whole = rowsAt(b, "grads", wholeOf(shard));
+  if (!share.zero) b.allReduce(whole, "dp");
+  else {
+    const own = rowsAt(b, "grads", ownBytes(shard, share));
+    b.emit("reduceScatterRows", [whole], [own], [whole.shape[0]!, ROW, axisNumber("dp")]);
+  }
+}
+
+interface PartialSum {
+  readonly axis: Axis;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Bytes that are summed over an axis: neighbours are summed at once. */
+function partialSums(all: readonly LocalParameter[]): readonly PartialSum[] {
+  const sums: PartialSum[] = [];
+  all.forEach((p, i) => {
+    if (!p.sync) return;
+    const to = parameterBytes([p]), last = sums.at(-1);
+    if (all[i - 1]?.sync === p.sync) sums[sums.length - 1] = { ...last!, to };
+    else sums.push({ axis: p.sync, from: p.offset, to });
+  });
+  return sums;
+}
+
+const wholeOf = (shard: Shard) => ({ from: 0, to: parameterBytes(shard.parameters) });
+
+/** Bytes of a segment as rows, from … to; it sees what was written there before. */
+const rowsAt = (
+  b: Builder,
+  segment: Segment,
+  { from, to }: { readonly from: number; readonly to: number },
+): Value => b.value(`all ${segment}`, [(to - from) / (4 * ROW), ROW], { place: { segment, offset: from } });
+
+const gradientOf = (b: Builder, { parameter: p, from, to }: OwnPiece): Value =>
+  b.value(p.name, [to - from], { place: { segment: "grads", offset: p.offset + 4 * from } });
+
+/** Every gradient is counted by one rank; squares are added up by parameter, so that the order does not depend on the plan. */
+function gradientNorm(
+  b: Builder,
+  shard: Shard,
+  share: Share,
+  gradients: ReadonlyMap<OwnPiece, Value>,
+): Value {
+  const index = new Map(parameters(shard.config, shard.head).map((p, i) => [p.name, i])), count = index.size;
+  const counted = [...gradients].filter(([{ parameter }]) =>
+    parameter.counts && (share.zero || share.rank === 0)
+  );
+  const attrs = counted.flatMap(([{ parameter, from, to }]) => [to - from, index.get(parameter.name)!]);
+  const own = b.one("squareSums", counted.map(([, g]) => g), [2 * count], [count, ...attrs]);
+  const ranks = share.dp * shard.tp * shard.stages;
+  const all = ranks === 1 ? own : b.one("sumDoubles", [own], own.shape, [count, axisNumber("world")]);
+  return b.one("norm", [all], [1], [count]);
+}
+
+function update(
+  b: Builder,
+  { betas: [beta1, beta2], eps, weightDecay, decay, clip }: AdamW,
+  { parameter: p, from, to, m, v }: OwnPiece,
+  gradient: Value,
+  hyper: Value,
+  norm: Value,
+): void {
+  const n = to - from, place = { segment: "params", offset: p.offset + 4 * from } as const;
+  const places = [
+    b.value(p.name, [n], { place }),
+    b.declare("moments", `m.${p.name}`, [n], { offset: m }),
+    b.declare("moments", `v.${p.name}`, [n], { offset: v }),
+  ] as const;
+  const updated = places.map((x) => b.value(x.name, x.shape, { place: x.place }));
+  const [w, first, second] = places, rate = decay === "all" || p.matrix ? weightDecay : 0;
+  b.emit("adamw", [w, gradient, first, second, hyper, norm], updated, [n, beta1, beta2, eps, rate, clip]);
 }

@@ -3,9 +3,11 @@
 // Attributes are names: `T:` is a size that may scale with a symbol, `eps~` a real number, `layer@` an index (counted from
 // 0, so a size needs one more), anything else a whole constant. Operands are name[least elements]; `*` multiplies, `V|H`
 // is a weight of V outputs and H inputs in panels, `V?H` the same when the attribute `panels` is 1 and V·H elements
-// otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `#` marks integers that address memory, `>` what
-// is written. Elements have 4 bytes. The loader derives from this table its counts, its bounds checks, and that nothing
-// is written over another output or over integers that were checked before.
+// otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `>` marks what is written, and other marks say what
+// no output may lie over: `#` integers that address memory, and `!` what other ranks read: no output at all; `=` the output may
+// have the same place; `@` the output may hold it, or lie inside, where kernels check at which rows. [0] is a size that depends
+// on the rank: kernels check it. Elements have 4 bytes. The loader derives from this table its counts, its bounds checks, and
+// that nothing is written over another output or over what is marked.
 #pragma once
 #include <stdint.h>
 
@@ -18,16 +20,21 @@ struct Opcode {
   const char* operands;
 };
 
-constexpr uint16_t ROPE = 11, POINTWISE = 20, GRAD_NORM = 30;  // checked by more than the table says
+constexpr uint16_t ROPE = 11, POINTWISE = 20, SQUARE_SUMS = 30, ALL_GATHER_COLUMNS = 43;  // checked by more than the table says
+constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, SUM_DOUBLES = 44;
 constexpr int OPCODES = 64;  // slots of a table by opcode
+constexpr int AXES = 5;      // of ir/op.ts
+
+// "matmul" for 3; "unknown" for what is not an opcode.
+const char* opcode_name(uint16_t code);
 
 // What the scratch of a kernel is made for; the loader refuses more.
 constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
 
-// The counts of `pointwise` and `gradNorm` depend on their attributes: program.cpp has rules of their own.
+// The counts of `pointwise` and `squareSums` depend on their attributes: program.cpp has rules of their own.
 constexpr Opcode opcodes[] = {
-    {1, "embedding", "T: V H panels", "#ids[T] w[V?H] >x[T*H]"},
-    {2, "embeddingGrad", "T: V H panels flag", "#ids[T] dx[T*H] (flag)prior[V?H] >dw[V?H]"},
+    {1, "embedding", "T: V H panels first total", "#ids[T] w[V?H] >x[T*H]"},
+    {2, "embeddingGrad", "T: V H panels flag first total", "#ids[T] dx[T*H] (flag)prior[V?H] >dw[V?H]"},
     {3, "matmul", "M: N K", "x[M*K] w[N|K] >y[M*N]"},
     {4, "matmulDx", "M: N K flag", "dy[M*N] w[N|K] (flag)prior[M*K] >dx[M*K]"},
     {5, "matmulDw", "M: N K flag", "dy[M*N] x[M*K] (flag)prior[N|K] >dw[N|K]"},
@@ -46,7 +53,7 @@ constexpr Opcode opcodes[] = {
     {15, "swigluGrad", "n:", "dy[n] gate[n] up[n] >dgate[n] >dup[n]"},
     {16, "linearLogprob", "A: H V entropyFlag",
      "x[A*H] w[V|H] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
-    {17, "linearLogprobGrad", "A: H V flag entropyFlag",
+    {17, "linearLogprobGrad", "A: H V flag entropyFlag first total",
      "dlogprob[A] x[A*H] w[V|H] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
      "(flag)prior[V|H] >dx[A*H] >dw[V|H]"},
     {18, "gatherRows", "A: H T:", "x[T*H] #rows[A] >y[A*H]"},
@@ -61,7 +68,7 @@ constexpr Opcode opcodes[] = {
     {27, "strideGather", "P: stride phase@", "x[P*stride] >y[P]"},
     {28, "strideScatter", "P: stride phase@", "y[P] >x[P*stride]"},
     {29, "gae", "A: S: gamma~ lambda~", "rewards[A] values[A] finals[S] #ends[S] >advantages[A]"},
-    {30, "gradNorm", "", ""},
+    {30, "squareSums", "count", ""},
     {31, "adamw", "n beta1~ beta2~ eps~ decay~ clip~", "p[n] g[n] m[n] v[n] hyper[3] norm[] >p[n] >m[n] >v[n]"},
     {32, "copy", "n:", "x[n] >y[n]"},
     {33, "fill", "n: value~", ">y[n]"},
@@ -73,6 +80,15 @@ constexpr Opcode opcodes[] = {
      "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
      ">outLogprobs[maxNew]"},
     {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32] #from[n] #to[n] >kv[layers*pages*kv*D*32]"},
+    {38, "shardLogprob", "A: H V entropyFlag first total axis",
+     "!x[A*H] !w[V|H] #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
+    {39, "allReduce", "n: axis", "=x[n] >y[n]"},
+    {40, "allGatherRows", "T: H axis", "@x[0] >y[T*H]"},
+    {41, "reduceScatterRows", "T: H axis", "@x[T*H] >y[0]"},
+    {42, "ownRows", "T: H axis", "@x[T*H] >y[0]"},
+    {43, "allGatherColumns", "R: W from to axis", "!x[0] >y[R*W]"},
+    {44, "sumDoubles", "n axis", "=x[n*2] >y[n*2]"},
+    {45, "norm", "n", "!sums[n*2] >norm[]"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

@@ -8,7 +8,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t MAGIC = 0x4e544142, VERSION = 1;
+constexpr uint32_t MAGIC = 0x4e544142, VERSION = 2;
 constexpr double MAX_ATTRIBUTE = 4294967296., MAX_ELEMENTS = 1e15;  // counts stay exact in a double, and loops end
 
 // ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------
@@ -25,7 +25,7 @@ struct Factor {
 };
 struct OperandRule {
   std::string name;
-  char role;  // '#' integers that address memory, '>' output, ' ' input
+  char role;  // '>' output; input: ' ', or '#', '!', '=', '@' for what an output may not do to it
   int flag;   // attribute that says whether it is present, or -1
   std::vector<Factor> factors;
 };
@@ -64,7 +64,7 @@ OperandRule operand_rule(const Rule& rule, std::string word) {
     out.flag = rule.find(word.substr(1, close - 1));
     word = word.substr(close + 1);
   }
-  if (strchr("#>", word[0])) out.role = word[0], word = word.substr(1);
+  if (strchr("#>!=@", word[0])) out.role = word[0], word = word.substr(1);
   size_t bracket = word.find('[');
   out.name = word.substr(0, bracket);
   for (std::string part : words(word.substr(bracket + 1, word.size() - bracket - 2).c_str(), '*')) {
@@ -172,12 +172,16 @@ struct Checker {
     }
     for (size_t i = 0; error.empty() && i < present.size(); i++)
       for (size_t j = 0; j < present.size(); j++)
-        if (i != j && present[i]->role == '>' && present[j]->role != ' ' && overlap(op.operands[i], op.operands[j]))
+        if (i != j && present[i]->role == '>' && !may_lie(op.operands[i], op.operands[j], present[j]->role))
           error = present[i]->name + " lies over " + present[j]->name;
     return error;
   }
-  static bool overlap(const Operand& a, const Operand& b) {
-    return a.segment == b.segment && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+  // Whether an output may lie where it does, beside an operand of this role.
+  static bool may_lie(const Operand& out, const Operand& other, char role) {
+    uint64_t a = out.offset, b = other.offset, a_end = a + out.bytes, b_end = b + other.bytes;
+    if (role == ' ' || out.segment != other.segment || a >= b_end || b >= a_end) return true;
+    if (role == '=') return a == b && a_end == b_end;
+    return role == '@' && ((a <= b && b_end <= a_end) || (b <= a && a_end <= b_end));
   }
 
   // What the table cannot say.
@@ -189,6 +193,12 @@ struct Checker {
     }
     if (op.code == ROPE && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
+    if (has("first") && named("first") + named("V") > named("total")) return "first + V is more than total";
+    if (has("axis") && named("axis") >= AXES) return "axis is not one of " + std::to_string(AXES);
+    if (op.code == ALL_GATHER_COLUMNS) {
+      if (named("from") > named("to") || named("to") > named("W")) return "columns from … to are not inside W";
+      return room(0, "x", named("R") * (named("to") - named("from")));
+    }
     return "";
   }
 
@@ -218,17 +228,24 @@ struct Checker {
     return error;
   }
 
-  std::string grad_norm() const {
-    std::string error = op.operands.empty() ? "it has no operand" : counts(op.attributes.size() + 1, op.attributes.size());
+  std::string square_sums() const {
+    if (op.attributes.empty()) return "it ends early";
+    size_t n = (op.attributes.size() - 1) / 2;
+    std::string error = counts(n + 1, 2 * n + 1);
     if (error.empty()) error = whole();
-    for (size_t k = 0; error.empty() && k < op.attributes.size(); k++)
-      error = room(k, "gradient " + std::to_string(k), at(int(k)));
-    return error.empty() ? room(op.attributes.size(), "norm", 1) : error;
+    if (error.empty()) error = room(n, "sums", 2 * at(0));
+    for (size_t k = 0; error.empty() && k < n; k++) {
+      std::string name = "gradient " + std::to_string(k);
+      if (at(int(2 + 2 * k)) >= at(0)) error = "the index of " + name + " is not below count";
+      else if (!may_lie(op.operands[n], op.operands[k], '!')) error = "sums lies over " + name;
+      else error = room(k, name, at(int(1 + 2 * k)));
+    }
+    return error;
   }
 
   std::string check() const {
     if (op.code == POINTWISE) return pointwise();
-    if (op.code == GRAD_NORM) return grad_norm();
+    if (op.code == SQUARE_SUMS) return square_sums();
     std::string error = shapes();
     return error.empty() ? meaning() : error;
   }

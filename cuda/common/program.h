@@ -35,7 +35,4 @@ struct Program {
   std::string decode(const void* bytes, uint64_t length);
 };
 
-// "matmul" for 3; "unknown" for what is not an opcode.
-const char* opcode_name(uint16_t code);
-
 }  // namespace baton

@@ -13,7 +13,7 @@ using namespace baton;
 
 namespace {
 
-constexpr uint32_t VERSION = 1, NONE = UINT32_MAX;
+constexpr uint32_t VERSION = 2, NONE = UINT32_MAX;
 
 // Handles count up and are never used twice, so a stale one is an error and not another object.
 template <class T>
@@ -48,6 +48,7 @@ class Table {
 auto& devices = *new Table<Device>;
 auto& segments = *new Table<Segment>;
 auto& programs = *new Table<const Program>;
+auto& groups = *new Table<Group>;
 
 void put(char* to, uint32_t capacity, const std::string& text) {
   if (capacity) snprintf(to, capacity, "%s", text.c_str());
@@ -65,8 +66,10 @@ int32_t guarded(F f) {
   }
 }
 
-char* place(const std::shared_ptr<Segment>& s, uint64_t offset, uint64_t bytes) {
-  return offset <= s->bytes && bytes <= s->bytes - offset ? s->base + offset : nullptr;
+// A rectangle of a move: `count` runs, `stride` apart, all inside.
+bool inside(const Segment& s, uint64_t offset, const baton_move& m, uint64_t stride) {
+  if ((offset | stride) % 4 || offset > s.bytes || m.bytes > s.bytes - offset) return false;
+  return m.count <= 1 || stride <= (s.bytes - offset - m.bytes) / (m.count - 1);
 }
 
 }  // namespace
@@ -102,6 +105,18 @@ int32_t baton_device_destroy(uint32_t device) {
   return BATON_OK;
 }
 
+int32_t baton_group_create(uint32_t size, uint32_t deadline_ms, uint32_t* group) {
+  if (size == 0 || size > 1024 || deadline_ms == 0) return BATON_BAD_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    auto g = Group::create(size, deadline_ms);
+    if (!g) return BATON_OUT_OF_MEMORY;
+    *group = groups.add(g);
+    return BATON_OK;
+  });
+}
+
+int32_t baton_group_destroy(uint32_t group) { return groups.take(group) ? BATON_OK : BATON_BAD_HANDLE; }
+
 int32_t baton_segment_create(uint64_t bytes, uint32_t* segment) {
   return guarded([&]() -> int32_t {
     auto s = Segment::create(bytes);
@@ -111,12 +126,23 @@ int32_t baton_segment_create(uint64_t bytes, uint32_t* segment) {
   });
 }
 
+int32_t baton_segment_view(uint32_t segment, uint64_t offset, uint64_t bytes, uint32_t* view) {
+  return guarded([&]() -> int32_t {
+    auto s = segments.get(segment);
+    if (!s) return BATON_BAD_HANDLE;
+    auto v = offset % 64 == 0 ? s->view(offset, bytes) : nullptr;
+    if (!v) return BATON_BAD_ARGUMENT;
+    *view = segments.add(v);
+    return BATON_OK;
+  });
+}
+
 int32_t baton_segment_destroy(uint32_t segment) { return segments.take(segment) ? BATON_OK : BATON_BAD_HANDLE; }
 
 int32_t baton_segment_write(uint32_t segment, uint64_t offset, const void* from, uint64_t bytes) {
   auto s = segments.get(segment);
   if (!s) return BATON_BAD_HANDLE;
-  char* p = place(s, offset, bytes);
+  char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
   if (bytes) memcpy(p, from, bytes);
   return BATON_OK;
@@ -125,7 +151,7 @@ int32_t baton_segment_write(uint32_t segment, uint64_t offset, const void* from,
 int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t bytes) {
   auto s = segments.get(segment);
   if (!s) return BATON_BAD_HANDLE;
-  char* p = place(s, offset, bytes);
+  char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
   if (bytes) memcpy(to, p, bytes);
   std::atomic_thread_fence(std::memory_order_acquire);  // reads that follow see what the worker wrote before
@@ -135,7 +161,7 @@ int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t
 int32_t baton_segment_fill(uint32_t segment, uint64_t offset, uint64_t bytes, uint32_t byte) {
   auto s = segments.get(segment);
   if (!s) return BATON_BAD_HANDLE;
-  char* p = place(s, offset, bytes);
+  char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
   memset(p, int(byte & 255), bytes);
   return BATON_OK;
@@ -155,43 +181,67 @@ int32_t baton_program_load(const void* bytes, uint64_t length, uint32_t* program
 int32_t baton_program_unload(uint32_t program) { return programs.take(program) ? BATON_OK : BATON_BAD_HANDLE; }
 
 int32_t baton_submit(uint32_t device, uint32_t program, const uint32_t* bound, uint32_t segment_count, const uint32_t* dims,
-                     uint32_t dim_count, uint32_t ticket) {
+                     uint32_t dim_count, const baton_membership* members, uint32_t group_count, const uint32_t* after,
+                     uint32_t after_count, uint32_t ticket) {
   return guarded([&]() -> int32_t {
     auto d = devices.get(device);
     auto p = programs.get(program);
     if (!d || !p) return BATON_BAD_HANDLE;
     if (segment_count != p->segment_bytes.size() || dim_count != p->maxima.size()) return BATON_BAD_ARGUMENT;
-    Job job{p, {}, {dims, dims + dim_count}, ticket};
+    auto job = std::make_shared<Job>();
+    job->ticket = ticket, job->program = p, job->dims.assign(dims, dims + dim_count);
     for (uint32_t i = 0; i < dim_count; i++)
       if (dims[i] > p->maxima[i] || (i == 0 && dims[i] != 1)) return BATON_BAD_ARGUMENT;
     for (uint32_t i = 0; i < segment_count; i++) {
       std::shared_ptr<Segment> s = bound[i] == NONE ? nullptr : segments.get(bound[i]);
       if (bound[i] != NONE && !s) return BATON_BAD_HANDLE;
       if ((s ? s->bytes : 0) < p->segment_bytes[i]) return BATON_BAD_ARGUMENT;
-      job.segments.push_back(s);
+      job->segments.push_back(s);
     }
-    d->submit(std::move(job));
+    for (uint32_t i = 0; i < group_count; i++) {
+      std::shared_ptr<Group> g = members[i].group == NONE ? nullptr : groups.get(members[i].group);
+      if (members[i].group != NONE && !g) return BATON_BAD_HANDLE;
+      if (g && (members[i].rank >= g->size() || !g->claim(members[i].rank, device))) return BATON_BAD_ARGUMENT;
+      job->members.push_back({g, members[i].rank});
+    }
+    return d->submit(job, after, after_count) ? BATON_OK : BATON_BAD_ARGUMENT;
+  });
+}
+
+int32_t baton_copy(uint32_t device, const baton_move* moves, uint32_t move_count, double weight, const uint32_t* after,
+                   uint32_t after_count, uint32_t ticket) {
+  return guarded([&]() -> int32_t {
+    auto d = devices.get(device);
+    if (!d) return BATON_BAD_HANDLE;
+    auto job = std::make_shared<Job>();
+    job->ticket = ticket, job->weight = weight;
+    for (uint32_t i = 0; i < move_count; i++) {
+      const baton_move& m = moves[i];
+      auto from = segments.get(m.from_segment), to = segments.get(m.to_segment);
+      if (!from || !to) return BATON_BAD_HANDLE;
+      if (m.bytes % 4 || !inside(*from, m.from, m, m.from_stride) || !inside(*to, m.to, m, m.to_stride)) return BATON_BAD_ARGUMENT;
+      if (m.count > 1 && m.to_stride < m.bytes) return BATON_BAD_ARGUMENT;  // runs would be written over each other
+      if (m.bytes && m.count)
+        job->moves.push_back({from, to, from->base + m.from, to->base + m.to, m.bytes, m.count, m.from_stride, m.to_stride});
+    }
+    return d->submit(job, after, after_count) ? BATON_OK : BATON_BAD_ARGUMENT;
+  });
+}
+
+int32_t baton_wait(baton_completion* completions, uint32_t capacity, uint32_t timeout_ms) {
+  return guarded([&] { return ledger().wait(completions, capacity, timeout_ms); });
+}
+
+int32_t baton_error(uint32_t ticket, char* text, uint32_t capacity) {
+  return guarded([&]() -> int32_t {
+    std::string error;
+    if (!ledger().error(ticket, error)) return BATON_BAD_ARGUMENT;
+    put(text, capacity, error);
     return BATON_OK;
   });
 }
 
-int32_t baton_wait(uint32_t device, baton_completion* completions, uint32_t capacity, uint32_t timeout_ms) {
-  return guarded([&]() -> int32_t {
-    auto d = devices.get(device);
-    return d ? d->wait(completions, capacity, timeout_ms) : BATON_BAD_HANDLE;
-  });
-}
-
-int32_t baton_error(uint32_t device, uint32_t ticket, char* text, uint32_t capacity) {
-  return guarded([&]() -> int32_t {
-    auto d = devices.get(device);
-    if (!d) return BATON_BAD_HANDLE;
-    std::string error;
-    int32_t status = d->error(ticket, error);
-    put(text, capacity, error);
-    return status;
-  });
-}
+uint64_t baton_clock(void) { return clock_ns(); }
 
 int32_t baton_cancel(uint32_t device, uint32_t on) {
   auto d = devices.get(device);

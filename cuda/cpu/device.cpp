@@ -1,6 +1,4 @@
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <chrono>
 #include <new>
@@ -10,67 +8,11 @@
 #include "runtime.h"
 
 namespace baton {
-namespace {
 
-constexpr size_t ERRORS_KEPT = 256;
-
-uint64_t mapped_bytes(uint64_t bytes) { return bytes ? bytes : 1; }  // an empty mapping is an error
-
-double now() {
-  return double(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+uint64_t clock_ns() {
+  auto time = std::chrono::steady_clock::now().time_since_epoch();
+  return uint64_t(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
 }
-
-}  // namespace
-
-// ---- segments ----------------------------------------------------------------------------------------------------
-
-std::shared_ptr<Segment> Segment::create(uint64_t bytes) {
-  constexpr uint64_t HUGE_PAGE = 2 << 20;
-  if (bytes > uint64_t(1) << 46) return nullptr;
-  void* p = mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return nullptr;
-  if (bytes >= HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE);
-  return std::make_shared<Segment>(static_cast<char*>(p), bytes);
-}
-
-Segment::~Segment() { munmap(base, mapped_bytes(bytes)); }
-
-// ---- instruction sets ----------------------------------------------------------------------------------------------
-
-namespace {
-
-std::atomic<const Instructions*> selected{nullptr};
-
-}  // namespace
-
-bool select_instructions(uint32_t isa) {
-  const Instructions* choice = nullptr;
-  if (isa == 1) choice = &generic::instructions;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if (isa == 2 && avx2) choice = &avx2::instructions;
-  if (isa == 3 && avx512) choice = &avx512::instructions;
-#endif
-  if (isa == 0) return select_instructions(3) || select_instructions(2) || select_instructions(1);
-  if (choice) selected = choice;
-  return choice != nullptr;
-}
-
-const Instructions& instructions() {
-  if (!selected.load()) {
-    const char* wanted = getenv("BATON_ISA");
-    const char* names[] = {"", "generic", "avx2", "avx512"};
-    for (uint32_t isa = 1; wanted && isa <= 3; isa++)
-      if (!strcmp(wanted, names[isa])) select_instructions(isa);
-    if (!selected.load()) select_instructions(0);
-  }
-  return *selected.load();
-}
-
-// ---- devices -----------------------------------------------------------------------------------------------------
 
 bool Device::start() {
   if (!pool_.ok()) return false;
@@ -82,37 +24,45 @@ bool Device::start() {
   return true;
 }
 
-void Device::close() {
+bool Device::submit(const std::shared_ptr<Job>& job, const uint32_t* after, uint32_t count) {
+  job->device = weak_from_this();
+  if (!ledger().open(job, after, count)) return false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    closing_ = cancelled_ = true;
-  }
-  queued_.notify_all();
-  finished_.notify_all();
-}
-
-void Device::submit(Job job) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back(std::move(job));
+    queue_.push_back(job);
   }
   queued_.notify_one();
+  return true;
 }
 
-int32_t Device::wait(baton_completion* out, uint32_t capacity, uint32_t timeout_ms) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  finished_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return closing_ || !completions_.empty(); });
-  uint32_t n = 0;
-  for (; n < capacity && !completions_.empty(); n++) out[n] = completions_.front(), completions_.pop_front();
-  return int32_t(n);
+void Device::wake() {
+  { std::lock_guard<std::mutex> lock(mutex_); }  // whoever looked before this sleeps now
+  queued_.notify_all();
 }
 
-int32_t Device::error(uint32_t ticket, std::string& text) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  auto found = errors_.find(ticket);
-  if (found == errors_.end()) return BATON_BAD_ARGUMENT;
-  text = found->second;
-  return BATON_OK;
+void Device::close() {
+  closing_ = true;
+  abort_groups();
+}
+
+void Device::cancel(bool on) {
+  cancelled_ = on;
+  if (on) abort_groups();
+}
+
+// Jobs that were there stay cancelled even when the flag goes off again before their turn.
+void Device::abort_groups() {
+  std::deque<std::shared_ptr<Job>> jobs;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    jobs = queue_;
+    if (running_) jobs.push_back(running_);
+  }
+  for (auto& job : jobs) {
+    job->cancelled = true;
+    job->abort(stop_reason());
+  }
+  wake();
 }
 
 void Device::profile(double* nanoseconds) {
@@ -122,57 +72,95 @@ void Device::profile(double* nanoseconds) {
 }
 
 double Device::product(uint32_t mode, long m, long n, long k, float* x, float* w, float* y) {
-  std::lock_guard<std::mutex> lock(running_);
-  double start = now();
+  std::lock_guard<std::mutex> lock(kernels_);
+  uint64_t start = clock_ns();
   instructions().product(pool_, mode, m, n, k, x, w, y);
-  return (now() - start) * 1e-9;
+  return double(clock_ns() - start) * 1e-9;
 }
 
 void Device::work() {
   flush_subnormals();
   for (;;) {
-    Job job;
+    std::shared_ptr<Job> job;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      queued_.wait(lock, [&] { return closing_ || !queue_.empty(); });
-      if (closing_) return;
-      job = std::move(queue_.front());
+      queued_.wait(lock, [&] {
+        if (queue_.empty()) return closing_.load();
+        const Job& next = *queue_.front();
+        return next.waiting == 0 || next.doomed || stopped(next);
+      });
+      if (queue_.empty()) return;
+      job = running_ = std::move(queue_.front());
       queue_.pop_front();
     }
+    baton_completion end{job->ticket, BATON_OK, clock_ns(), 0};
     std::string error;
-    int32_t status;
     try {
-      status = execute(job, error);
+      end.status = run(*job, error);
     } catch (const std::bad_alloc&) {
-      status = BATON_OUT_OF_MEMORY;
+      end.status = BATON_OUT_OF_MEMORY;
+      error = "there is no memory";
     }
-    uint32_t ticket = job.ticket;
-    job = Job();  // memory of destroyed handles goes before the completion is seen
+    if (end.status != BATON_OK) {
+      job->abort(error);
+      for (const Member& m : job->members)
+        if (m.group) m.group->drain(m.rank);
+    }
+    end.end_ns = clock_ns();
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (!error.empty()) {
-        if (errors_.size() >= ERRORS_KEPT) errors_.erase(errors_.begin());
-        errors_[ticket] = error;
-      }
-      completions_.push_back({ticket, status});
+      running_ = nullptr;
     }
-    finished_.notify_all();
+    // Memory of destroyed handles goes before the completion is seen.
+    job->program = nullptr;
+    job->segments.clear(), job->moves.clear();
+    ledger().close(job, end, error);
   }
 }
 
-int32_t Device::execute(const Job& job, std::string& error) {
-  std::lock_guard<std::mutex> running(running_);
+int32_t Device::run(Job& job, std::string& error) {
+  if (stopped(job)) {
+    error = stop_reason();
+    return BATON_CANCELLED;
+  }
+  if (job.doomed) {
+    error = job.cause;
+    return BATON_CANCELLED;
+  }
+  for (const Member& m : job.members) {
+    if (!m.group || !m.group->failed()) continue;
+    error = m.group->failure();
+    return BATON_CANCELLED;
+  }
+  std::lock_guard<std::mutex> lock(kernels_);
+  count_busy(pool_.threads());
+  struct Idle {
+    int threads;
+    ~Idle() { count_busy(-threads); }
+  } idle{pool_.threads()};
+  if (job.program) return execute(job, error);
+  copy_memory(pool_, job.moves, job.weight, job.cancelled);
+  if (!job.cancelled) return BATON_OK;
+  error = stop_reason();
+  return BATON_CANCELLED;
+}
+
+int32_t Device::execute(Job& job, std::string& error) {
   const Instructions& isa = instructions();
   std::vector<void*> operands;
   std::vector<uint64_t> bytes;
   std::vector<double> attributes;
-  double spent[OPCODES] = {}, start = now(), last = start;
+  std::vector<Group*> groups;
+  std::vector<uint32_t> ranks;
+  for (const Member& m : job.members) groups.push_back(m.group.get()), ranks.push_back(m.rank);
+  double spent[OPCODES] = {};
+  uint64_t start = clock_ns(), last = start;
   int32_t status = BATON_OK;
   size_t index = 0;
   for (const Operation& op : job.program->operations) {
-    if (cancelled_) {
+    if (stopped(job)) {
       status = BATON_CANCELLED;
-      error = "it was cancelled";
+      error = stop_reason();
       break;
     }
     operands.clear(), bytes.clear(), attributes.clear();
@@ -183,19 +171,25 @@ int32_t Device::execute(const Job& job, std::string& error) {
     for (const Attribute& a : op.attributes)
       attributes.push_back(a.is_size ? double(a.times) * job.dims[a.symbol] : a.value);
     char text[ERROR_BYTES] = "";
-    Call call{operands.data(), bytes.data(), attributes.data(), int(operands.size()), int(attributes.size()), &pool_, text};
+    Call call{operands.data(), bytes.data(),  attributes.data(), int(operands.size()), int(attributes.size()), &pool_,
+              groups.data(),   ranks.data(), int(groups.size()), nullptr,              text};
     isa.kernels[op.code](call);
-    double t = now();
-    spent[op.code] += t - last;
+    uint64_t t = clock_ns();
+    spent[op.code] += double(t - last);
     last = t;
-    if (text[0]) {
-      status = BATON_FAILED;
-      error = "operation " + std::to_string(index) + " (" + opcode_name(op.code) + "): " + text;
+    if (text[0] || call.stopped) {
+      bool own = true;
+      error = text;
+      for (const Member& m : job.members)
+        if (call.stopped && m.group.get() == call.stopped) error = m.group->failure(m.rank, &own);
+      // A rank that was told to stop has not failed itself.
+      status = call.stopped && (stopped(job) || !own) ? BATON_CANCELLED : BATON_FAILED;
+      error = "operation " + std::to_string(index) + " (" + opcode_name(op.code) + "): " + error;
       break;
     }
     index++;
   }
-  spent[0] = last - start;
+  spent[0] = double(last - start);
   std::lock_guard<std::mutex> lock(mutex_);
   for (int i = 0; i < OPCODES; i++) spent_[i] += spent[i];
   return status;

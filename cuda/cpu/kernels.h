@@ -4,6 +4,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "group.h"
 #include "pool.h"
 
 namespace baton {
@@ -17,6 +18,10 @@ struct Call {
   const double* attribute;
   int operands, attributes;
   Pool* pool;
+  Group* const* groups;   // by axis; null where the job is in none
+  const uint32_t* ranks;  // in each of them
+  int axes;
+  Group* stopped;  // set by a collective operation whose group has failed; it then writes no error
   char* error;  // ERROR_BYTES; a kernel that fails writes why, without touching memory outside its operands
 };
 

@@ -9,15 +9,15 @@ namespace {
 // About 40 µs: longer than the gap between two operations of a program, far shorter than a time slice.
 constexpr int SPINS = 1000;
 
-inline void pause() {
+}  // namespace
+
+void spin_pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
 }
-
-}  // namespace
 
 void flush_subnormals() {
 #if defined(__x86_64__)
@@ -65,7 +65,7 @@ void Pool::run(long tasks, Task task, void* context) {
   }
   drain(0);
   state_.fetch_and(~OPEN);
-  for (int spin = 0; state_.load(std::memory_order_acquire) & INSIDE; spin++) spin < SPINS ? pause() : void(sched_yield());
+  for (int spin = 0; state_.load(std::memory_order_acquire) & INSIDE; spin++) spin < SPINS ? spin_pause() : void(sched_yield());
 }
 
 void Pool::drain(int thread) {
@@ -82,7 +82,7 @@ void Pool::help(int thread) {
   while (!closing_) {
     uint64_t state = state_.load();
     for (int spin = 0; !fresh(state) && spin < SPINS; spin++) {
-      pause();
+      spin_pause();
       state = state_.load(std::memory_order_acquire);
     }
     if (!fresh(state)) {

@@ -18,6 +18,9 @@ constexpr uint64_t SCRATCH_BYTES = 4 << 20;  // per thread; every kernel tiles i
 // long for them, and moments and attention weights that fade away are full of them.
 void flush_subnormals();
 
+// Tells the core that the thread only waits.
+void spin_pause();
+
 class Pool {
  public:
   typedef void (*Task)(void* context, long task, int thread);

@@ -19,7 +19,8 @@ Deno.test("examples/run.yaml is valid, and has every key that docs/configuration
   await loadConfig(path);
   const page = await Deno.readTextFile(`${ROOT}docs/configuration.md`);
   const explained = [...page.matchAll(/^\| `([\w.]+)`/gm)].map((match) => match[1]!);
-  assert.deepEqual(paths(parse(text) as object), explained);
+  // A strategy or a plan, not both: the example shows the other one in a comment.
+  assert.deepEqual(paths(parse(text.replace("# file: ", "file: ")) as object), explained);
   // What a configuration may hold, section by section, as the message about an unknown key says it.
   const odd = { x: 1, run: { x: 1 }, plan: { x: 1 }, score: { x: 1 } }, known: string[] = [];
   assert.throws(() => parseConfig(odd, "it"), ({ message }: Error) => {
@@ -32,9 +33,10 @@ Deno.test("examples/run.yaml is valid, and has every key that docs/configuration
   assert.deepEqual(known.filter((key) => !["run", "plan", "score"].includes(key)).sort(), explained.sort());
 });
 
+const { m } = models({ m: policyModel("m", adamw({ lr: 1 })) });
+const w = workflow({ name: "w", data: conversations("d.jsonl", { batch: 1 }), flow: m.train(sft()) });
+
 Deno.test("resolveOptions() lists every option that is out of range", async () => {
-  const { m } = models({ m: policyModel("m", adamw({ lr: 1 })) });
-  const w = workflow({ name: "w", data: conversations("d.jsonl", { batch: 1 }), flow: m.train(sft()) });
   const wrong = { steps: 1, seed: 1.5, saveEvery: -1, threads: 0, microBatchTokens: NaN, recompute: "all" };
   await assert.rejects(resolveOptions(w, wrong as unknown as RunOptions), (error: Error) => {
     assert.ok(error instanceof RangeError);
@@ -46,6 +48,48 @@ Deno.test("resolveOptions() lists every option that is out of range", async () =
     return true;
   });
   assert.equal((await resolveOptions(w, { steps: 1, saveEvery: 0 })).saveEvery, 0);
+});
+
+Deno.test("resolveOptions() shares threads among devices, and takes a strategy or a plan of the options before the file's", async () => {
+  await withFolder(async (folder) => {
+    const config = `${folder}/run.yaml`, plan = `${folder}/plan.yaml`;
+    await Deno.writeTextFile(config, "devices: cpu:2x2\nthreads: 6\nplan: { strategy: pp2tp2 }\n");
+    await Deno.writeTextFile(plan, "calls: { m.train: { devices: 0-1, dp: 2 } }\n");
+    const { machine } = await resolveOptions(w, { steps: 1, config });
+    assert.deepEqual(
+      [machine.devices, machine.threads, machine.strategy, machine.planFile],
+      [{ nodes: 2, perNode: 2 }, 1, { dp: 1, tp: 2, pp: 2 }, undefined],
+    );
+    const { machine: other } = await resolveOptions(w, { steps: 1, config, plan, threads: 8 });
+    assert.deepEqual([other.threads, other.strategy], [2, undefined]);
+    assert.deepEqual(other.planFile?.calls["m.train"], {
+      devices: { from: 0, to: 1 },
+      strategy: { dp: 2, tp: 1, pp: 1 },
+    });
+    const { machine: one } = await resolveOptions(w, { steps: 1, threads: 3 });
+    assert.deepEqual([one.devices, one.threads], [{ nodes: 1, perNode: 1 }, 3]);
+  });
+});
+
+Deno.test("resolveOptions() refuses devices, strategies and plans that do not go together, all at once", async () => {
+  const says = (o: RunOptions, message: RegExp) =>
+    assert.rejects(resolveOptions(w, { steps: 1, ...o }), message);
+  await says(
+    { devices: "gpu", strategy: "dp2dp2", plan: "p.yaml" },
+    /devices is "gpu", it must be cpu:8 .*; strategy is "dp2dp2", it must name .*; strategy is "dp2dp2" and plan is "p\.yaml"/,
+  );
+  await says(
+    { devices: "cpu:8", strategy: "dp2tp2" },
+    /strategy is "dp2tp2", which needs 4 devices, and 8 are given, make them the same number$/,
+  );
+  await says(
+    { plan: "/nowhere/p.yaml" },
+    /^Error: Cannot read the plan: there is no file \/nowhere\/p\.yaml/,
+  );
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/p.yaml`, "calls: [");
+    await says({ plan: `${folder}/p.yaml` }, /Cannot use .*p\.yaml: Cannot parse YAML: line 1/);
+  });
 });
 
 Deno.test("loadConfig() reads a file and names it in errors", async () => {

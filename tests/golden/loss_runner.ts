@@ -6,7 +6,7 @@ import { Builder } from "../../compiler/builder.ts";
 import { compileCompute } from "../../compiler/compile.ts";
 import { checkExpression, lower, ROWS } from "../../compiler/expression.ts";
 import { finish } from "../../compiler/finish.ts";
-import { reservedBytes } from "../../compiler/shape.ts";
+import { NO_ROWS, reservedBytes } from "../../compiler/shape.ts";
 import type { Expr } from "../../ir/expr.ts";
 import type { Schema } from "../../ir/field.ts";
 import type { Maxima } from "../../ir/op.ts";
@@ -23,15 +23,7 @@ function writeInputs(binding: Binding, data: Arrays): void {
     }
   }
 }
-const maximaOf = (live: Live): Maxima => ({
-  one: 1,
-  tokens: 0,
-  actions: 0,
-  sequences: 0,
-  groups: 0,
-  pairs: 0,
-  ...live,
-});
+const maximaOf = (live: Live): Maxima => ({ ...NO_ROWS, ...live });
 
 /** A loss of `now` values, which are given instead of a model. Returns the outputs and the gradient of each. */
 export async function runLoss(

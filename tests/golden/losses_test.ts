@@ -303,7 +303,9 @@ Deno.test("the optimizer's norm and clipping agree with PyTorch's clip_grad_norm
     outputs = [await get("clip_out0"), await get("clip_out1")];
   const b = new Builder((v) => reservedBytes(v, MAXIMA)), hyper = b.input("hyper", [3]);
   const grads = inputs.map((g, i) => b.declare("grads", `g${i}`, [g.length]));
-  const norm = b.one("gradNorm", grads, [1], inputs.map((g) => g.length));
+  const count = inputs.length, attrs = inputs.flatMap((g, i) => [g.length, i]);
+  const sums = b.one("squareSums", grads, [2 * count], [count, ...attrs]),
+    norm = b.one("norm", [sums], [1], [count]);
   b.output("norm", norm);
   const beta1 = 0.9;
   grads.forEach((g, i) => {

@@ -1,50 +1,57 @@
 /** A model on a device for tests: parameters in and out under Hugging Face's names and shapes. */
 import { Binding } from "../../engine/binding.ts";
+import type { Memberships } from "../../engine/devices.ts";
 import { fromStored, toStored } from "../../engine/weights.ts";
 import { type Device, DeviceSegment } from "../../ffi/device.ts";
-import type { ModelConfig } from "../../compiler/models/config.ts";
-import {
-  gradientBytes,
-  parameterBytes,
-  parameters,
-  ropeTable,
-  tiedGradient,
-} from "../../compiler/models/transformer.ts";
-import type { Head } from "../../ir/graph.ts";
+import type { LocalParameter, Shard } from "../../compiler/layout.ts";
+import { gradientBytes, parameterBytes, ropeTable, tiedGradient } from "../../compiler/models/transformer.ts";
+import { ALL, momentBytes, type Share } from "../../compiler/zero.ts";
 import type { Segment } from "../../ir/op.ts";
 import type { Parameter, Program } from "../../ir/program.ts";
 
+export interface RunnerOptions {
+  /** The rank's part of the optimizer's state; all of it otherwise. */
+  readonly share?: Share;
+  /** Where its programs meet those of other ranks. */
+  readonly groups?: () => Memberships;
+}
+
+/** One rank of a model with memory of its own; most tests have one rank that holds all of it. */
 export class ModelRunner implements Disposable {
-  readonly parameters: readonly Parameter[];
   readonly segments: Partial<Record<Segment, DeviceSegment>>;
   readonly #bindings: Binding[] = [];
 
-  constructor(readonly device: Device, config: ModelConfig, head: Head) {
-    this.parameters = parameters(config, head);
-    const bytes = parameterBytes(this.parameters), table = ropeTable(config, config.maxPositions);
+  constructor(readonly device: Device, readonly shard: Shard, readonly o: RunnerOptions = {}) {
+    const table = ropeTable(shard.config, shard.config.maxPositions);
     this.segments = {
-      params: new DeviceSegment(bytes),
-      grads: new DeviceSegment(gradientBytes(this.parameters)),
-      moments: new DeviceSegment(2 * bytes),
+      params: new DeviceSegment(parameterBytes(this.parameters)),
+      grads: new DeviceSegment(gradientBytes(shard)),
+      moments: new DeviceSegment(Math.max(64, momentBytes(shard, o.share ?? ALL))),
       constants: new DeviceSegment(table.byteLength),
     };
     this.segments.constants!.write(0, table);
   }
 
+  get parameters(): readonly LocalParameter[] {
+    return this.shard.parameters;
+  }
+
   /** A program that shares the model's memory; its other segments are its own, or `more`. */
   bind(program: Program, more: Partial<Record<Segment, DeviceSegment>> = {}): Binding {
-    const binding = new Binding(this.device, program, { ...this.segments, ...more });
+    const { groups } = this.o, shared = { ...this.segments, ...more };
+    const binding = new Binding(this.device, program, shared, { ...(groups && { groups }) });
     this.#bindings.push(binding);
     return binding;
   }
 
-  write(p: Parameter, data: Float32Array): void {
-    this.segments.params!.write(p.offset, toStored(p, data));
+  /** Keeps the rank's piece of a whole tensor. */
+  write(p: LocalParameter, whole: Float32Array): void {
+    this.segments.params!.write(p.offset, toStored(p, pieceOf(p, whole)));
   }
 
-  /** A parameter or its gradient; before the optimizer ran, a tied embedding has two gradients. */
-  read(p: Parameter, segment: "params" | "grads"): Float32Array {
-    const own = fromStored(p, this.#stored(p, segment)), tied = tiedGradient(this.parameters);
+  /** The rank's piece of a parameter or of its gradient; before the optimizer ran, a tied embedding has two gradients. */
+  read(p: LocalParameter, segment: "params" | "grads"): Float32Array {
+    const own = fromStored(p, this.#stored(p, segment)), tied = tiedGradient(this.shard);
     if (segment !== "grads" || !tied?.name.endsWith(p.name)) return own;
     return fromStored(tied, this.#stored(tied, "grads")).map((x, i) => x + own[i]!);
   }
@@ -67,6 +74,16 @@ export class ModelRunner implements Disposable {
     for (const b of this.#bindings) b.dispose();
     for (const s of Object.values(this.segments)) s.dispose();
   }
+}
+
+/** A rank's piece of a whole tensor. */
+function pieceOf({ slice, global }: LocalParameter, whole: Float32Array): Float32Array {
+  if (!slice) return whole;
+  const [rows, width = 1] = global as [number, number?], { from, to } = slice;
+  if (slice.dim === 0) return whole.slice(from * width, to * width);
+  const piece = new Float32Array(rows * (to - from));
+  for (let r = 0; r < rows; r++) piece.set(whole.subarray(r * width + from, r * width + to), r * (to - from));
+  return piece;
 }
 
 /** Numbers from a counter, uniform in [−1, 1): enough randomness for tests and the same everywhere. */
@@ -115,6 +132,24 @@ export function writeBatch(binding: Binding, batch: ReturnType<typeof packed>): 
     binding.offer(`inputs/${name}`, Int32Array.from(values));
   }
   binding.offer("inputs/inverseTemperature", Float32Array.of(1));
+}
+
+/** Runs the fold of a train program that ran last: loss and metrics by name, "metric.kl". */
+export async function fold(train: Binding, program: Program): Promise<Record<string, number>> {
+  const binding = new Binding(train.device, program, {}), names = Object.keys(program.ports);
+  try {
+    for (const name of names.filter((name) => name.startsWith("inputs/"))) {
+      binding.write(
+        name,
+        train.read(name.startsWith("inputs/sum.") ? name.replace("inputs", "outputs") : name),
+      );
+    }
+    await binding.run({});
+    const outputs = names.filter((name) => name.startsWith("outputs/"));
+    return Object.fromEntries(outputs.map((name) => [name.slice("outputs/".length), binding.read(name)[0]!]));
+  } finally {
+    binding.dispose();
+  }
 }
 
 export const sameBits = (a: Float32Array, b: Float32Array): boolean => {

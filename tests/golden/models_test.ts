@@ -1,12 +1,13 @@
 /** PyTorch's numbers: log-probabilities, loss, every gradient, three AdamW steps and greedy tokens of tiny models. */
 import assert from "node:assert/strict";
-import { compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
+import { compileFold, compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { parseConfig } from "../../compiler/models/config.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { Device } from "../../ffi/device.ts";
 import { ADAMW, MAXIMA, nll } from "../pure/compiler_fixtures.ts";
 import { generate } from "./generation.ts";
-import { largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
+import { fold, largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
 
 const CASES = new URL("./cases/", import.meta.url).pathname;
 const NAMES = [
@@ -44,12 +45,12 @@ for (const name of NAMES) {
     Deno.test(`compileTrain() trains ${name} like PyTorch, recomputing ${recompute}`, async () => {
       const { config, weights, golden, sequences, width, maxima } = await open(name);
       using device = Device.open({ threads: 2 });
-      using runner = new ModelRunner(device, config, "lm");
+      using runner = new ModelRunner(device, wholeShard(config, "lm"));
       await load(runner, weights);
       const train = runner.bind(
-        compileTrain(config, "lm", { maxima, loss: nll(), fields: {}, recompute }),
+        compileTrain(runner.shard, { maxima, loss: nll(), fields: {}, recompute }).backward,
       );
-      const update = runner.bind(compileUpdate(config, "lm", ADAMW)), batch = packed(sequences);
+      const update = runner.bind(compileUpdate(runner.shard, ADAMW)), batch = packed(sequences);
       writeBatch(train, batch);
       train.write("inputs/count.token", Float32Array.of(batch.live.actions));
 
@@ -58,7 +59,7 @@ for (const name of NAMES) {
         runner.zeroGradients();
         train.zero("outputs");
         await train.run(batch.live);
-        losses.push(train.read("outputs/loss")[0]!);
+        losses.push((await fold(train, compileFold(nll(), {}))).loss!);
         if (step === 1) {
           const padded = await golden.read("logprobs");
           const expected = sequences.flatMap((
@@ -100,10 +101,10 @@ for (const name of NAMES) {
   Deno.test(`compileInfer() gives every token's log-probability and the entropy of ${name} like PyTorch`, async () => {
     const { config, weights, golden, sequences, width, maxima } = await open(name), vocab = config.vocab;
     using device = Device.open({ threads: 1 });
-    using runner = new ModelRunner(device, config, "lm");
+    using runner = new ModelRunner(device, wholeShard(config, "lm"));
     await load(runner, weights);
     const logits = await golden.read("logits");
-    const infer = runner.bind(compileInfer(config, "lm", {
+    const infer = runner.bind(compileInfer(runner.shard, {
       maxima: { ...maxima, actions: maxima.tokens * vocab },
       outputs: ["logprobs", "entropy"],
     }));
@@ -143,7 +144,7 @@ for (const name of NAMES) {
   Deno.test(`compilePrefill() and compileDecode() continue prompts with ${name} greedily like transformers`, async () => {
     const { config, weights, golden } = await open(name);
     using device = Device.open({ threads: 2 });
-    using runner = new ModelRunner(device, config, "lm");
+    using runner = new ModelRunner(device, wholeShard(config, "lm"));
     await load(runner, weights);
     const [mask, output] = [
       await golden.readIntegers("gen_attention_mask"),
@@ -156,8 +157,8 @@ for (const name of NAMES) {
       (_, r) => mask.subarray(r * width, (r + 1) * width).reduce((a, b) => a + b),
     );
     const prompts = lengths.map((n, r) => row(r).slice(width - n, width));
-    const made = await generate(runner, config, prompts, steps, 0);
-    made.forEach(({ tokens }, r) => assert.deepEqual(tokens, row(r).slice(width), `row ${r}`));
+    const [made] = await generate([[runner]], prompts, steps, 0);
+    made!.forEach(({ tokens }, r) => assert.deepEqual(tokens, row(r).slice(width), `row ${r}`));
     weights[Symbol.dispose]();
     golden[Symbol.dispose]();
   });

@@ -142,7 +142,7 @@ Deno.test("gradients of weights that continue over micro-batches give the bits o
     "embeddingGrad",
     (a, b) => [ids.slice(a, b), of(x, h)(a, b)],
     30 * h,
-    (rows, flag) => [rows, 30, h, 0, flag],
+    (rows, flag) => [rows, 30, h, 0, flag, 0, 30],
   );
   await halves("total", (a, b) => [of(rstd, 1)(a, b)], 1, (rows, flag) => [rows, flag]);
   const w = panels(normal(v * h, next), v, h),
@@ -152,7 +152,7 @@ Deno.test("gradients of weights that continue over micro-batches give the bits o
     "linearLogprobGrad",
     (a, b) => [of(rstd, 1)(a, b), of(x, h)(a, b), w, targets.slice(a, b), floats(1), lse.slice(a, b)],
     w.length,
-    (rows, flag) => [rows, h, v, flag, 0],
+    (rows, flag) => [rows, h, v, flag, 0, 0, v],
     [0],
   );
 });

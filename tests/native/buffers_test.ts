@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Device, DeviceSegment } from "../../ffi/device.ts";
 import { compileInfer, compileTrain, type TrainOptions } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { bradleyTerry, ppoClip } from "../../dsl/losses.ts";
 import type { Loss } from "../../dsl/loss.ts";
 import type { Schema } from "../../ir/field.ts";
@@ -11,7 +12,7 @@ import type { Program } from "../../ir/program.ts";
 import { tiny } from "../pure/compiler_fixtures.ts";
 import { ModelRunner, packed, random, sameBits, writeBatch } from "../golden/model_runner.ts";
 
-const MAXIMA: Maxima = { one: 1, tokens: 96, actions: 80, sequences: 8, groups: 4, pairs: 4 };
+const MAXIMA: Maxima = { one: 1, tokens: 96, actions: 80, sequences: 8, groups: 4, pairs: 4, shard: 0 };
 const MODELS = [
   tiny({ vocab_size: 60, tie_word_embeddings: true }),
   tiny({ model_type: "qwen2", architectures: [], vocab_size: 60 }),
@@ -88,16 +89,26 @@ function largest(): { sequences: number[][]; prompt: number } {
 function programs(model: typeof MODELS[number], guard?: number) {
   const fence = guard === undefined ? {} : { guard };
   return [
-    ["lm", compileInfer(model, "lm", { maxima: MAXIMA, outputs: ["logprobs", "entropy"], ...fence })],
-    ["value", compileInfer(model, "value", { maxima: MAXIMA, outputs: ["values", "finalValues"], ...fence })],
-    ["reward", compileTrain(model, "reward", options(pairs, fence))],
+    [
+      "lm",
+      compileInfer(wholeShard(model, "lm"), { maxima: MAXIMA, outputs: ["logprobs", "entropy"], ...fence }),
+    ],
+    [
+      "value",
+      compileInfer(wholeShard(model, "value"), {
+        maxima: MAXIMA,
+        outputs: ["values", "finalValues"],
+        ...fence,
+      }),
+    ],
+    ["reward", compileTrain(wholeShard(model, "reward"), options(pairs, fence)).backward],
     ...(["nothing", "cheap", "layers"] as const).map((recompute) =>
-      ["lm", compileTrain(model, "lm", options(ppo, { recompute, ...fence }))] as const
+      ["lm", compileTrain(wholeShard(model, "lm"), options(ppo, { recompute, ...fence })).backward] as const
     ),
   ] as const;
 }
 function runnerOf(model: typeof MODELS[number], head: Head): ModelRunner {
-  const runner = new ModelRunner(device, model, head), next = random(2);
+  const runner = new ModelRunner(device, wholeShard(model, head)), next = random(2);
   for (const p of runner.parameters) {
     runner.write(
       p,

@@ -1,6 +1,17 @@
 /** At least one run of every operation, with sizes that leave tails in every loop. */
 import { type Attr, type OpKind, POINTWISE } from "../../ir/op.ts";
-import { below, type Data, ends, floats, generator, ints, normal, type Out, panels } from "./harness.ts";
+import {
+  below,
+  type Data,
+  doubles,
+  ends,
+  floats,
+  generator,
+  ints,
+  normal,
+  type Out,
+  panels,
+} from "./harness.ts";
 
 export interface Case {
   readonly kind: OpKind;
@@ -33,9 +44,9 @@ export function cases(): readonly Case[] {
   }
   {
     const t = 150, v = 40, h = 77, ids = below(t, v, next);
-    add("embedding", [ids, n(v * h)], [t * h], [t, v, h, 0]);
-    add("embedding", [ids, weight(v, h)], [t * h], [t, v, h, 1]);
-    add("embeddingGrad", [ids, n(t * h)], [v * h], [t, v, h, 0, 0]);
+    add("embedding", [ids, n(v * h)], [t * h], [t, v, h, 0, 0, v]);
+    add("embedding", [ids, weight(v, h)], [t * h], [t, v, h, 1, 0, v]);
+    add("embeddingGrad", [ids, n(t * h)], [v * h], [t, v, h, 0, 0, 0, v]);
     add("gatherRows", [n(v * h), ids], [t * h], [t, h, v]);
     add("scatterRows", [n(t * h), ids], [v * h], [t, h, v, 0]);
     const x = n(t * h), w = n(h), rstd = n(t).map(Math.abs);
@@ -97,7 +108,10 @@ export function cases(): readonly Case[] {
       v,
       0,
       1,
+      0,
+      v,
     ]);
+    add("shardLogprob", [x, w, targets, invT], [a, a, a, 3 * a], [a, h, v, 1, 0, v, 0]);
     for (const [temperature, topK, topP] of [[1, 0, 1], [.8, 30, .9], [0, 0, 1]] as const) {
       const state = () => new Int32Array(a),
         sampler = Int32Array.from({ length: 8 * a }, (_, i) => [9, 8, i >> 3, 0, 4][i & 7] ?? 0);
@@ -150,7 +164,15 @@ export function cases(): readonly Case[] {
     add("strideGather", [x.slice(0, 5000)], [2500], [2500, 2, 1]);
     add("strideScatter", [y.slice(0, 2500)], [5000], [2500, 2, 0]);
     add("gae", [x, y, n(3), at], [size], [size, 3, .99, .95]);
-    add("gradNorm", [n(70001), x], [1], [70001, size]);
+    add("squareSums", [n(70001), x], [6], [3, 70001, 2, size, 0]);
+    add("norm", [doubles(4, 9, 36)], [1], [3]);
+    add("allReduce", [x], [size], [size, 0]);
+    add("allReduce", [x], [{ inPlace: 0 }], [size, 1]);
+    add("sumDoubles", [doubles(1, 2, 3)], [6], [3, 4]);
+    add("allGatherRows", [x.slice(0, 700)], [700], [7, 100, 2]);
+    add("reduceScatterRows", [x.slice(0, 700)], [700], [7, 100, 3]);
+    add("ownRows", [x.slice(0, 700)], [700], [7, 100, 0]);
+    add("allGatherColumns", [x.slice(0, 700)], [700], [7, 100, 0, 100, 0]);
     add("adamw", [x, y, z, z.map((v) => v * v), floats(.01, .1, .05), floats(2)], [{ inPlace: 0 }, {
       inPlace: 2,
     }, { inPlace: 3 }], [size, .9, .95, 1e-8, .1, 1]);

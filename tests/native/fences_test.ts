@@ -10,6 +10,7 @@ import {
   compilePrefill,
   compileUpdate,
 } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import type { ModelConfig } from "../../compiler/models/config.ts";
 import { ropeTable } from "../../compiler/models/transformer.ts";
 import { gae } from "../../dsl/advantages.ts";
@@ -74,7 +75,7 @@ const MODELS = [
   tiny({ model_type: "qwen3", architectures: [], head_dim: 8, vocab_size: 60, sliding_window: 7 }),
 ];
 const SLOTS = 8, MAX_PAGES = 3, PAGES = 30, MAX_NEW = 6;
-const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
 /** A permutation of 0 … n − 1. */
 function shuffled(n: number, next: () => number): number[] {
@@ -87,12 +88,15 @@ const whole = (next: () => number, from: number, to: number) =>
 function generation(config: ModelConfig) {
   const cache = { slots: SLOTS, pages: PAGES, maxPages: MAX_PAGES, maxNew: MAX_NEW, stops: 1 };
   const o = { ...cache, sampling: { ...SAMPLING, topK: 20, topP: 0.9 }, guard: GUARD };
-  const prefill = compilePrefill(config, {
+  const prefill = compilePrefill(wholeShard(config, "lm"), {
     ...o,
     maxima: { ...NONE, tokens: 96, actions: SLOTS, sequences: SLOTS },
   });
-  const decode = compileDecode(config, { ...o, maxima: { ...NONE, tokens: SLOTS } });
-  const copy = compileCopyPages(config, { pages: PAGES, maxima: { ...NONE, sequences: 4 } });
+  const decode = compileDecode(wholeShard(config, "lm"), { ...o, maxima: { ...NONE, tokens: SLOTS } });
+  const copy = compileCopyPages(wholeShard(config, "lm"), {
+    pages: PAGES,
+    maxima: { ...NONE, sequences: 4 },
+  });
   const most = (name: Segment) => Math.max(prefill.segmentBytes[name], decode.segmentBytes[name]);
   const shared = {
     params: poisoned(most("params")),
@@ -267,7 +271,9 @@ Deno.test("update programs touch nothing but parameters, moments and gradients",
   const next = random(5);
   for (const config of MODELS) {
     for (const head of ["lm", "value", "reward"] as const satisfies readonly Head[]) {
-      const fenced = new Fenced(compileUpdate(config, head, { ...ADAMW, clip: 1 }, { guard: GUARD }));
+      const fenced = new Fenced(
+        compileUpdate(wholeShard(config, head), { ...ADAMW, clip: 1 }, { guard: GUARD }),
+      );
       for (let t = 1; t <= 10; t++) {
         for (const row of fenced.program.table) {
           if (row.segment === "arena" || row.segment === "outputs" || row.segment === "inputs") continue;

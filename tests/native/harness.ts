@@ -1,23 +1,37 @@
 /** Runs one operation of the native library on given numbers. Operands lie between guards that must stay as they were. */
 import assert from "node:assert/strict";
 import { encode } from "../../compiler/encode.ts";
-import { Device, DeviceSegment, LoadedProgram } from "../../ffi/device.ts";
-import { align, type Attr, type Maxima, type Op, type OpKind, SEGMENTS, type Value } from "../../ir/op.ts";
+import { Device, DeviceSegment, Group, LoadedProgram, type Memberships } from "../../ffi/device.ts";
+import {
+  align,
+  type Attr,
+  AXES,
+  type Maxima,
+  type Op,
+  type OpKind,
+  SEGMENTS,
+  type Value,
+} from "../../ir/op.ts";
+import { STATUS } from "../../ffi/symbols.ts";
 import type { Program } from "../../ir/program.ts";
 
 export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 /** A new output of so many elements, one that starts with this content, or the input that the operation updates in place. */
 export type Out = number | Data | { readonly inPlace: number };
 
-export const ONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+export const ONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
-const devices = new Map<number, Device>();
+const devices = new Map<string, Device>();
 /** Devices are shared: opening one starts threads. */
-export function device(threads = 2): Device {
-  let found = devices.get(threads);
-  if (!found) devices.set(threads, found = Device.open({ threads }));
+export function device(threads = 2, rank = 0): Device {
+  let found = devices.get(`${threads} ${rank}`);
+  if (!found) devices.set(`${threads} ${rank}`, found = Device.open({ threads }));
   return found;
 }
+
+/** A rank's membership in one group on every axis. */
+export const onEveryAxis = (group: Group, rank: number): Memberships =>
+  Object.fromEntries(AXES.map((axis) => [axis, { group, rank }]));
 
 const GUARD = 256, PATTERN = 0xa5;
 
@@ -108,7 +122,41 @@ export function prepare(
   return { program: made, arena, at: inputs.map((v) => places.get(v)!), reads, check };
 }
 
-/** Runs one operation and returns its outputs as floats; every guard and input is checked. */
+/** What one rank brings to an operation. */
+export interface Rank {
+  readonly ins: readonly Data[];
+  readonly outs: readonly Out[];
+  readonly attrs: readonly Attr[];
+  readonly updates?: readonly Out[];
+}
+
+/** Runs one operation on a device per rank and returns every rank's outputs as floats; every guard and input is checked. */
+export async function runRanks(
+  kind: OpKind,
+  ranks: readonly Rank[],
+  threads = 1,
+): Promise<Float32Array<ArrayBuffer>[][]> {
+  using group = Group.create(ranks.length, 20);
+  const prepared = ranks.map((r) => prepare(kind, r.ins, r.outs, r.attrs, r.updates ?? r.outs));
+  const loaded = prepared.map((p) => LoadedProgram.load(p.program));
+  try {
+    const jobs = prepared.map(({ arena }, rank) =>
+      device(threads, rank).submit(loaded[rank]!, { arena }, ONE, { groups: onEveryAxis(group, rank) })
+    );
+    const ends = await Promise.allSettled(jobs.map((job) => job.done));
+    const failed = ends.flatMap((end) => end.status === "rejected" ? [end.reason] : []);
+    if (failed.length > 0) throw failed.find((e) => e.status === STATUS.FAILED) ?? failed[0];
+    return prepared.map(({ arena, reads, check }) => {
+      check();
+      return reads.map(({ offset, elements }) => arena.read(offset, new Float32Array(elements)));
+    });
+  } finally {
+    for (const p of loaded) p.dispose();
+    for (const p of prepared) p.arena.dispose();
+  }
+}
+
+/** {@link runRanks} with one rank. */
 export async function run(
   kind: OpKind,
   ins: readonly Data[],
@@ -117,12 +165,7 @@ export async function run(
   threads = 2,
   updates: readonly Out[] = outs,
 ): Promise<Float32Array<ArrayBuffer>[]> {
-  const { program, arena, reads, check } = prepare(kind, ins, outs, attrs, updates);
-  using loaded = LoadedProgram.load(program);
-  using _memory = arena;
-  await device(threads).submit(loaded, { arena }, ONE);
-  check();
-  return reads.map(({ offset, elements }) => arena.read(offset, new Float32Array(elements)));
+  return (await runRanks(kind, [{ ins, outs, attrs, updates }], threads))[0]!;
 }
 
 export const bytes = (data: ArrayBufferView<ArrayBuffer>): Uint8Array =>
@@ -131,6 +174,9 @@ export const integers = (data: Float32Array<ArrayBuffer>): Int32Array<ArrayBuffe
   new Int32Array(data.buffer, data.byteOffset, data.length);
 export const ints = (...values: readonly number[]): Int32Array<ArrayBuffer> => Int32Array.from(values);
 export const floats = (...values: readonly number[]): Float32Array<ArrayBuffer> => Float32Array.from(values);
+/** Doubles as an operand: two elements each. */
+export const doubles = (...values: readonly number[]): Float32Array<ArrayBuffer> =>
+  new Float32Array(Float64Array.from(values).buffer);
 
 /** The same bits, whatever they mean. */
 export function assertSameBits(actual: Data, expected: Data, message: string): void {

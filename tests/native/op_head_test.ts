@@ -94,7 +94,7 @@ Deno.test("linearLogprobGrad() agrees with the derivative of log-probability and
         ...(flag ? [prior] : []),
       ];
       const out = flag ? { inPlace: ins.length - 1 } : prior.length;
-      const found = await run("linearLogprobGrad", ins, [a * h, out], [a, h, v, flag, entropyFlag]);
+      const found = await run("linearLogprobGrad", ins, [a * h, out], [a, h, v, flag, entropyFlag, 0, v]);
       assertClose(found[0]!, dx, 1e-5, `dx ${a}×${h}×${v} ${flag}${entropyFlag}`);
       assertClose(found[1]!, expected, 1e-5, `dw ${a}×${h}×${v} ${flag}${entropyFlag}`);
     }

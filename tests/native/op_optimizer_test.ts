@@ -1,17 +1,25 @@
 import assert from "node:assert/strict";
-import { assertClose, assertSameBits, floats, generator, normal, run } from "./harness.ts";
+import { assertClose, assertSameBits, doubles, floats, generator, normal, run } from "./harness.ts";
 
-Deno.test("gradNorm() is the Euclidean norm over all tensors", async () => {
+Deno.test("squareSums() and norm() are the Euclidean norm over all tensors", async () => {
   const next = generator(1);
-  for (const sizes of [[1], [5, 70000, 16], [200000]]) {
-    const grads = sizes.map((n) => normal(n, next));
-    const exact = Math.sqrt(grads.reduce((s, g) => g.reduce((a, v) => a + v * v, s), 0));
-    const [norm] = await run("gradNorm", grads, [1], sizes);
-    assertSameBits(norm!, floats(exact), `${sizes}`);
+  for (const sizes of [[1], [5, 70000, 16], [200000], [0, 3]]) {
+    const grads = sizes.map((n) => normal(n, next)), count = sizes.length + 2;
+    const squares = grads.map((g) => g.reduce((a, v) => a + v * v, 0));
+    const attrs = [count, ...sizes.flatMap((n, i) => [n, sizes.length - i])];
+    const [sums] = await run("squareSums", grads, [2 * count], attrs);
+    const found = new Float64Array(sums!.buffer);
+    assertClose(found, [0, ...squares.toReversed(), 0], 1e-13, `sums of ${sizes}`);
+    const [norm] = await run("norm", [sums!], [1], [count]);
+    assertSameBits(norm!, floats(Math.sqrt(squares.reduce((a, b) => a + b, 0))), `${sizes}`);
   }
-  const [large] = await run("gradNorm", [floats(1e30, 1e30)], [1], [2]);
-  assertClose(large!, [Math.SQRT2 * 1e30], 1e-6, "squares beyond f32");
-  const [broken] = await run("gradNorm", [floats(1, NaN)], [1], [2]);
+  // Pieces of one parameter are added at its index.
+  const [sums] = await run("squareSums", [floats(3), floats(4)], [2], [1, 1, 0, 1, 0]);
+  assert.equal(new Float64Array(sums!.buffer)[0], 25);
+  const [large] = await run("squareSums", [floats(1e30, 1e30)], [2], [1, 2, 0]);
+  const [norm] = await run("norm", [large!], [1], [1]);
+  assertClose(norm!, [Math.SQRT2 * 1e30], 1e-6, "squares beyond f32");
+  const [broken] = await run("norm", [doubles(1, NaN)], [1], [2]);
   assert.ok(Number.isNaN(broken![0]));
 });
 

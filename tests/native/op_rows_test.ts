@@ -26,7 +26,7 @@ Deno.test("embedding() and embeddingGrad() index rows, plain or in panels, token
       prior = normal(v * h, next);
     for (const inPanels of [0, 1]) {
       const layout = (m: Floats) => inPanels ? panels(m, v, h) : m;
-      const [x] = await run("embedding", [ids, layout(w)], [t * h], [t, v, h, inPanels]);
+      const [x] = await run("embedding", [ids, layout(w)], [t * h], [t, v, h, inPanels, 0, v]);
       assertSameBits(
         x!,
         filled(t * h, (i) => w[ids[Math.floor(i / h)]! * h + i % h]!),
@@ -40,17 +40,28 @@ Deno.test("embedding() and embeddingGrad() index rows, plain or in panels, token
         }
         const expected = layout(sum);
         const [dw] = start
-          ? await run("embeddingGrad", [ids, dx, layout(start)], [{ inPlace: 2 }], [t, v, h, inPanels, 1])
-          : await run("embeddingGrad", [ids, dx], [expected.length], [t, v, h, inPanels, 0]);
+          ? await run("embeddingGrad", [ids, dx, layout(start)], [{ inPlace: 2 }], [
+            t,
+            v,
+            h,
+            inPanels,
+            1,
+            0,
+            v,
+          ])
+          : await run("embeddingGrad", [ids, dx], [expected.length], [t, v, h, inPanels, 0, 0, v]);
         assertSameBits(dw!, expected, `embeddingGrad ${t}×${v}×${h}`);
       }
     }
   }
   await assert.rejects(
-    run("embedding", [ints(0, 5), floats(1, 2, 3)], [2], [2, 3, 1, 0]),
+    run("embedding", [ints(0, 5), floats(1, 2, 3)], [2], [2, 3, 1, 0, 0, 3]),
     /token id 1 is 5 and there are 3/,
   );
-  await assert.rejects(run("embedding", [ints(-1), floats(1, 2, 3)], [1], [1, 3, 1, 0]), /token id 0 is -1/);
+  await assert.rejects(
+    run("embedding", [ints(-1), floats(1, 2, 3)], [1], [1, 3, 1, 0, 0, 3]),
+    /token id 0 is -1/,
+  );
 });
 
 Deno.test("gatherRows() and scatterRows() move rows of any type, adding in order", async () => {

@@ -1,7 +1,8 @@
 /** What must not change a bit: micro-batches, packing, recomputation, threads, the largest dims, and decoding one by one. */
 import assert from "node:assert/strict";
 import { Device } from "../../ffi/device.ts";
-import { compileInfer, compileTrain, type TrainOptions } from "../../compiler/compile.ts";
+import { compileFold, compileInfer, compileTrain, type TrainOptions } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import type { ModelConfig } from "../../compiler/models/config.ts";
 import { bradleyTerry, ppoClip } from "../../dsl/losses.ts";
 import type { Loss } from "../../dsl/loss.ts";
@@ -10,7 +11,7 @@ import type { Head } from "../../ir/graph.ts";
 import { PAGE } from "../../ir/op.ts";
 import { MAXIMA, tiny } from "../pure/compiler_fixtures.ts";
 import { generate } from "../golden/generation.ts";
-import { ModelRunner, packed, random, sameBits, writeBatch } from "../golden/model_runner.ts";
+import { fold, ModelRunner, packed, random, sameBits, writeBatch } from "../golden/model_runner.ts";
 
 const CONFIG = tiny({
   model_type: "qwen3",
@@ -27,7 +28,7 @@ const SEQUENCES = (() => {
 const LARGE = { ...MAXIMA, tokens: 128, actions: 128 };
 
 function runnerOf(device: Device, config: ModelConfig, head: Head): ModelRunner {
-  const runner = new ModelRunner(device, config, head), next = random(11);
+  const runner = new ModelRunner(device, wholeShard(config, head)), next = random(11);
   for (const p of runner.parameters) {
     const scale = p.matrix ? 0.2 : 0.1, shift = p.init === "ones" ? 1 : 0;
     const n = p.shape.reduce((a, b) => a * b, 1);
@@ -55,7 +56,7 @@ async function train(t: Training) {
     recompute: "nothing",
     ...t.options,
   };
-  const program = runner.bind(compileTrain(t.config ?? CONFIG, t.head, options)), next = random(3);
+  const program = runner.bind(compileTrain(runner.shard, options).backward), next = random(3);
   const whole = packed(SEQUENCES), old = Float32Array.from({ length: whole.live.actions }, () => next() - 4);
   const advantages = old.map(() => 2 * next());
   program.zero("outputs");
@@ -71,8 +72,8 @@ async function train(t: Training) {
     at += n;
     actions = to;
   }
-  const scalars = Object.keys(program.program.ports).filter((name) => /^outputs\/(loss|metric)/.test(name));
-  return [runner.gradients(), ...scalars.map((name) => program.read(name))];
+  const scalars = await fold(program, compileFold(t.loss.expr, t.loss.reads));
+  return [runner.gradients(), Float32Array.from(Object.values(scalars))];
 }
 const assertSame = (a: readonly Float32Array[], b: readonly Float32Array[], what: string) => {
   assert.equal(a.length, b.length);
@@ -124,7 +125,7 @@ Deno.test("log-probabilities, values and rewards do not depend on packing", asyn
     ]] as const
   ) {
     using runner = runnerOf(one, CONFIG, head);
-    const infer = runner.bind(compileInfer(CONFIG, head, { maxima: LARGE, outputs }));
+    const infer = runner.bind(compileInfer(runner.shard, { maxima: LARGE, outputs }));
     const run = async (sequences: readonly (readonly number[])[]) => {
       const batch = packed(sequences);
       writeBatch(infer, batch);
@@ -141,7 +142,7 @@ Deno.test("a final value is the value before the next action, and a reward the v
   using value = runnerOf(one, CONFIG, "value");
   const outputs = ["values", "finalValues"] as const;
   const infer = value.bind(
-    compileInfer(CONFIG, "value", { maxima: { ...LARGE, tokens: 200, actions: 200 }, outputs }),
+    compileInfer(value.shard, { maxima: { ...LARGE, tokens: 200, actions: 200 }, outputs }),
   );
   const run = async (sequences: readonly (readonly number[])[]) => {
     const batch = packed(sequences);
@@ -159,9 +160,11 @@ Deno.test("a final value is the value before the next action, and a reward the v
   );
 
   // The same parameters, read as a reward model.
-  using reward = new ModelRunner(one, CONFIG, "reward");
+  using reward = new ModelRunner(one, wholeShard(CONFIG, "reward"));
   for (const p of reward.parameters) reward.write(p, value.read(p, "params"));
-  const rewards = reward.bind(compileInfer(CONFIG, "reward", { maxima: LARGE, outputs: ["rewards"] })),
+  const rewards = reward.bind(
+      compileInfer(reward.shard, { maxima: LARGE, outputs: ["rewards"] }),
+    ),
     batch = packed(SEQUENCES);
   writeBatch(rewards, batch);
   await rewards.run(batch.live);
@@ -179,11 +182,14 @@ Deno.test("log-probabilities of sampled tokens are those of inference, to the bi
     const config = tiny({ model_type, architectures: [], ...more });
     using runner = runnerOf(two, config, "lm");
     const prompts = [SEQUENCES[0]!.slice(0, PAGE), SEQUENCES[1]!, SEQUENCES[3]!, SEQUENCES[2]!], steps = 20;
-    const sampled = await generate(runner, config, prompts, steps, 1);
+    const [sampled] = await generate([[runner]], prompts, steps, 1);
     const infer = runner.bind(
-      compileInfer(config, "lm", { maxima: { ...LARGE, tokens: 200, actions: 200 }, outputs: ["logprobs"] }),
+      compileInfer(runner.shard, {
+        maxima: { ...LARGE, tokens: 200, actions: 200 },
+        outputs: ["logprobs"],
+      }),
     );
-    for (const [i, { tokens, logprobs }] of sampled.entries()) {
+    for (const [i, { tokens, logprobs }] of sampled!.entries()) {
       const batch = packed([[...prompts[i]!, ...tokens]], prompts[i]!.length);
       writeBatch(infer, batch);
       await infer.run(batch.live);
@@ -192,16 +198,20 @@ Deno.test("log-probabilities of sampled tokens are those of inference, to the bi
         `${model_type}, sequence ${i}`,
       );
     }
-    const alone = await generate(runner, config, prompts.slice(1, 2), steps, 0),
-      all = await generate(runner, config, prompts, steps, 0);
-    assert.deepEqual(alone[0]!.tokens, all[1]!.tokens, "greedy tokens do not depend on the other sequences");
+    const [alone] = await generate([[runner]], prompts.slice(1, 2), steps, 0),
+      [all] = await generate([[runner]], prompts, steps, 0);
+    assert.deepEqual(
+      alone![0]!.tokens,
+      all![1]!.tokens,
+      "greedy tokens do not depend on the other sequences",
+    );
   }
 });
 
 Deno.test("a sliding window hides exactly the tokens before it", async () => {
   const config = tiny({ model_type: "mistral", architectures: [], sliding_window: 4, num_hidden_layers: 1 });
   using runner = runnerOf(one, config, "lm");
-  const infer = runner.bind(compileInfer(config, "lm", { maxima: LARGE, outputs: ["logprobs"] }));
+  const infer = runner.bind(compileInfer(runner.shard, { maxima: LARGE, outputs: ["logprobs"] }));
   const run = async (first: number) => {
     const batch = packed([[first, ...SEQUENCES[4]!.slice(1, 12)]]);
     writeBatch(infer, batch);

@@ -1,9 +1,11 @@
 /** What the engine samples: how often, from which tokens, and that neither slots, pages nor company change a sample. */
 import assert from "node:assert/strict";
 import { compileCopyPages, compileDecode, compileInfer, compilePrefill } from "../../compiler/compile.ts";
-import { Generator } from "../../engine/generate.ts";
+import { wholeShard } from "../../compiler/layout.ts";
+import { Binding } from "../../engine/binding.ts";
 import { streamKey } from "../../engine/random.ts";
 import type { GenerateRequest, Response } from "../../engine/request.ts";
+import { Rollout } from "../../engine/rollout.ts";
 import { Device, DeviceSegment } from "../../ffi/device.ts";
 import type { Sampling } from "../../ir/graph.ts";
 import { type Maxima, PAGE } from "../../ir/op.ts";
@@ -12,10 +14,10 @@ import { SAMPLING, tiny } from "../pure/compiler_fixtures.ts";
 
 const VOCAB = 32;
 const CONFIG = tiny({ vocab_size: VOCAB, tie_word_embeddings: true });
-const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0 };
+const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
 function runnerOf(device: Device): ModelRunner {
-  const runner = new ModelRunner(device, CONFIG, "lm"), next = random(23);
+  const runner = new ModelRunner(device, wholeShard(CONFIG, "lm")), next = random(23);
   for (const p of runner.parameters) {
     const [scale, shift] = p.matrix ? [0.5, 0] : [0.1, 1], n = p.shape.reduce((a, b) => a * b, 1);
     runner.write(p, Float32Array.from({ length: n }, () => shift + scale * next()));
@@ -43,18 +45,24 @@ async function draw(
   const sizes = { slots, pages: pages ?? slots * maxPages, maxPages, maxNew, prefillTokens };
   const stops = Math.max(1, request.stops?.length ?? 0);
   const o = { stops, sampling: { ...SAMPLING, maxNewTokens: maxNew, ...sampling }, ...sizes };
-  const decode = compileDecode(CONFIG, { ...o, maxima: { ...NONE, tokens: slots, sequences: slots } });
-  const copyPages = compileCopyPages(CONFIG, { ...o, maxima: { ...NONE, tokens: slots, sequences: slots } });
-  const prefill = compilePrefill(CONFIG, {
+  const decode = compileDecode(runner.shard, {
+    ...o,
+    maxima: { ...NONE, tokens: slots, sequences: slots },
+  });
+  const copyPages = compileCopyPages(runner.shard, {
+    ...o,
+    maxima: { ...NONE, tokens: slots, sequences: slots },
+  });
+  const prefill = compilePrefill(runner.shard, {
     ...o,
     maxima: { ...NONE, tokens: prefillTokens, actions: slots, sequences: slots },
   });
   using kv = new DeviceSegment(decode.segmentBytes.kv);
   using state = new DeviceSegment(Math.max(prefill.segmentBytes.state, decode.segmentBytes.state));
-  const programs = { prefill, decode, copyPages };
-  const generator = new Generator(runner.device, programs, sizes, { ...runner.segments, kv, state });
+  const shared = { ...runner.segments, kv, state };
+  const bound = [prefill, decode, copyPages].map((program) => new Binding(runner.device, program, shared));
   try {
-    return await generator.run({
+    return await new Rollout(bound[0]!, bound[1]!, bound[2]!, { ...sizes, round: 4 }, {
       indices: request.prompts.map((_, i) => i),
       samples: 1,
       maxNewTokens: maxNew,
@@ -62,9 +70,9 @@ async function draw(
       key: streamKey(5, "sampling"),
       maxPositions: CONFIG.maxPositions,
       ...request,
-    });
+    }).run();
   } finally {
-    generator.dispose();
+    for (const b of bound) b.dispose();
   }
 }
 
@@ -76,7 +84,7 @@ async function logprobsAfter(
 ): Promise<Float32Array[]> {
   const batch = packed(prefixes), n = prefixes.length;
   const live = { ...batch.live, actions: n * VOCAB };
-  const infer = runner.bind(compileInfer(CONFIG, "lm", {
+  const infer = runner.bind(compileInfer(runner.shard, {
     maxima: { ...NONE, ...live },
     outputs: ["logprobs"],
   }));

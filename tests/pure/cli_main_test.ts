@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import type { Io } from "../../cli/command.ts";
+import { type Io, parseInvocation } from "../../cli/command.ts";
 import { type Check, checks, instructionSet, type Machine } from "../../cli/diagnosis.ts";
 import { doctorFor } from "../../cli/doctor.ts";
 import { tokenIds } from "../../cli/generate.ts";
 import { COMMANDS, main } from "../../cli/main.ts";
+import { RUN_OPTIONS, runOptions } from "../../cli/options.ts";
 import { toItem } from "../../cli/score.ts";
 
 /** Runs a command line and keeps what it printed. */
@@ -38,6 +39,21 @@ Deno.test("baton COMMAND --help shows usage, every option with its default, and 
     (await baton("generate", "--help")).out[0]!,
     /--max-new-tokens N +most tokens of the response \[128\]/,
   );
+});
+
+Deno.test("what the command line says of devices and layouts reaches the run, and nothing that it does not say", () => {
+  const command = { name: "run", usage: "SCRIPT", positional: 1, options: RUN_OPTIONS };
+  const given = (...args: string[]) => runOptions(parseInvocation(command, args).values);
+  assert.deepEqual(
+    given("s.ts", "--devices", "cpu:8", "--strategy", "dp8", "--plan=p.yaml", "--threads", "4"),
+    {
+      devices: "cpu:8",
+      strategy: "dp8",
+      plan: "p.yaml",
+      threads: 4,
+    },
+  );
+  assert.deepEqual(given("s.ts"), {});
 });
 
 Deno.test("every example of the help is a command line that parses", () => {

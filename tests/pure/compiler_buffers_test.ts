@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Buffer, planBuffers } from "../../compiler/buffers.ts";
 import { compileDecode, compileInfer, compilePrefill, compileTrain } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { dim, type Maxima, type Op, type Value } from "../../ir/op.ts";
 import { CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
 
@@ -146,12 +147,12 @@ Deno.test("compiled programs need at most 1.1 times the bytes that are alive at 
     ) {
       const config = tiny(change), generate = { ...CACHE, maxima, sampling: SAMPLING };
       const programs = [
-        compileInfer(config, "lm", { maxima, outputs: ["logprobs", "entropy"] }),
-        compileInfer(config, "value", { maxima, outputs: ["values", "finalValues"] }),
-        compilePrefill(config, generate),
-        compileDecode(config, generate),
+        compileInfer(wholeShard(config, "lm"), { maxima, outputs: ["logprobs", "entropy"] }),
+        compileInfer(wholeShard(config, "value"), { maxima, outputs: ["values", "finalValues"] }),
+        compilePrefill(wholeShard(config, "lm"), generate),
+        compileDecode(wholeShard(config, "lm"), generate),
         ...(["nothing", "cheap", "layers"] as const).map((recompute) =>
-          compileTrain(config, "lm", { maxima, loss: nll(), fields: {}, recompute })
+          compileTrain(wholeShard(config, "lm"), { maxima, loss: nll(), fields: {}, recompute }).backward
         ),
       ];
       for (const p of programs) {
@@ -165,7 +166,9 @@ Deno.test("compiled programs need at most 1.1 times the bytes that are alive at 
 Deno.test("recomputation needs less memory the more is recomputed", () => {
   const maxima = { ...MAXIMA, tokens: 512, actions: 300 }, config = tiny({ num_hidden_layers: 4 });
   const [plain, cheap, layers] = (["nothing", "cheap", "layers"] as const).map((recompute) =>
-    compileTrain(config, "lm", { maxima, loss: nll(), fields: {}, recompute }).segmentBytes.arena
+    compileTrain(wholeShard(config, "lm"), { maxima, loss: nll(), fields: {}, recompute }).backward
+      .segmentBytes
+      .arena
   ) as [number, number, number];
   assert.ok(cheap < 0.85 * plain && layers < 0.6 * plain, `${plain} ${cheap} ${layers}`);
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { compileUpdate } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { parseConfig } from "../../compiler/models/config.ts";
 import {
   gradientBytes,
@@ -166,7 +167,7 @@ Deno.test("the embedding is stored in panels exactly where it is also the head",
 Deno.test("compileUpdate() places second moments behind the first ones, on cache lines", () => {
   const config = tiny({ hidden_size: 40, head_dim: 10, tie_word_embeddings: true }),
     all = parameters(config, "lm");
-  const p = compileUpdate(config, "lm", ADAMW), bytes = parameterBytes(all);
+  const p = compileUpdate(wholeShard(config, "lm"), ADAMW), bytes = parameterBytes(all);
   assert.equal(p.segmentBytes.moments, 2 * bytes);
   for (const { name, offset } of all) {
     assert.deepEqual([p.ports[`moments/m.${name}`]!.offset, p.ports[`moments/v.${name}`]!.offset], [
@@ -179,14 +180,15 @@ Deno.test("compileUpdate() places second moments behind the first ones, on cache
 
 Deno.test("a tied embedding has a second gradient behind the others, which the optimizer adds", () => {
   const config = tiny({ tie_word_embeddings: true }),
-    all = parameters(config, "lm"),
-    tied = tiedGradient(all)!;
+    shard = wholeShard(config, "lm"),
+    all = shard.parameters,
+    tied = tiedGradient(shard)!;
   assert.deepEqual([tied.offset, tied.elements], [parameterBytes(all), all[0]!.elements]);
-  assert.equal(gradientBytes(all), parameterBytes(all) + 4 * tied.elements);
-  assert.equal(compileUpdate(config, "lm", ADAMW).segmentBytes.grads, gradientBytes(all));
-  for (const untied of [parameters(tiny(), "lm"), parameters(config, "value")]) {
+  assert.equal(gradientBytes(shard), parameterBytes(all) + 4 * tied.elements);
+  assert.equal(compileUpdate(wholeShard(config, "lm"), ADAMW).segmentBytes.grads, gradientBytes(shard));
+  for (const untied of [wholeShard(tiny(), "lm"), wholeShard(config, "value")]) {
     assert.equal(tiedGradient(untied), undefined);
-    assert.equal(gradientBytes(untied), parameterBytes(untied));
+    assert.equal(gradientBytes(untied), parameterBytes(untied.parameters));
   }
 });
 

@@ -8,6 +8,7 @@ import {
   compileTrain,
   compileUpdate,
 } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { encode, FORMAT_VERSION, MAGIC } from "../../compiler/encode.ts";
 import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
 import { dim, extent, OPCODE, type OpKind, type Segment, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
@@ -42,7 +43,8 @@ Deno.test("encode() writes what docs/program-format.md says", () => {
 
 Deno.test("encode() is the same bytes every time", async () => {
   const bytes = () =>
-    compileTrain(tiny(), "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "cheap" }).bytes;
+    compileTrain(wholeShard(tiny(), "lm"), { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "cheap" })
+      .backward.bytes;
   const digest = async (x: Uint8Array<ArrayBuffer>) =>
     new Uint8Array(await crypto.subtle.digest("SHA-256", x));
   assert.deepEqual(await digest(bytes()), await digest(bytes()));
@@ -61,15 +63,15 @@ Deno.test("encode() refuses an offset that is no cache line and a size beyond 32
 
 const all = (): Program[] => {
   const config = tiny({ model_type: "qwen3", architectures: [], head_dim: 8, tie_word_embeddings: true });
-  const generate = { ...CACHE, maxima: MAXIMA, sampling: SAMPLING };
+  const generate = { ...CACHE, maxima: MAXIMA, sampling: SAMPLING }, shard = wholeShard(config, "lm");
   return [
-    compileInfer(config, "lm", { maxima: MAXIMA, outputs: ["logprobs", "entropy"] }),
-    compileInfer(config, "reward", { maxima: MAXIMA, outputs: ["rewards"] }),
-    compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "layers" }),
-    compileUpdate(config, "lm", ADAMW),
-    compilePrefill(config, generate),
-    compileDecode(config, generate),
-    compileCopyPages(config, generate),
+    compileInfer(shard, { maxima: MAXIMA, outputs: ["logprobs", "entropy"] }),
+    compileInfer(wholeShard(config, "reward"), { maxima: MAXIMA, outputs: ["rewards"] }),
+    compileTrain(shard, { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "layers" }).backward,
+    compileUpdate(shard, ADAMW),
+    compilePrefill(shard, generate),
+    compileDecode(shard, generate),
+    compileCopyPages(shard, generate),
   ];
 };
 

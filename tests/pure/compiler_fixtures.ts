@@ -22,7 +22,15 @@ export const TINY = {
 export const tiny = (change: Record<string, unknown> = {}): ModelConfig =>
   parseConfig({ ...TINY, ...change }, "config.json");
 
-export const MAXIMA: Maxima = { one: 1, tokens: 64, actions: 64, sequences: 8, groups: 4, pairs: 4 };
+export const MAXIMA: Maxima = {
+  one: 1,
+  tokens: 64,
+  actions: 64,
+  sequences: 8,
+  groups: 4,
+  pairs: 4,
+  shard: 0,
+};
 export const ADAMW: AdamW = {
   name: "adamw",
   lr: 1e-3,

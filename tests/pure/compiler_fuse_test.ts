@@ -7,7 +7,7 @@ import { printOps } from "../../compiler/print.ts";
 import { dim, type Maxima, type Op, type PointwiseKind, type Value } from "../../ir/op.ts";
 import { interpret, keyOf, type Memory } from "./compiler_interpreter.ts";
 
-const live: Maxima = { one: 1, tokens: 5, actions: 5, sequences: 3, groups: 1, pairs: 1 };
+const live: Maxima = { one: 1, tokens: 5, actions: 5, sequences: 3, groups: 1, pairs: 1, shard: 0 };
 const builder = () => {
   let offset = 0;
   return new Builder(() => (offset += 64, 64));

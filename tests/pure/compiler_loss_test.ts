@@ -1,18 +1,20 @@
 import assert from "node:assert/strict";
 import { differentiate } from "../../compiler/autodiff.ts";
 import { Builder } from "../../compiler/builder.ts";
-import { compileCompute, compileTrain, keepsTogether } from "../../compiler/compile.ts";
+import { compileCompute, compileFold, compileTrain, keepsTogether } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { lower } from "../../compiler/expression.ts";
 import { lowerOps } from "../../compiler/finish.ts";
 import type { Expr } from "../../ir/expr.ts";
 import { dim, type Maxima, type Op, type Shape, type Value } from "../../ir/op.ts";
+import type { Program } from "../../ir/program.ts";
 import { MAXIMA, nll, tiny, Trace } from "./compiler_fixtures.ts";
 import { interpret, keyOf, type Memory } from "./compiler_interpreter.ts";
 
 const ROWS: Record<string, Shape> = { token: [dim("actions")], sequence: [dim("sequences")] };
 
 /** Three sequences of 4, 1 and 2 actions and one of none, in two groups that are also two pairs. */
-const LIVE: Maxima = { one: 1, tokens: 0, actions: 7, sequences: 4, groups: 2, pairs: 2 };
+const LIVE: Maxima = { one: 1, tokens: 0, actions: 7, sequences: 4, groups: 2, pairs: 2, shard: 0 };
 const DATA: Record<string, number[]> = {
   actionEnds: [4, 5, 7, 7],
   groupEnds: [2, 4],
@@ -203,7 +205,12 @@ Deno.test("a clipped policy loss and its derivative are one operation", () => {
 
 Deno.test("compileTrain() refuses a loss that ignores the model, is not reduced, or bends a reduction", () => {
   const compile = (t: Trace, outputs: Record<string, number>, fields: Trace["fields"] = t.fields) => () =>
-    compileTrain(tiny(), "lm", { maxima: MAXIMA, loss: t.expr(outputs), fields, recompute: "nothing" });
+    compileTrain(wholeShard(tiny(), "lm"), {
+      maxima: MAXIMA,
+      loss: t.expr(outputs),
+      fields,
+      recompute: "nothing",
+    });
   const refused = (t: Trace, loss: number, message: RegExp, fields?: Trace["fields"]) =>
     assert.throws(
       compile(t, { loss }, fields),
@@ -254,14 +261,15 @@ Deno.test("metrics may use reductions as they like", () => {
     loss: mean,
     deviation: t.op("sqrt", [t.op("sub", [other, t.op("square", [mean])])]),
   });
-  const p = compileTrain(tiny(), "lm", { maxima: MAXIMA, loss: expr, fields: {}, recompute: "nothing" });
-  assert.deepEqual(Object.keys(p.ports).filter((name) => name.startsWith("outputs/")).sort(), [
+  const o = { maxima: MAXIMA, loss: expr, fields: {}, recompute: "nothing" } as const;
+  const outputs = ({ ports }: Program) =>
+    Object.keys(ports).filter((name) => name.startsWith("outputs/")).sort();
+  assert.deepEqual(outputs(compileTrain(wholeShard(tiny(), "lm"), o).backward), [
     "outputs/logprobs",
-    "outputs/loss",
-    "outputs/metric.deviation",
     "outputs/sum.0",
     "outputs/sum.1",
   ]);
+  assert.deepEqual(outputs(compileFold(expr, {})), ["outputs/loss", "outputs/metric.deviation"]);
 });
 
 Deno.test("keepsTogether() asks for groups and pairs only where the loss needs them", () => {

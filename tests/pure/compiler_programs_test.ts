@@ -7,7 +7,9 @@ import {
   compilePrefill,
   compileTrain,
   compileUpdate,
+  type InferOutput,
 } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { finish } from "../../compiler/finish.ts";
 import { parameters } from "../../compiler/models/transformer.ts";
 import { reservedBytes } from "../../compiler/shape.ts";
@@ -24,8 +26,8 @@ const generate = {
 
 Deno.test("compilePrefill() and compileDecode() sample with the options of the call", () => {
   for (
-    const [program, symbol] of [[compilePrefill(tiny(), generate), "actions"], [
-      compileDecode(tiny(), generate),
+    const [program, symbol] of [[compilePrefill(wholeShard(tiny(), "lm"), generate), "actions"], [
+      compileDecode(wholeShard(tiny(), "lm"), generate),
       "tokens",
     ]] as const
   ) {
@@ -47,8 +49,8 @@ Deno.test("compilePrefill() and compileDecode() sample with the options of the c
 Deno.test("prefill and decode have their state and cache at the same places, each of its own", () => {
   for (const stops of [0, 3]) {
     const [prefill, decode] = [
-      compilePrefill(tiny(), { ...generate, stops }),
-      compileDecode(tiny(), { ...generate, stops }),
+      compilePrefill(wholeShard(tiny(), "lm"), { ...generate, stops }),
+      compileDecode(wholeShard(tiny(), "lm"), { ...generate, stops }),
     ];
     const shared = (p: Program) =>
       Object.entries(p.ports).filter(([name]) => name.startsWith("state/") || name.startsWith("kv/"));
@@ -61,7 +63,7 @@ Deno.test("prefill and decode have their state and cache at the same places, eac
 });
 
 Deno.test("every layer writes and reads the cache of its own index", () => {
-  const program = compileDecode(tiny({ num_hidden_layers: 3 }), generate);
+  const program = compileDecode(wholeShard(tiny({ num_hidden_layers: 3 }), "lm"), generate);
   assert.deepEqual(opsOf(program, "kvWrite").map((op) => op.attributes[3]), [0, 1, 2]);
   assert.deepEqual(opsOf(program, "pagedAttention").map((op) => op.attributes[6]), [0, 1, 2]);
 });
@@ -69,7 +71,7 @@ Deno.test("every layer writes and reads the cache of its own index", () => {
 Deno.test("compileUpdate() decays matrices only, or everything", () => {
   const all = parameters(tiny(), "lm");
   const decays = (decay: "matrices" | "all") =>
-    opsOf(compileUpdate(tiny(), "lm", { ...ADAMW, decay, weightDecay: 0.1 }), "adamw").map((op) =>
+    opsOf(compileUpdate(wholeShard(tiny(), "lm"), { ...ADAMW, decay, weightDecay: 0.1 }), "adamw").map((op) =>
       op.attributes[4]
     );
   assert.deepEqual(decays("matrices"), all.map((p) => p.shape.length === 2 ? 0.1 : 0));
@@ -77,8 +79,8 @@ Deno.test("compileUpdate() decays matrices only, or everything", () => {
 });
 
 Deno.test("compileInfer() asks only for what its outputs need", () => {
-  const inputs = (head: "lm" | "value" | "reward", outputs: Parameters<typeof compileInfer>[2]["outputs"]) =>
-    Object.keys(compileInfer(tiny(), head, { maxima: MAXIMA, outputs }).ports)
+  const inputs = (head: "lm" | "value" | "reward", outputs: readonly InferOutput[]) =>
+    Object.keys(compileInfer(wholeShard(tiny(), head), { maxima: MAXIMA, outputs }).ports)
       .filter((name) => name.startsWith("inputs/")).map((name) => name.slice(7)).sort();
   const sequences = ["ends", "ids", "positions"];
   assert.deepEqual(
@@ -96,7 +98,7 @@ Deno.test("compileInfer() asks only for what its outputs need", () => {
 
 Deno.test("the head costs nothing for tokens that are no actions", () => {
   const [head] = opsOf(
-    compileInfer(tiny(), "lm", { maxima: MAXIMA, outputs: ["logprobs"] }),
+    compileInfer(wholeShard(tiny(), "lm"), { maxima: MAXIMA, outputs: ["logprobs"] }),
     "linearLogprob",
   );
   assert.deepEqual(head!.attributes[0], { symbol: "actions", times: 1 });
@@ -104,12 +106,17 @@ Deno.test("the head costs nothing for tokens that are no actions", () => {
 
 Deno.test("flops() counts two per multiplication, and three times as many in training", () => {
   const config = tiny(), live = { ...MAXIMA, tokens: 40, actions: 30, sequences: 4 };
-  const infer = compileInfer(config, "lm", { maxima: MAXIMA, outputs: ["logprobs"] }).flops(live);
+  const infer = compileInfer(wholeShard(config, "lm"), { maxima: MAXIMA, outputs: ["logprobs"] }).flops(live);
   // Per layer: q, o of 32 × 32, k, v of 32 × 16, three of 32 × 52; then 100 × 32; and 4 sequences of 10 tokens attend to 5 on average.
   const matrices = 2 * 40 * 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 52), head = 2 * 30 * 100 * 32;
   assert.equal(infer, matrices + head + 2 * 4 * (4 * 10 * 5) * 32);
-  const train = compileTrain(config, "lm", { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "nothing" })
-    .flops(live);
+  const train = compileTrain(wholeShard(config, "lm"), {
+    maxima: MAXIMA,
+    loss: nll(),
+    fields: {},
+    recompute: "nothing",
+  })
+    .backward.flops(live);
   assert.equal(
     train,
     3 * matrices + 4 * head + 2 * 14 * (4 * 10 * 5) * 32,

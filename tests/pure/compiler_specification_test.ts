@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Builder } from "../../compiler/builder.ts";
+import { lowerOps } from "../../compiler/finish.ts";
 import { checkProgram } from "../../compiler/specification.ts";
 import { dim, type Op, type Segment, SEGMENTS, type Value } from "../../ir/op.ts";
 import { MAXIMA } from "./compiler_fixtures.ts";
@@ -41,6 +42,18 @@ Deno.test("checkProgram() finds each violation and names the operation and the v
       const again = b.value("again", x.shape, { place: x.place });
       return [{ kind: "copy", ins: [x], outs: [again], attrs: [dim("actions")] }, ...b.ops];
     }, /reads x after it was overwritten/],
+    ["overwritten in part", ({ b, x }) => {
+      const part = b.value("part", [1], { place: { ...x.place!, offset: x.place!.offset + 64 } });
+      return [{ kind: "fill", ins: [], outs: [part], attrs: [1, 0] }, ...b.ops];
+    }, /reads x after it was overwritten/],
+    ["gathered activations", ({ b, x }) => {
+      b.emit("allGatherRows", [x], [place(b, "params", "w")], [4, 1, 3]);
+      return b.ops;
+    }, /writes w, which only the optimizer may/],
+    ["reduced activations", ({ b, x }) => {
+      b.emit("reduceScatterRows", [x], [place(b, "grads", "w")], [4, 1, 3]);
+      return b.ops;
+    }, /overwrites the gradient w instead of adding to it/],
     ["frozen parameters", ({ b }) => {
       b.emit("fill", [], [place(b, "params", "w")], [4, 0]);
       return b.ops;
@@ -64,6 +77,17 @@ Deno.test("checkProgram() finds each violation and names the operation and the v
     () => check(sound().b.ops, { ...bytes, inputs: 128 }),
     /uses x, which ends past the inputs segment/,
   );
+});
+
+Deno.test("checkProgram() accepts what ranks of an optimizer do, and views of what they wrote", () => {
+  const b = new Builder(() => 256);
+  const at = (segment: Segment, offset: number, ...shape: [number, number]) =>
+    b.value(segment, shape, { place: { segment, offset } });
+  b.emit("reduceScatterRows", [at("grads", 0, 8, 16)], [at("grads", 256, 4, 16)], [8, 16, 3]);
+  b.allReduce(at("grads", 256, 4, 16), "tp");
+  b.output("sum", b.total(at("grads", 320, 1, 16)));
+  b.emit("allGatherRows", [at("params", 256, 4, 16)], [at("params", 0, 8, 16)], [8, 16, 3]);
+  check(lowerOps(b, b.ops));
 });
 
 Deno.test("checkProgram() lists every violation at once", () => {

@@ -15,7 +15,7 @@ Deno.test("parseConfig() fills in defaults, of an empty file too", () => {
 
 Deno.test("parseConfig() lists every violation with its path", () => {
   const text =
-    "run: { steps: 0, sved: 1 }\nfoo: 2\ndevices: gpu\nplan: { recompute: no }\nmemoryGiB: -1\nthreads: 1.5\n";
+    "run: { steps: 0, sved: 1 }\nfoo: 2\ndevices: gpu\nplan: { recompute: no, strategy: dp0 }\nmemoryGiB: -1\nthreads: 1.5\n";
   assert.throws(() => parseConfig(parse(text), "run.yaml"), (error: Error) => {
     assert.match(error.message, /^Cannot use run\.yaml: /);
     for (
@@ -23,7 +23,8 @@ Deno.test("parseConfig() lists every violation with its path", () => {
         "run.steps: ",
         "run.sved: unknown key, run has steps",
         "foo: unknown key, the file has run, devices",
-        "devices: ",
+        'devices: is "gpu", it must be cpu:8 for 8 devices',
+        'plan.strategy: is "dp0", it must name each of dp, tp and pp',
         "plan.recompute: ",
         "memoryGiB: ",
         "threads: ",

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { curveNames, renderReport, thinSamples } from "../../engine/report.ts";
 import type { SampleRecord } from "../../engine/metrics.ts";
+import { planTable, reallocationTable } from "../../engine/report_tables.ts";
+import type { Gantt } from "../../engine/timeline.ts";
+import { digest } from "../../ir/digest.ts";
+import type { Assignment } from "../../ir/plan.ts";
+import { ppo } from "./dsl_fixtures.ts";
 
 const sample = (step: number, index: number): SampleRecord => ({
   step,
@@ -45,13 +50,93 @@ Deno.test("renderReport() embeds every curve with its standard error, reward fir
 Deno.test("renderReport() needs nothing from elsewhere and lets no text become markup", () => {
   const page = renderReport(input);
   assert.ok(!/(src|href)="(?!#)/.test(page), "no outside resource");
-  assert.ok(!/@import|url\(/.test(page));
+  assert.ok(!/@import|url\((?!#)/.test(page));
   assert.ok(
     page.includes("<h1>ppo &lt;try&gt;</h1>") && page.includes("a &amp; &quot;b&quot;") &&
       page.includes("<td>a&lt;b</td>"),
   );
   assert.ok(!page.includes("<b>prompt</b>") && page.match(/<\/script>/g)!.length === 2);
   assert.ok(page.includes("0.25 → 0.5"));
+});
+
+const gantt: Gantt = {
+  steps: [{ step: 2, begin: 0, end: 10 }],
+  rows: [{
+    label: "device 0",
+    blocks: [{ lane: "call", name: "</script>actor", step: 2, begin: 0, end: 10, bytes: 4 }],
+  }],
+};
+
+Deno.test("renderReport() shows the timeline of a run that has one, and no empty section of another", () => {
+  const page = renderReport({ ...input, gantt });
+  assert.deepEqual(dataOf(page).gantt, gantt);
+  assert.ok(
+    page.includes('<a href="#timeline">Timeline</a>') &&
+      page.includes('<div class="chart gantt" id="gantt">'),
+  );
+  assert.equal(page.match(/<\/script>/g)!.length, 2);
+  assert.ok(!/(src|href)="(?!#)/.test(page));
+  for (const without of [renderReport(input), renderReport({ ...input, gantt: { steps: [], rows: [] } })]) {
+    assert.ok(
+      !without.includes('id="timeline"') && !without.includes("#timeline") && !("gantt" in dataOf(without)),
+    );
+  }
+});
+
+Deno.test("the style sheet has every colour that the timeline asks for, in light and dark", async () => {
+  const read = (file: string) => Deno.readTextFile(new URL(`../../engine/report/${file}`, import.meta.url));
+  const style = await read("style.css"),
+    count = Number(/CALL_COLOURS = (\d+)/.exec(await read("gantt.js"))![1]);
+  const names = [...Array.from({ length: count }, (_, i) => `call-${i}`), "reallocation", "transfer"];
+  for (const name of names) assert.equal(style.match(new RegExp(`--${name}: #`, "g"))?.length, 2, name);
+});
+
+Deno.test("planTable() says where every call of the graph runs", () => {
+  const { graph } = ppo();
+  const a: Assignment = {
+    mesh: { node: 1, nodes: 1, device: 0, devices: 4 },
+    strategy: { dp: 2, tp: 1, pp: 2 },
+    microBatchTokens: 4096,
+    zero: 1,
+    recompute: "layers",
+    offload: false,
+  };
+  const { title, columns, rows } = planTable(graph, {
+    version: 1,
+    graph: digest(graph),
+    cluster: { nodes: 2, devicesPerNode: 4, memoryBytes: 1, links: [] },
+    assignments: {
+      "actor.generate": { ...a, zero: 0 },
+      "actor.train": a,
+      "ref.infer": {
+        ...a,
+        mesh: { ...a.mesh, device: 3, devices: 1 },
+        strategy: { dp: 1, tp: 1, pp: 1 },
+        offload: true,
+      },
+    },
+  });
+  assert.deepEqual([title, columns.map((c) => c.title)], [
+    "Plan",
+    ["call", "devices", "dp·tp·pp", "micro-batch tokens", "ZeRO", "recompute"],
+  ]);
+  const row = (id: string) => rows.find(([call]) => call === id);
+  assert.deepEqual(rows.map(([id]) => id), graph.calls.map((c) => c.id));
+  assert.deepEqual(row("actor.generate"), ["actor.generate", "4-7", "2·1·2", "4,096", "", ""]);
+  assert.deepEqual(row("actor.train"), ["actor.train", "4-7", "2·1·2", "4,096", "1", "layers"]);
+  assert.deepEqual(row("ref.infer"), ["ref.infer", "7, else host", "1·1·1", "4,096", "", ""]);
+  assert.deepEqual(row("gae"), ["gae", "where its fields are", "", "", "", ""]);
+});
+
+Deno.test("reallocationTable() gives bytes, the least that must move, time and bandwidth", () => {
+  const { rows } = reallocationTable([
+    { from: "actor@0", to: "actor@1", bytes: 3 * 2 ** 20, minimum: 2 ** 21, seconds: 0.002, times: 7 },
+    { from: "ref@0", to: "ref@1", bytes: 0, minimum: 0, seconds: 0.0001, times: 1 },
+  ]);
+  assert.deepEqual(rows, [
+    ["actor@0 → actor@1", "3.00 MiB", "2.00 MiB", "2 ms", "1.57", "7"],
+    ["ref@0 → ref@1", "0 B", "0 B", "0.1 ms", "", "1"],
+  ]);
 });
 
 Deno.test("renderReport() shows a run without steps and samples", () => {

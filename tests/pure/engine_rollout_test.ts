@@ -109,6 +109,7 @@ async function rollout(
     maxPages,
     maxNew,
     prefillTokens: 64 + Math.max(...lengths) + maxNew,
+    round: 4,
     ...sizes,
   };
   const device = simulate(full);

@@ -215,7 +215,9 @@ const plan: ExecutionPlan = {
   version: 1,
   graph: digest(graph),
   cluster: { nodes: 2, devicesPerNode: 4, memoryBytes: 1e9, links: [] },
-  assignments: Object.fromEntries(graph.calls.filter((c) => "model" in c).map((c) => [c.id, assignment])),
+  assignments: Object.fromEntries(
+    graph.calls.filter((c) => "model" in c).map((c) => [c.id, structuredClone(assignment)]),
+  ),
 };
 
 Deno.test("checkPlan() accepts a plan that assigns every model function call", () => checkPlan(plan, graph));
@@ -236,12 +238,22 @@ const PLAN_BREAKS: readonly (readonly [string, (plan: Broken) => void, RegExp])[
   [
     "a mesh outside the nodes",
     (p) => p.assignments["ref.infer"].mesh.node = 1,
-    /ref\.infer uses nodes 1 to 2 of 2/,
+    /ref\.infer uses devices 4-11 of 0-7/,
   ],
   [
-    "a mesh outside the devices",
-    (p) => p.assignments["ref.infer"].mesh.device = 1,
-    /ref\.infer uses devices 1 to 4 of 4 in a node/,
+    "a mesh across nodes that is not whole nodes",
+    (p) => p.assignments["ref.infer"].mesh = { node: 0, nodes: 1, device: 2, devices: 4 },
+    /ref\.infer uses devices 2-5, which are neither of one node nor whole nodes; ref\.infer has 4 devices for dp 2/,
+  ],
+  [
+    "a mesh without devices",
+    (p) => p.assignments["ref.infer"].mesh.devices = 0,
+    /ref\.infer spans 2 nodes with 0 of 4/,
+  ],
+  [
+    "an offloaded replica that another call keeps",
+    (p) => p.assignments["actor.train"].offload = true,
+    /actor\.train and actor\.generate use one replica and only one offloads it/,
   ],
   [
     "half nodes",
@@ -278,7 +290,7 @@ Deno.test("checkPlan() refuses two trains of one model under two assignments", (
   );
   const both = broken(plan, (p) => {
     p.graph = digest(twice);
-    p.assignments["actor.train#2"] = { ...assignment };
+    p.assignments["actor.train#2"] = { ...assignment, microBatchTokens: 1024 };
   });
   assert.deepEqual(planViolations(both, twice), []);
   const apart = broken(both, (p) => p.assignments["actor.train#2"].zero = 1);

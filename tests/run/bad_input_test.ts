@@ -203,7 +203,7 @@ const CASES: readonly Case[] = [
   {
     name: "devices that this version lacks",
     prepare: () => ["--devices", "cuda:0"],
-    says: /Cannot use devices "cuda:0": this version runs on cpu:1/,
+    says: /Cannot run ppo: devices is "cuda:0", it must be cpu:8 for 8 devices or cpu:2x4/,
   },
   {
     name: "an unknown flag",

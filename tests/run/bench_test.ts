@@ -4,10 +4,16 @@ import { benchConfig, compileBench, usefulFlops } from "../../bench/cases.ts";
 import { median, timed } from "../../bench/measure.ts";
 import { modelCase } from "../../bench/model_cases.ts";
 import { ppoStep } from "../../bench/workflow_cases.ts";
-import { Device } from "../../ffi/device.ts";
+import { Devices } from "../../engine/devices.ts";
 import { conversations, models, policyModel, workflow } from "../../mod.ts";
 
-const ONCE = { size: "T", limits: { repetitions: 1, warm: 1, budget: 0 }, profile: true } as const;
+const STRATEGY = { dp: 1, tp: 1, pp: 1 };
+const ONCE = {
+  size: "T",
+  strategy: STRATEGY,
+  limits: { repetitions: 1, warm: 1, budget: 0 },
+  profile: true,
+} as const;
 
 Deno.test("usefulFlops() agrees with the program that is compiled", () => {
   const config = benchConfig("S"), [rows, length] = [8, 256];
@@ -18,13 +24,14 @@ Deno.test("usefulFlops() agrees with the program that is compiled", () => {
     flow: ref.infer(),
   });
   const sizes = { sequences: rows, group: 1, longestPrompt: 0, longest: length, longestResponse: length - 1 };
-  const program = compileBench(graph, { ref: config }, sizes).programs.infer["ref.infer"]!;
+  const program = compileBench(graph, { ref: config }, sizes).programs.infer["ref.infer"]![0]![0]!;
   const live = {
     tokens: rows * length,
     actions: rows * (length - 1),
     sequences: rows,
     groups: 0,
     pairs: 0,
+    shard: 0,
     one: 1,
   };
   const ratio = program.flops(live) / usefulFlops(config, live.tokens, length / 2, live.actions);
@@ -33,8 +40,8 @@ Deno.test("usefulFlops() agrees with the program that is compiled", () => {
 
 for (const name of ["train_step", "logprob", "gen_b8_greedy", "gen_b8_sample"]) {
   Deno.test(`modelCase() measures ${name}`, async () => {
-    using device = Device.open({ threads: 1 });
-    const result = await modelCase(device, name, ONCE);
+    using devices = Devices.open({ count: 1, threads: 1 });
+    const result = await modelCase(devices, name, ONCE);
     const tokens = name.startsWith("gen") ? 8 * 128 : 8 * 256;
     assert.equal(Math.round(result.tokens_per_s * result.median_s), tokens);
     assert.ok(result.n >= 1 && result.gflops > 0 && result.share > 0, JSON.stringify(result));
@@ -46,13 +53,13 @@ for (const name of ["train_step", "logprob", "gen_b8_greedy", "gen_b8_sample"]) 
 }
 
 Deno.test("modelCase() refuses a case that it does not know", async () => {
-  using device = Device.open({ threads: 1 });
-  await assert.rejects(modelCase(device, "train_steps", ONCE), /Cannot run case train_steps/);
+  using devices = Devices.open({ count: 1, threads: 1 });
+  await assert.rejects(modelCase(devices, "train_steps", ONCE), /Cannot run case train_steps/);
 });
 
 Deno.test("ppoStep() times every call of a step", async () => {
-  using device = Device.open({ threads: 1 });
-  const { phase_s, s_per_step } = await ppoStep(device, ONCE);
+  using devices = Devices.open({ count: 1, threads: 1 });
+  const { phase_s, s_per_step } = await ppoStep(devices, ONCE);
   const calls = [
     "actor.generate",
     "score.rewards",

@@ -20,7 +20,7 @@ async function open(flow: Workflow, memoryBytes: number): Promise<Session> {
   return await Session.open(flow, {
     steps: 1,
     seed: 1,
-    machine: { threads: 1, memoryBytes },
+    machine: { devices: { nodes: 1, perNode: 1 }, threads: 1, memoryBytes },
     scorers: () => new Map(),
   });
 }
@@ -29,7 +29,7 @@ async function open(flow: Workflow, memoryBytes: number): Promise<Session> {
 async function step(flow: Workflow, memoryBytes: number) {
   const session = await open(flow, memoryBytes);
   try {
-    const { cache, decode } = session.main.programs.generate["actor.generate"]!;
+    const { cache, ranks } = session.main.programs.generate["actor.generate"]!, { decode } = ranks[0]![0]!;
     const { batch, result } = await session.step({});
     return {
       pages: cache.pages,

@@ -1,6 +1,7 @@
 /** Models of one workflow with different vocabularies (DESIGN §3.5) and contexts. */
 import assert from "node:assert/strict";
 import { compileInfer } from "../../compiler/compile.ts";
+import { wholeShard } from "../../compiler/layout.ts";
 import { loadWeights } from "../../engine/weights.ts";
 import type { Message } from "../../engine/template.ts";
 import { Device } from "../../ffi/device.ts";
@@ -69,12 +70,14 @@ async function rewardsOf(folder: string, texts: readonly (string | readonly Mess
     return [...tokenizer.encode(tokenizer.render(text), { bos: false })];
   }));
   using device = Device.open({ threads: 1 });
-  using runner = new ModelRunner(device, model.config, "reward");
-  await loadWeights(model.folder, runner.parameters, (p, stored) => {
-    runner.segments.params!.write(p.offset, stored);
-  });
-  const maxima = { one: 1, ...batch.live, groups: 0, pairs: 0 };
-  const infer = runner.bind(compileInfer(model.config, "reward", { maxima, outputs: ["rewards"] }));
+  using runner = new ModelRunner(device, wholeShard(model.config, "reward"));
+  await loadWeights(
+    model.folder,
+    runner.parameters,
+    (p, values) => runner.write(runner.parameters.find((own) => own.name === p.name)!, values),
+  );
+  const maxima = { one: 1, ...batch.live, groups: 0, pairs: 0, shard: 0 };
+  const infer = runner.bind(compileInfer(runner.shard, { maxima, outputs: ["rewards"] }));
   writeBatch(infer, batch);
   await infer.run(batch.live);
   return [...infer.read("outputs/rewards", batch.live)];

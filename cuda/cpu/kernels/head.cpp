@@ -1,5 +1,6 @@
 // log p(target) and entropy of a vocabulary head without a [rows, vocabulary] buffer: logits exist one tile at a time.
 // With s = x·wᵀ / T: logprob = s[target] − lse, entropy H = lse − Σ p s.
+#include "collective.h"
 #include "gemm.h"
 #include "softmax.h"
 
@@ -20,20 +21,18 @@ void logits(const float* x, const float* w, long h, long row, long row_end, long
            {0, row_end - row, 0, parts(columns, 16)}, columns, h, false, scratch);
 }
 
-}  // namespace
-
-void linear_logprob(Call& c) {
+// Calls done(row, softmax over the vocabulary, score of the row's target) for every row; targets count from `first` on, and
+// the score is 0 for those of other shards.
+template <class F>
+void by_row(Call& c, long first, bool entropy, F done) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
-  bool entropy = size(c, 3) == 1;
   const float *x = floats(c, 0), *w = floats(c, 1), inverse = *floats(c, 3);
   const int32_t* targets = ints(c, 2);
-  float *logprob = floats(c, 4), *lse = floats(c, 5), *entropies = entropy ? floats(c, 6) : nullptr;
-  if (!check_indexes(c, "target", targets, rows, vocabulary)) return;
   long pieces = larger(parts(rows, FORWARD_ROWS), smaller(c.pool->threads(), parts(rows, 8)));
   parallel(*c.pool, pieces, [&](long piece, int thread) {
     float *scratch = reinterpret_cast<float*>(c.pool->scratch(thread)), *tile = tile_of(*c.pool, thread);
     Softmax state[FORWARD_ROWS];
-    float picked[FORWARD_ROWS];
+    float picked[FORWARD_ROWS] = {};
     long row = rows * piece / pieces, row_end = rows * (piece + 1) / pieces;
     for (long i = row; i < row_end; i++) state[i - row].clear();
     for (long v0 = 0; v0 < vocabulary; v0 += VOCABULARY) {
@@ -41,19 +40,67 @@ void linear_logprob(Call& c) {
       logits(x, w, h, row, row_end, v0, columns, tile, scratch);
       for (long i = row; i < row_end; i++) {
         float* s = tile + (i - row) * TILE_STEP;
-        long target = targets[i] - v0;
+        long target = targets[i] - first - v0;
         if (target >= 0 && target < columns) picked[i - row] = s[target] * inverse;
         if (entropy) absorb<true>(state[i - row], s, 0, columns, inverse);
         else absorb<false>(state[i - row], s, 0, columns, inverse);
       }
     }
-    for (long i = row; i < row_end; i++) {
-      const Softmax& z = state[i - row];
-      lse[i] = z.lse();
-      logprob[i] = picked[i - row] - lse[i];
-      if (entropy) entropies[i] = lse[i] - sum(load(z.weighted)) / z.total();
+    for (long i = row; i < row_end; i++) done(i, state[i - row], picked[i - row]);
+  });
+}
+
+}  // namespace
+
+void linear_logprob(Call& c) {
+  bool entropy = size(c, 3) == 1;
+  float *logprob = floats(c, 4), *lse = floats(c, 5), *entropies = entropy ? floats(c, 6) : nullptr;
+  if (!check_indexes(c, "target", ints(c, 2), size(c, 0), size(c, 2))) return;
+  by_row(c, 0, entropy, [&](long i, const Softmax& z, float picked) {
+    lse[i] = z.lse();
+    logprob[i] = picked - lse[i];
+    if (entropy) entropies[i] = lse[i] - sum(load(z.weighted)) / z.total();
+  });
+}
+
+// Every rank brings maximum, sum and weighted sum of its shard, and the scores of the targets that are its own; every rank
+// then combines them in the order of the ranks. A target's score lies in `logprob`: only its owner's element is read by
+// others, so only that one has to wait for them before the result replaces it.
+void shard_logprob(Call& c) {
+  long rows = size(c, 0), vocabulary = size(c, 2), first = size(c, 4);
+  bool entropy = size(c, 3) == 1;
+  const int32_t* targets = ints(c, 2);
+  float *logprob = floats(c, 4), *lse = floats(c, 5), *entropies = entropy ? floats(c, 6) : nullptr;
+  float* work = floats(c, c.operands - 1);
+  Meeting m(c, 6);
+  if (!m.valid() || !check_indexes(c, "target", targets, rows, size(c, 5))) return;
+  by_row(c, first, entropy, [&](long i, const Softmax& z, float picked) {
+    logprob[i] = picked;
+    work[3 * i] = z.top;
+    work[3 * i + 1] = z.total();
+    work[3 * i + 2] = entropy ? sum(load(z.weighted)) : 0;
+  });
+  if (!m.open(SHARD_LOGPROB, rows, size(c, 5), work, logprob, first, first + vocabulary)) return;
+  auto mine = [&](long i) { return targets[i] >= first && targets[i] < first + vocabulary; };
+  split(*c.pool, rows, 256, [&](long begin, long end) {
+    for (long i = begin; i < end; i++) {
+      float top = -INF, total = 0, weighted = 0, picked = 0;
+      for (long r = 0; r < m.ranks; r++) top = m.in<float>(r)[3 * i] > top ? m.in<float>(r)[3 * i] : top;
+      for (long r = 0; r < m.ranks; r++) {
+        const float* part = m.in<float>(r) + 3 * i;
+        float shrink = exp(part[0] - top);
+        total += part[1] * shrink;
+        weighted += part[2] * shrink;
+        if (targets[i] >= m.offer(r).from && targets[i] < m.offer(r).to) picked = m.out<float>(r)[i];
+      }
+      lse[i] = top + log(total);
+      if (entropy) entropies[i] = lse[i] - weighted / total;
+      if (!mine(i)) logprob[i] = picked - lse[i];
     }
   });
+  if (!m.barrier()) return;
+  for (long i = 0; i < rows; i++)
+    if (mine(i)) logprob[i] -= lse[i];
 }
 
 namespace {
@@ -82,12 +129,13 @@ void differentiate(float* s, long columns, const RowGrad& g) {
 // Two forks per tile: rows (logits, their gradients, dx), then columns (dw). dx walks the vocabulary in order, dw the rows.
 void linear_logprob_grad(Call& c) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
+  long shard = size(c, 5);  // where its targets begin
   bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
   const float *dlogprob = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), inverse = *floats(c, 4), *lse = floats(c, 5);
   const int32_t* targets = ints(c, 3);
   const float *dentropy = entropy ? floats(c, 6) : nullptr, *entropies = entropy ? floats(c, 7) : nullptr;
   float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
-  if (!check_indexes(c, "target", targets, rows, vocabulary)) return;
+  if (!check_indexes(c, "target", targets, rows, size(c, 6))) return;
   continue_or_zero(carry, floats(c, c.operands - 3), dw, parts(vocabulary, 16) * 16 * h);
   Pool& pool = *c.pool;
   float* tile = tile_of(pool, 0);
@@ -105,7 +153,7 @@ void linear_logprob_grad(Call& c) {
           long at = r0 + i;
           differentiate(tile + i * TILE_STEP, columns,
                         {dlogprob[at], lse[at], entropy ? dentropy[at] : 0.f, entropy ? entropies[at] : 0.f, inverse,
-                         targets[at] - v0});
+                         targets[at] - shard - v0});
         }
         multiply({mine, TILE_STEP, false}, {Right::transposed, w + v0 * h, h}, {dx + (r0 + row) * h, h, false},
                  {0, row_end - row, 0, parts(h, 16)}, h, columns, v0 > 0, scratch);

@@ -1,23 +1,21 @@
-// AdamW (Loshchilov and Hutter 2019, algorithm 2) and the gradient norm that it clips with.
+// AdamW (Loshchilov and Hutter 2019, algorithm 2) and the sums of squares that its clipping needs.
 #include "kernel.h"
 
 namespace baton {
 namespace BATON_ISA {
 
-// Every tensor is cut into chunks; a chunk is summed in 16 double lanes, and the chunks in order.
-void grad_norm(Call& c) {
-  constexpr long CHUNK = 65536;
-  long chunks = 0;
-  for (int i = 0; i < c.attributes; i++) chunks += parts(size(c, i), CHUNK);
-  double* sums = reinterpret_cast<double*>(c.pool->scratch(0));
-  if (chunks > long(SCRATCH_BYTES / sizeof(double))) {
-    fail(c, "%ld chunks of gradients do not fit into the scratch", chunks);
-    return;
-  }
-  long before = 0;
-  for (int i = 0; i < c.attributes; i++) {
+// Every gradient is cut into chunks; a chunk is summed in 16 double lanes, and the chunks of a gradient in order.
+void square_sums(Call& c) {
+  constexpr long CHUNK = 65536, MOST = long(SCRATCH_BYTES / sizeof(double));
+  double *chunks = reinterpret_cast<double*>(c.pool->scratch(0)), *sums = static_cast<double*>(c.operand[c.operands - 1]);
+  for (long i = 0; i < size(c, 0); i++) sums[i] = 0;
+  for (int i = 0; i < c.operands - 1; i++) {
     const float* g = floats(c, i);
-    long n = size(c, i), count = parts(n, CHUNK);
+    long n = size(c, 1 + 2 * i), count = parts(n, CHUNK);
+    if (count > MOST) {
+      fail(c, "%ld chunks of a gradient do not fit into the scratch", count);
+      return;
+    }
     parallel(*c.pool, count, [&](long chunk, int) {
       double lane[16] = {};
       long j = chunk * CHUNK, end = smaller(n, j + CHUNK);
@@ -26,13 +24,18 @@ void grad_norm(Call& c) {
       for (int l = 0; j < end; j++, l++) lane[l] += double(g[j]) * double(g[j]);
       for (int half = 8; half; half /= 2)
         for (int l = 0; l < half; l++) lane[l] += lane[l + half];
-      sums[before + chunk] = lane[0];
+      chunks[chunk] = lane[0];
     });
-    before += count;
+    double& sum = sums[size(c, 2 + 2 * i)];
+    for (long k = 0; k < count; k++) sum += chunks[k];
   }
+}
+
+void norm(Call& c) {
+  const double* sums = static_cast<const double*>(c.operand[0]);
   double sum = 0;
-  for (long i = 0; i < chunks; i++) sum += sums[i];
-  *floats(c, c.operands - 1) = float(__builtin_sqrt(sum));
+  for (long i = 0; i < size(c, 0); i++) sum += sums[i];
+  *floats(c, 1) = float(__builtin_sqrt(sum));
 }
 
 void adamw(Call& c) {

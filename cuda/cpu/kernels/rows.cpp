@@ -15,12 +15,17 @@ void embedding(Call& c) {
   long t = size(c, 0), v = size(c, 1), h = size(c, 2);
   bool panels = size(c, 3) == 1;
   const int32_t* ids = ints(c, 0);
+  long first = size(c, 4);
   const float* w = floats(c, 1);
   float* x = floats(c, 2);
-  if (!check_indexes(c, "token id", ids, t, v)) return;
+  if (!check_indexes(c, "token id", ids, t, size(c, 5))) return;
   split(*c.pool, t, rows_of(h), [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
-      WeightRow row(ids[i], h, panels);
+      if (ids[i] < first || ids[i] >= first + v) {
+        memset(x + i * h, 0, size_t(h) * 4);
+        continue;
+      }
+      WeightRow row(ids[i] - first, h, panels);
       const float* from = w + row.start;
       if (panels)
         for (long j = 0; j < h; j++) x[i * h + j] = from[16 * j];
@@ -33,14 +38,16 @@ void embedding(Call& c) {
 void embedding_grad(Call& c) {
   long t = size(c, 0), v = size(c, 1), h = size(c, 2);
   bool panels = size(c, 3) == 1;
+  long first = size(c, 5);
   const int32_t* ids = ints(c, 0);
   const float* dx = floats(c, 1);
   float* dw = floats(c, c.operands - 1);
-  if (!check_indexes(c, "token id", ids, t, v)) return;
+  if (!check_indexes(c, "token id", ids, t, size(c, 6))) return;
   continue_or_zero(size(c, 4) == 1, floats(c, 2), dw, (panels ? parts(v, 16) * 16 : v) * h);
   split(*c.pool, h, 64, [&](long begin, long end) {
     for (long i = 0; i < t; i++) {
-      WeightRow row(ids[i], h, panels);
+      if (ids[i] < first || ids[i] >= first + v) continue;
+      WeightRow row(ids[i] - first, h, panels);
       float* to = dw + row.start;
       if (panels)
         for (long j = begin; j < end; j++) to[16 * j] += dx[i * h + j];

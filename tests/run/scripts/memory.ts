@@ -16,10 +16,12 @@ import {
   valueModel,
   workflow,
 } from "../../../mod.ts";
-import { Device } from "../../../ffi/device.ts";
+import { Devices } from "../../../engine/devices.ts";
+import { runFlags } from "../../../run/flags.ts";
+import { checkedMemory } from "../../../run/memory.ts";
 import { loadModels } from "../../../run/models.ts";
-import { byteTable } from "../../../run/memory.ts";
-import { prepareGraph } from "../../../run/prepare.ts";
+import { prepareGraphs } from "../../../run/prepare.ts";
+import { resolveOptions } from "../../../run/resolve.ts";
 import { z } from "zod";
 
 const o = flags({ world: z.string() });
@@ -52,10 +54,11 @@ function status(name: string): number {
 }
 
 async function table() {
-  const machine = { threads: THREADS, memoryBytes: Infinity }, loaded = await loadModels(ppo.graph);
-  const prepared = await prepareGraph(ppo.graph, loaded, machine, 1);
-  using device = Device.open({ threads: THREADS });
-  return byteTable([prepared], loaded, device.scratchBytes, machine);
+  const { machine } = await resolveOptions(ppo, { steps: 3, threads: THREADS, ...runFlags() });
+  const free = { ...machine, memoryBytes: Infinity }, loaded = await loadModels(ppo.graph);
+  const prepared = await prepareGraphs([ppo.graph], loaded, free, 1);
+  using devices = Devices.open({ count: 1, threads: machine.threads });
+  return checkedMemory(prepared, loaded, devices.all[0]!.scratchBytes, free).rows;
 }
 
 if (import.meta.main) {

@@ -1,0 +1,84 @@
+/** The devices of a run, and the groups in which their ranks meet. */
+import { Device, Group, type Membership } from "../ffi/device.ts";
+import type { Axis } from "../ir/op.ts";
+import type { ParallelStrategy } from "../ir/plan.ts";
+import { coordinatesOf, rankOf } from "../ir/mesh.ts";
+
+export type Memberships = Partial<Record<Axis, Membership>>;
+
+/** Devices in the order of a mesh's ranks, and how a call uses them. */
+export interface Ranks {
+  /** Numbers of the devices in the cluster, by rank. */
+  readonly devices: readonly number[];
+  readonly strategy: ParallelStrategy;
+  /** Ranks of a tensor-parallel group that hold the same key and value heads. */
+  readonly kvReplicas: number;
+}
+
+/** A rank that waits for another one this long has met a bug or a dead device, not a slow one. */
+export const DEADLINE_SECONDS = 600;
+
+export class Devices implements Disposable {
+  readonly #groups = new Map<string, Group>();
+
+  private constructor(readonly all: readonly Device[], readonly deadlineSeconds: number) {}
+
+  /**
+   * @param o.threads of each device
+   * @throws NativeError when there is no memory
+   */
+  static open(
+    o: { readonly count: number; readonly threads: number; readonly deadlineSeconds?: number },
+  ): Devices {
+    using opened = new DisposableStack();
+    const all = Array.from({ length: o.count }, () => opened.use(Device.open({ threads: o.threads })));
+    opened.move();
+    return new Devices(all, o.deadlineSeconds ?? DEADLINE_SECONDS);
+  }
+
+  /** Devices that are open already; whoever opened them closes them, through this or without. */
+  static of(...all: readonly Device[]): Devices {
+    return new Devices(all, DEADLINE_SECONDS);
+  }
+
+  /** The groups that a rank of a mesh is in: those of axes with more than one rank. Made at their first use. */
+  memberships(ranks: Ranks, rank: number): Memberships {
+    const { devices, strategy, kvReplicas } = ranks, { dp, tp, pp } = strategy;
+    const at = coordinatesOf(strategy, rank), memberships: Memberships = {};
+    const add = (axis: Axis, members: readonly number[]) => {
+      if (members.length < 2) return;
+      const key = `${axis} ${members.map((r) => devices[r]).join()}`;
+      let group = this.#groups.get(key);
+      if (!group) this.#groups.set(key, group = Group.create(members.length, this.deadlineSeconds));
+      memberships[axis] = { group, rank: members.indexOf(rank) };
+    };
+    const line = (length: number, place: (i: number) => Partial<typeof at>) =>
+      Array.from({ length }, (_, i) => rankOf(strategy, { ...at, ...place(i) }));
+    const firstKv = at.tp - at.tp % kvReplicas;
+    add("tp", line(tp, (i) => ({ tp: i })));
+    add("kv", line(kvReplicas, (i) => ({ tp: firstKv + i })));
+    if (at.stage === 0 || at.stage === pp - 1) {
+      add("tied", line(pp > 1 ? 2 : 1, (i) => ({ stage: i * (pp - 1) })));
+    }
+    add("dp", line(dp, (i) => ({ dp: i })));
+    add("world", Array.from({ length: dp * tp * pp }, (_, i) => i));
+    return memberships;
+  }
+
+  /** While on, queued and running programs of every device end early. */
+  cancel(on: boolean): void {
+    for (const device of this.all) device.cancel(on);
+    // A group that was left in the middle of an operation is of no use any more.
+    if (!on) this.#dropGroups();
+  }
+
+  #dropGroups(): void {
+    for (const group of this.#groups.values()) group[Symbol.dispose]();
+    this.#groups.clear();
+  }
+
+  [Symbol.dispose](): void {
+    for (const device of this.all) device.close();
+    this.#dropGroups();
+  }
+}

@@ -1,0 +1,110 @@
+/** Carries out parameter reallocations: a fixed list of copies between the devices of two replicas. */
+import { type Move, reallocate, type Reallocation } from "../compiler/reallocate.ts";
+import { parameterBytes } from "../compiler/models/transformer.ts";
+import type { DeviceSegment, Job, SegmentMove } from "../ffi/device.ts";
+import { PANEL } from "../ir/op.ts";
+import type { Devices } from "./devices.ts";
+import { settled } from "./lanes.ts";
+import type { Replica } from "./replica.ts";
+
+/** What one reallocation came to. */
+export interface ReallocationReport {
+  readonly from: string;
+  readonly to: string;
+  readonly seconds: number;
+  /** Bytes that crossed from device to device, and the least that had to. */
+  readonly bytes: number;
+  readonly minimum: number;
+  /** Bytes that stayed on their device and were laid out anew. */
+  readonly localBytes: number;
+  readonly received: ReadonlyMap<number, number>;
+}
+
+/** The copies from one replica to another, computed once. */
+export class Reallocator {
+  readonly plan: Reallocation;
+  /** Copies of every receiving device; those that pass on what another one received come second. */
+  readonly #direct: ReadonlyMap<number, readonly SegmentMove[]>;
+  readonly #relayed: ReadonlyMap<number, readonly SegmentMove[]>;
+  /** Panels that end with lanes of no row, in memory that others had before: products read those lanes as zeros. */
+  readonly #padding: readonly {
+    readonly segment: DeviceSegment;
+    readonly offset: number;
+    readonly bytes: number;
+  }[];
+
+  constructor(
+    readonly devices: Devices,
+    readonly from: Replica,
+    readonly to: Replica,
+    cluster: { readonly devicesPerNode: number },
+  ) {
+    this.plan = reallocate(from.holders, to.holders, cluster);
+    const params = (replica: Replica, device: number) =>
+      replica.holders.find((h) => h.device === device)!.segments.params!;
+    const bound = (move: Move): SegmentMove => ({
+      from: params(move.of === "source" ? from : to, move.from),
+      to: params(to, move.to),
+      fromOffset: move.source,
+      toOffset: move.target,
+      bytes: move.bytes,
+      count: move.count,
+      fromStride: move.sourceStride,
+      toStride: move.targetStride,
+    });
+    // Devices with the same piece in both: nothing to do where that is one memory, a whole copy where it is not.
+    const whole = this.plan.shared.flatMap((device) => {
+      const [source, target] = [params(from, device), params(to, device)];
+      if (source === target) return [];
+      const holder = to.holders.find((h) => h.device === device)!;
+      const bytes = parameterBytes(holder.shard.parameters);
+      const move = { fromOffset: 0, toOffset: 0, bytes, count: 1, fromStride: 0, toStride: 0 };
+      return [[device, { from: source, to: target, ...move }] as const];
+    });
+    const group = (of: Move["of"], more: readonly (readonly [number, SegmentMove])[] = []) => {
+      const all = [
+        ...this.plan.moves.filter((m) => m.of === of).map((m) => [m.to, bound(m)] as const),
+        ...more,
+      ];
+      return new Map(
+        [...Map.groupBy(all, ([device]) => device)].map((
+          [device, moves],
+        ) => [device, moves.map(([, m]) => m)]),
+      );
+    };
+    this.#direct = group("source", whole);
+    this.#relayed = group("target");
+    const own = to.holders.filter((h) => !from.holders.some((f) => f.segments.params === h.segments.params));
+    this.#padding = to.spec.residence === "pool" && !to.spec.home ? own.flatMap(paddedPanels) : [];
+  }
+
+  /** @param onJob hears of every copy, with the device that receives */
+  async run(weight: number, onJob: (job: Job, device: number) => void): Promise<ReallocationReport> {
+    const { from, to, plan } = this, label = `the reallocation ${from.name} → ${to.name}`;
+    const submit = (
+      moves: ReadonlyMap<number, readonly SegmentMove[]>,
+      o: { readonly weight?: number; readonly after?: readonly Job[] },
+    ) =>
+      [...moves].map(([device, list]) => {
+        const job = this.devices.all[device]!.copy(list, { ...o, label });
+        onJob(job, device);
+        return job;
+      });
+    const start = performance.now();
+    for (const { segment, offset, bytes } of this.#padding) segment.fill(offset, bytes, 0);
+    const first = submit(this.#direct, { weight });
+    // What is passed on has been blended already.
+    await settled([...first, ...submit(this.#relayed, { after: first })]);
+    const seconds = (performance.now() - start) / 1000;
+    const { bytes, minimum, localBytes, received } = plan;
+    return { from: from.name, to: to.name, seconds, bytes, minimum, localBytes, received };
+  }
+}
+
+function paddedPanels({ shard, segments }: Replica["holders"][number]) {
+  return shard.parameters.flatMap(({ layout, shape, offset }) => {
+    const [n = 1, k = 1] = shape, whole = n - n % PANEL;
+    if (layout === "rows" || whole === n) return [];
+    return [{ segment: segments.params!, offset: offset + 4 * whole * k, bytes: 4 * PANEL * k }];
+  });
+}

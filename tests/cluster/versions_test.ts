@@ -1,0 +1,141 @@
+/** Version-typed memory: replicas, caches and samples carry the version of their weights, and what was corrupted is refused. */
+import assert from "node:assert/strict";
+import type { Engine } from "../../engine/engine.ts";
+import type { Batch } from "../../engine/batch.ts";
+import { emptyBatch, type Opened, openPpo, planOf, ppoWorkflow } from "./ppo.ts";
+
+/** Generation on devices of its own, so that its weights are a copy. */
+const APART = planOf(4, {
+  "actor.generate": { devices: "2-3", dp: 2 },
+  "ref.infer": { devices: "0" },
+  "critic.infer": { devices: "1" },
+  "actor.train": { devices: "0" },
+  "critic.train": { devices: "1" },
+});
+
+/** A step in which `corrupt` is called when a call begins, or goes on. */
+async function corrupted(
+  when: string,
+  corrupt: (engine: Engine, batch: Batch) => void,
+  begins = true,
+): Promise<void> {
+  const { stage, close } = await openPpo(ppoWorkflow(), APART), batch = emptyBatch();
+  let done = false;
+  try {
+    await stage.step(0, batch, {
+      onPhase(call, tokens) {
+        if (done || call !== when || (begins ? tokens > 0 : tokens === 0)) return;
+        done = true;
+        corrupt(stage.engine, batch);
+      },
+    });
+  } finally {
+    close();
+  }
+}
+
+Deno.test("a step whose memory is sound goes through", async () => {
+  await corrupted("actor.generate", () => {});
+});
+
+Deno.test("generation refuses a copy that missed an update", async () => {
+  await assert.rejects(
+    corrupted("actor.generate", (engine) => void (engine.home("actor").version = 1)),
+    /^Error: Cannot run actor\.generate: actor@1 holds version 0 of actor and the newest is 1, bring it up to date/,
+  );
+});
+
+Deno.test("generation refuses a copy that holds no weights", async () => {
+  await assert.rejects(
+    corrupted("actor.generate", (engine) => void (engine.replica("actor@1").version = null)),
+    /^Error: Cannot run actor\.generate: actor@1 holds no weights/,
+  );
+});
+
+Deno.test("generation does not go on with a cache of other weights", async () => {
+  await assert.rejects(
+    corrupted("actor.generate", (engine) => void engine.replica("actor@1").version!++, false),
+    /^Error: Cannot go on in actor\.generate: its cache was made by version 0 of actor and actor@1 holds version 1/,
+  );
+});
+
+Deno.test("calls refuse samples of weights that are too old, and of weights that never were", async () => {
+  const sample = (version: number) => (_: Engine, batch: Batch) =>
+    void ((batch.tokensOf("tokens").versions as number[])[3] = version);
+  await assert.rejects(
+    corrupted("ref.infer", sample(-2)),
+    /^Error: Cannot run ref\.infer: sample 3 was made by version -2 of actor and this step began with version 0/,
+  );
+  await assert.rejects(
+    corrupted("actor.train", sample(7)),
+    /^Error: Cannot run actor\.train: sample 3 was made by version 7/,
+  );
+});
+
+/** Steps of a run that looks ahead, as `run` does. */
+async function ahead(opened: Opened, steps: number): Promise<Batch[]> {
+  const { stage } = opened, batches: Batch[] = [];
+  let next = stage.begin(0, emptyBatch());
+  for (let step = 0; step < steps; step++) {
+    const now = next;
+    now.release({});
+    if (step + 1 < steps) next = stage.begin(step + 1, emptyBatch());
+    await now.done;
+    batches.push(now.batch);
+  }
+  return batches;
+}
+
+Deno.test("without lag the next step's generation waits for the actor's update, and samples nothing else", async () => {
+  const plain = await openPpo(ppoWorkflow(), APART), looking = await openPpo(ppoWorkflow(), APART);
+  try {
+    const batches = await ahead(looking, 4);
+    for (const [step, batch] of batches.entries()) {
+      const expected = emptyBatch();
+      await plain.stage.step(step, expected);
+      assert.deepEqual(batch.tokensOf("tokens"), expected.tokensOf("tokens"));
+      assert.deepEqual([...new Set(batch.tokensOf("tokens").versions)], [step]);
+    }
+  } finally {
+    plain.close();
+    looking.close();
+  }
+});
+
+Deno.test("with a lag of one, generation does not wait for the update before it, and samples say which weights made them", async () => {
+  const opened = await openPpo(ppoWorkflow(1), APART), { step } = opened.stage.input.schedule;
+  try {
+    const generate = step.find((i) => i.op === "run" && i.call === "actor.generate")!;
+    const train = step.findIndex((i) => i.op === "run" && i.call === "actor.train");
+    const waits = (at: number): boolean => at === train || step[at]!.after.some(waits);
+    assert.ok(!generate.afterPrevious.some(waits), "it waits for the step before to have trained");
+    const versions = (await ahead(opened, 6)).map((b) => [...new Set(b.tokensOf("tokens").versions)]);
+    assert.deepEqual(versions, [[0], [0], [1], [2], [3], [4]]);
+  } finally {
+    opened.close();
+  }
+});
+
+Deno.test("calls on disjoint meshes run at the same time", async () => {
+  const { stage, close } = await openPpo(ppoWorkflow(), APART),
+    running = new Set<string>(),
+    together = new Set<string>();
+  const { run } = stage.calls;
+  stage.calls.run = async (call, context) => {
+    running.add(call.id);
+    for (const other of running) if (other < call.id) together.add(`${other} ${call.id}`);
+    for (const other of running) if (other > call.id) together.add(`${call.id} ${other}`);
+    try {
+      return await run.call(stage.calls, call, context);
+    } finally {
+      running.delete(call.id);
+    }
+  };
+  try {
+    await stage.step(0, emptyBatch());
+    assert.ok(together.has("actor.train critic.train"), [...together].join());
+    assert.ok(together.has("critic.infer ref.infer"), [...together].join());
+  } finally {
+    close();
+  }
+});
