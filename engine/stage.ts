@@ -161,12 +161,23 @@ class Execution {
     this.#stop.abort();
     for (const [state, value] of this.#written) this.engine.states.set(state, value);
     this.previous = null;
+    this.#recordLag();
     return {
       metrics: { ...stepMetrics(this.input.graph, this.batch), ...this.#metrics },
       seconds: this.#seconds,
       flops: this.calls.flops - before,
       reallocations: this.#reallocations,
     };
+  }
+
+  /** Samples of generation that may lag say by how much they did, unless the workflow has a field of that name. */
+  #recordLag(): void {
+    for (const column of this.batch.tokens.values()) {
+      const values = this.#versions.lags(column);
+      if (values && !this.batch.numbers.has("lag")) {
+        this.batch.numbers.set("lag", { per: "sequence", values });
+      }
+    }
   }
 
   /** When an instruction of this step has ended. */
@@ -257,6 +268,8 @@ function earlyInstructions({ schedule, graph }: StageInput): ReadonlySet<number>
       const given = Object.values(call.reads).every((field) => field in graph.source.fields);
       if (call.kind !== "generate" || !given) return;
     }
+    // A checkpoint between the steps has the weights that the step's own generation samples from.
+    if (a.op === "reallocate" && schedule.replicas[a.to]!.lag > 0) return;
     if (a.after.every((j) => early.has(j))) early.add(i);
   });
   return early;

@@ -38,6 +38,8 @@ export function stepMetrics(graph: CallGraph, batch: Batch): Record<string, numb
   // One that is the reward itself is not shown twice.
   if (rewards.some((field) => field !== reward)) rewards.forEach((field) => add(`reward/${field}`, field));
   if (rollout) Object.assign(metrics, rolloutMetrics(graph, rollout, batch));
+  const lag = batch.numbers.get("lag");
+  if (lag?.per === "sequence") metrics.lag = estimate(lag.values).mean;
   const predicted = predictions(graph);
   for (const { call, values, returns } of predicted) {
     const v = batch.numbers.get(values), r = batch.numbers.get(returns);

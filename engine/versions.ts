@@ -20,14 +20,25 @@ export class StepVersions {
     this.#began = new Map([...this.homes()].map(([name, replica]) => [name, replica.version ?? 0]));
   }
 
+  /** How many versions each sample was behind the weights that the step began with; null where nothing may lag. */
+  lags(column: TokenColumn): Float32Array | null {
+    const now = column.model === undefined ? undefined : this.#began.get(column.model);
+    if (now === undefined || this.#lagOf(column.model!) === 0) return null;
+    return Float32Array.from(column.versions, (version) => now - version);
+  }
+
+  #lagOf(maker: string): number {
+    const generate = this.graph.calls.find((c): c is GenerateCall =>
+      c.kind === "generate" && c.model === maker
+    );
+    return generate?.sampling.maxLag ?? 0;
+  }
+
   /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights ever were. */
   check(call: ModelFunctionCall, column: TokenColumn): void {
     const maker = column.model;
     if (maker === undefined) return;
-    const generate = this.graph.calls.find((c): c is GenerateCall =>
-      c.kind === "generate" && c.model === maker
-    );
-    const lag = generate?.sampling.maxLag ?? 0, now = this.#began.get(maker)!;
+    const lag = this.#lagOf(maker), now = this.#began.get(maker)!;
     const bad = column.versions.findIndex((v) => now - v > lag || v > now);
     if (bad < 0) return;
     throw new Error(

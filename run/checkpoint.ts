@@ -1,7 +1,8 @@
 /** What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. */
 import type { Engine } from "../engine/engine.ts";
-import type { Part } from "../engine/replica.ts";
+import type { Part, Replica } from "../engine/replica.ts";
 import type { ModelSpec } from "../ir/graph.ts";
+import type { Parameter } from "../ir/program.ts";
 import { beginCheckpoint, loadTensors, readState, saveTensors, writeState } from "../engine/checkpoint.ts";
 import type { Cursor } from "../engine/data.ts";
 
@@ -22,6 +23,10 @@ export interface RunState {
 const partsOf = ({ optimizer, ema }: ModelSpec): readonly Part[] =>
   optimizer ? ["param", "m", "v"] : ema ? ["param"] : [];
 
+/** Replicas that keep older weights than their home's. */
+const lagging = (engine: Engine): [string, Replica][] =>
+  [...engine.replicas].filter(([, { spec }]) => spec.lag > 0);
+
 /** Writes beside and renames; returns the checkpoint's folder. */
 export async function saveCheckpoint(
   engine: Engine,
@@ -30,16 +35,21 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const checkpoint = await beginCheckpoint(folder, state.step),
     models: Record<string, { version: number; updates: number }> = {};
+  const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) =>
+    saveTensors(
+      `${checkpoint.path}/${name}.${what}.safetensors`,
+      parameters.map(({ name, shape }) => ({ name, shape, read: () => replica.read({ name, shape }, what) })),
+    );
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     for (const what of partsOf(engine.models[name]!.spec)) {
-      const tensors = engine.models[name]!.parameters.map(({ name, shape }) => ({
-        name,
-        shape,
-        read: () => replica.read({ name, shape }, what),
-      }));
-      await saveTensors(`${checkpoint.path}/${name}.${what}.safetensors`, tensors);
+      await save(name, what, engine.models[name]!.parameters, replica);
     }
+  }
+  // Weights of generation that lags are older than their home's, and the next step samples from them.
+  for (const [name, replica] of lagging(engine)) {
+    models[name] = { version: replica.version ?? 0, updates: replica.updates };
+    await save(name, "param", engine.models[replica.spec.model]!.parameters, replica);
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
   await writeState(checkpoint.path, full);
@@ -68,7 +78,18 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
     replica.version = saved.version;
     replica.updates = saved.updates;
   }
-  // Copies that keep their memory follow their homes; generation that lags begins again with the newest weights.
-  for (const [name, { spec }] of engine.replicas) if (spec.lag > 0) await engine.renew(name);
+  // Under a plan without a copy of its own for generation that lags there is none to read: it begins with the newest weights.
+  for (const [name, replica] of lagging(engine)) {
+    const saved = state.models[name], { parameters } = engine.models[replica.spec.model]!;
+    if (!saved) await engine.renew(name);
+    else {
+      await loadTensors(
+        `${path}/${name}.param.safetensors`,
+        parameters,
+        (p, values) => replica.write(p.name, values),
+      );
+      replica.version = saved.version;
+    }
+  }
   for (const [name, value] of Object.entries(state.states)) engine.states.set(name, value);
 }

@@ -109,8 +109,17 @@ Deno.test("with a lag of one, generation does not wait for the update before it,
     const train = step.findIndex((i) => i.op === "run" && i.call === "actor.train");
     const waits = (at: number): boolean => at === train || step[at]!.after.some(waits);
     assert.ok(!generate.afterPrevious.some(waits), "it waits for the step before to have trained");
-    const versions = (await ahead(opened, 6)).map((b) => [...new Set(b.tokensOf("tokens").versions)]);
+    const batches = await ahead(opened, 6);
+    const versions = batches.map((b) => [...new Set(b.tokensOf("tokens").versions)]);
     assert.deepEqual(versions, [[0], [0], [1], [2], [3], [4]]);
+    assert.deepEqual(batches.map((b) => [...new Set(b.numbersOf("lag").values as Float32Array)]), [
+      [0],
+      [1],
+      [1],
+      [1],
+      [1],
+      [1],
+    ]);
   } finally {
     opened.close();
   }
