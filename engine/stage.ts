@@ -112,6 +112,7 @@ class Execution {
     private previous: Execution | null,
   ) {
     this.#versions = new StepVersions(input.graph, () => engine.homes);
+    this.#released.promise.catch(() => {});
   }
 
   release(hooks: StepHooks): void {
@@ -123,7 +124,7 @@ class Execution {
 
   /** An abort reaches rollouts through their signal, and what devices have queued through their own flag. */
   #watch(signal: AbortSignal | undefined): void {
-    if (signal?.aborted) this.#stop.abort(signal.reason);
+    if (signal?.aborted) this.#abort(signal.reason);
     signal?.addEventListener("abort", () => this.#abort(signal.reason), {
       once: true,
       signal: this.#stop.signal,
@@ -132,6 +133,8 @@ class Execution {
   #abort(reason: unknown): void {
     if (this.#stop.signal.aborted) return;
     this.#stop.abort(reason);
+    // What waits to be asked for will not be.
+    this.#released.reject(reason);
     this.engine.devices.cancel(true);
   }
 

@@ -125,6 +125,30 @@ Deno.test("with a lag of one, generation does not wait for the update before it,
   }
 });
 
+Deno.test("a step that was begun ahead and is not wanted ends, and leaves the devices to the next one", async () => {
+  const { stage, close } = await openPpo(ppoWorkflow(), APART);
+  try {
+    const first = stage.begin(0, emptyBatch()), stop = new AbortController();
+    first.release({});
+    const second = stage.begin(1, emptyBatch(), { signal: stop.signal });
+    await first.done;
+    stop.abort(new Error("not wanted"));
+    await assert.rejects(second.done, /^Error: not wanted$/);
+    const expected = emptyBatch(), again = await openPpo(ppoWorkflow(), APART);
+    try {
+      await again.stage.step(0, emptyBatch());
+      await again.stage.step(1, expected);
+    } finally {
+      again.close();
+    }
+    const batch = emptyBatch();
+    await stage.step(1, batch);
+    assert.deepEqual(batch.tokensOf("tokens"), expected.tokensOf("tokens"));
+  } finally {
+    close();
+  }
+});
+
 Deno.test("calls on disjoint meshes run at the same time", async () => {
   const { stage, close } = await openPpo(ppoWorkflow(), APART),
     running = new Set<string>(),

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { initialValues, savedConfig } from "../../engine/weights.ts";
 import { panelElements } from "../../ir/op.ts";
 import type { Parameter } from "../../ir/program.ts";
