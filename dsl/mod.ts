@@ -1,7 +1,42 @@
 /** The language: everything of a script but running it. Pure, so it works in a browser too. */
-export { adaptiveKl, gae, groupAdvantages, shapedRewards, whiten } from "./advantages.ts";
+export {
+  adaptiveKl,
+  baselineAdvantages,
+  clippedRewards,
+  gae,
+  groupAdvantages,
+  leaveOneOut,
+  overlongShaping,
+  returnsToGo,
+  runningRewards,
+  shapedRewards,
+  valueNorm,
+  whiten,
+} from "./advantages.ts";
 export { compute, score } from "./compute.ts";
-export { bradleyTerry, dpo, ppoClip, sft, valueClip } from "./losses.ts";
+export {
+  bradleyTerry,
+  cispo,
+  cpo,
+  dapo,
+  distill,
+  dpo,
+  drGrpo,
+  grpo,
+  gspo,
+  hinge,
+  ipo,
+  kto,
+  ktoReferencePoint,
+  orpo,
+  ppoClip,
+  reinforce,
+  rloo,
+  robustDpo,
+  sft,
+  simpo,
+  valueClip,
+} from "./losses.ts";
 export { policyLoss, rewardLoss, valueLoss } from "./loss.ts";
 export { refill, select } from "./later.ts";
 export { models, policyModel, rewardModel, valueModel } from "./models.ts";

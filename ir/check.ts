@@ -1,4 +1,5 @@
 /** The written specification of a call graph. Every violation is listed. */
+import { GROUPWISE } from "./expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "./expr_rules.ts";
 import type { FieldType, Schema } from "./field.ts";
 import type { Call, CallGraph, Head } from "./graph.ts";
@@ -218,7 +219,7 @@ function groupViolations(graph: CallGraph): string[] {
   for (const call of graph.calls) {
     const ops = call.kind === "compute" ? call.expr.ops : call.kind === "train" ? call.loss.ops : [];
     const kinds = new Set<string>(ops.map((op) => op.op));
-    if ((kinds.has("groupMean") || kinds.has("groupStd")) && samples < 2) {
+    if (GROUPWISE.some((kind) => kinds.has(kind)) && samples < 2) {
       found.push(`${call.id} folds groups, and every prompt has one sample, generate with samples above 1`);
     }
     if ((kinds.has("chosen") || kinds.has("rejected")) && graph.source.kind !== "pairs") {
