@@ -38,7 +38,7 @@ export {
   valueClip,
 } from "./losses.ts";
 export { policyLoss, rewardLoss, valueLoss } from "./loss.ts";
-export { refill, select } from "./later.ts";
+export { refill, select } from "./selection.ts";
 export { models, policyModel, rewardModel, valueModel } from "./models.ts";
 export { adamw, ema } from "./optimizer.ts";
 export { conversations, preferences, prompts } from "./sources.ts";
@@ -47,5 +47,6 @@ export { workflow } from "./workflow.ts";
 export { perBatch, perPair, perSequence, perToken, perTokenOf, text, tokenIds } from "../ir/field.ts";
 export type { Flow } from "./flow.ts";
 export type { Tensor } from "./tensor.ts";
+export type { Tool } from "./tools.ts";
 export type { Workflow } from "./workflow.ts";
 export type { CallGraph } from "../ir/graph.ts";

@@ -1,5 +1,5 @@
 /** One call graph bound to an engine, and the interpreter of its schedule. */
-import type { Call } from "../ir/graph.ts";
+import { type Call, isHostCall } from "../ir/graph.ts";
 import type { Instruction } from "../ir/plan.ts";
 import { NativeError } from "../ffi/device.ts";
 import type { Batch } from "./batch.ts";
@@ -7,8 +7,9 @@ import { Calls, type StageInput, type StepContext } from "./calls.ts";
 import type { Engine } from "./engine.ts";
 import { firstCause } from "./lanes.ts";
 import type { ReallocationReport } from "./reallocation.ts";
+import { Rounds } from "./refill.ts";
 import { move } from "./residence.ts";
-import { addTrainMetrics, stepMetrics } from "./stats.ts";
+import { addCallMetrics, stepMetrics } from "./stats.ts";
 import { StepVersions } from "./versions.ts";
 
 export type { StageInput } from "./calls.ts";
@@ -100,6 +101,10 @@ class Execution {
   readonly #seconds: Record<string, number> = {};
   readonly #metrics: Record<string, number> = {};
   readonly #reallocations: ReallocationReport[] = [];
+  readonly #rounds: Rounds | null;
+  readonly #places: readonly number[];
+  /** Metrics of the samples as they were before some of them were selected. */
+  readonly #wide: Record<string, number> = {};
   #hooks: StepHooks = {};
 
   constructor(
@@ -112,6 +117,11 @@ class Execution {
     private previous: Execution | null,
   ) {
     this.#versions = new StepVersions(input.graph, () => engine.homes);
+    this.#places = batch.rows.map((_, i) => i);
+    const refill = input.graph.calls.find((c) => c.kind === "refill");
+    this.#rounds = refill
+      ? new Rounds(input.graph, refill, batch, (count, round) => input.spare(count, { step, round }))
+      : null;
   }
 
   release(hooks: StepHooks): void {
@@ -162,7 +172,7 @@ class Execution {
     for (const [state, value] of this.#written) this.engine.states.set(state, value);
     this.previous = null;
     return {
-      metrics: { ...stepMetrics(this.input.graph, this.batch), ...this.#metrics },
+      metrics: { ...stepMetrics(this.input.graph, this.batch), ...this.#wide, ...this.#metrics },
       seconds: this.#seconds,
       flops: this.calls.flops - before,
       reallocations: this.#reallocations,
@@ -191,9 +201,9 @@ class Execution {
         const call = this.input.graph.calls.find((c) => c.id === instruction.call)!;
         await this.#run(call);
         const end = performance.now();
-        this.#seconds[call.id] = (end - start) / 1000;
-        if (call.kind === "score") {
-          const span = { device: "host", lane: "call", name: call.id, detail: "score" } as const;
+        this.#seconds[call.id] = (this.#seconds[call.id] ?? 0) + (end - start) / 1000;
+        if (isHostCall(call)) {
+          const span = { device: "host", lane: "call", name: call.id, detail: call.kind } as const;
           this.input.timeline?.add({ ...span, step: this.step + 1, begin: start, end });
         }
         return;
@@ -226,11 +236,19 @@ class Execution {
   }
 
   async #run(call: Call): Promise<void> {
+    const work = this.#rounds
+      ? this.#rounds.of(call.id)
+      : { batch: this.batch, places: this.#places, round: 1 };
+    // A round that is not needed any more.
+    if (!work) return;
     this.#hooks.onPhase?.(call.id, 0, 1);
+    // What the rollout was like is said of all its samples, not only of those that go on.
+    if (call.kind === "select") Object.assign(this.#wide, stepMetrics(this.input.graph, this.batch));
     const states = () => this.#states();
     const context: StepContext = {
       step: this.step,
-      batch: this.batch,
+      ...work,
+      rounds: this.#rounds,
       get states() {
         return states();
       },
@@ -240,8 +258,8 @@ class Execution {
       signal: this.#stop.signal,
     };
     try {
-      const trained = await this.calls.run(call, context);
-      if (trained) addTrainMetrics(this.#metrics, this.input.graph, call, trained);
+      const said = await this.calls.run(call, context);
+      if (said) addCallMetrics(this.#metrics, this.input.graph, call, said);
     } catch (error) {
       throw error instanceof NativeError ? ofCall(error, call) : error;
     }

@@ -2,7 +2,15 @@
 import { GROUPWISE } from "./expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "./expr_rules.ts";
 import type { FieldType, Schema } from "./field.ts";
-import type { Call, CallGraph, Head } from "./graph.ts";
+import {
+  type Call,
+  type CallGraph,
+  type Head,
+  isHostCall,
+  type RefillCall,
+  type SelectCall,
+} from "./graph.ts";
+import { groupAt, keptBy, pairsAt } from "./groups.ts";
 
 const GENERATED: readonly string[] = ["tokens", "response", "logprobs", "length", "finished"];
 /** What a model makes of tokens: the ports of `infer`, and what a loss sees as `now` (final values apart). */
@@ -107,12 +115,12 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     found.push("reads no token field");
   }
   const of = call.reads.tokens;
-  if (of !== undefined && call.kind !== "score" && graph.fields[of]?.dtype !== "tokens") {
+  if (of !== undefined && !isHostCall(call) && graph.fields[of]?.dtype !== "tokens") {
     found.push(`reads "${of}" as tokens`);
   }
   if (call.kind === "generate") {
-    const { samples, maxNewTokens } = call.sampling;
-    found.push(...counts({ samples, maxNewTokens }));
+    const { samples, maxNewTokens } = call.sampling, { maxTurns = 1 } = call;
+    found.push(...counts({ samples, maxNewTokens, maxTurns }));
     const { tokens } = call.writes, made = call.writes.logprobs;
     if (made !== undefined && graph.fields[made]?.of !== tokens) {
       found.push(`writes "${made}" without its token field`);
@@ -215,16 +223,68 @@ function groupViolations(graph: CallGraph): string[] {
       }) of one prompt`,
     );
   }
-  const samples = [...sizes][0] ?? 1;
   for (const call of graph.calls) {
+    const samples = groupAt(graph, call);
+    if (call.kind === "select") found.push(...selectViolations(call, graph));
+    if (call.kind === "refill") found.push(...refillViolations(call, graph));
     const ops = call.kind === "compute" ? call.expr.ops : call.kind === "train" ? call.loss.ops : [];
     const kinds = new Set<string>(ops.map((op) => op.op));
     if (GROUPWISE.some((kind) => kinds.has(kind)) && samples < 2) {
       found.push(`${call.id} folds groups, and every prompt has one sample, generate with samples above 1`);
     }
-    if ((kinds.has("chosen") || kinds.has("rejected")) && graph.source.kind !== "pairs") {
-      found.push(`${call.id} splits pairs, and the data are ${graph.source.kind}, use preferences()`);
+    if ((kinds.has("chosen") || kinds.has("rejected")) && !pairsAt(graph, call)) {
+      found.push(
+        `${call.id} splits pairs, and the data are ${graph.source.kind}, use preferences() or make pairs with ` +
+          `select({ keep: "bestAndWorst" })`,
+      );
     }
   }
   return found;
+}
+
+/** What is known per sequence when `select` runs is narrowed; nothing later may bring whole groups back. */
+function selectViolations(call: SelectCall, graph: CallGraph): string[] {
+  const at = graph.calls.indexOf(call),
+    found: string[] = [],
+    group = groupAt(graph, call),
+    kept = keptBy(call.keep);
+  if (pairsAt(graph, call)) found.push(`${call.id} selects from pairs, which belong together`);
+  if (kept > group || !(Number.isInteger(kept) && kept > 0)) {
+    found.push(`${call.id} keeps ${kept} of ${group} samples of a prompt, generate with more or keep fewer`);
+  }
+  found.push(...numberOfSequence(call, "by", graph));
+  for (const later of graph.calls.slice(at + 1)) {
+    if (later.kind === "generate") {
+      found.push(`${later.id} generates after ${call.id} has selected, generate everything before`);
+    }
+  }
+  return found;
+}
+
+/** Everything before a refill is repeated, so it may not have effects, and nothing of it is finished before. */
+function refillViolations(call: RefillCall, graph: CallGraph): string[] {
+  const found: string[] = [], before = graph.calls.slice(0, graph.calls.indexOf(call));
+  found.push(...counts({ maxRounds: call.maxRounds }).map((v) => `${call.id} ${v}`));
+  found.push(...numberOfSequence(call, "until", graph));
+  if (!before.some((c) => c.kind === "generate")) found.push(`${call.id} repeats no generation`);
+  if (graph.source.kind !== "prompts") {
+    found.push(`${call.id} needs other prompts, and the data are ${graph.source.kind}, use prompts()`);
+  }
+  for (const c of before) {
+    if (c.kind === "train") found.push(`${c.id} trains in what ${call.id} repeats, train after it`);
+    if (c.kind === "select" || c.kind === "refill") {
+      found.push(`${c.id} is among what ${call.id} repeats, put it after`);
+    }
+    if (c.kind === "compute" && Object.keys(c.states).length) {
+      found.push(`${c.id} writes a state in what ${call.id} repeats, write it after`);
+    }
+  }
+  return found;
+}
+
+function numberOfSequence(call: Call, port: string, graph: CallGraph): string[] {
+  const type = graph.fields[call.reads[port] ?? ""];
+  return type?.per === "sequence" && type.dtype === "f32"
+    ? []
+    : [`${call.id} decides by "${call.reads[port]}", which is no number per sequence`];
 }

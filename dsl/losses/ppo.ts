@@ -8,8 +8,8 @@ import { clipped, clipViolations, k3 } from "./parts.ts";
 /**
  * The clipped policy objective of PPO (Schulman et al. 2017, eq. 7), mean over actions.
  * Reads `logprobs` (of the sampling policy) and `advantages`. Metrics: `clipFraction` (share of actions whose gradient is cut),
- * `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), `ratio` (mean), `entropy` (nats per action), and for
- * `stopWhen` where asked for `klExceeded` and `ratioExceeded` (1 or 0).
+ * `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), `entropy` (nats per action), and where asked for `ratio`
+ * (mean), `klExceeded` and `ratioExceeded` (1 or 0, for `stopWhen`).
  *
  * @param options `epsilon`: the ratio stays in [1 − ε, 1 + ε], above in [1 − ε, 1 + epsilonHigh] when given; `dualClip`: bound c > 1
  *   of the loss for negative advantages (Ye et al. 2020, eq. 5); `entropy`: coefficient of the entropy bonus; `targetKl`:
@@ -53,10 +53,9 @@ export function ppoClip(options: {
     const metrics = {
       clipFraction: cut.mean(),
       approxKl,
-      ratio: meanRatio,
       entropy: now.entropy.mean(),
       ...(targetKl !== undefined && { klExceeded: approxKl.ge(targetKl) }),
-      ...(maxRatio !== undefined && { ratioExceeded: meanRatio.ge(maxRatio) }),
+      ...(maxRatio !== undefined && { ratio: meanRatio, ratioExceeded: meanRatio.ge(maxRatio) }),
     } as PpoMetrics<typeof approxKl>;
     return {
       loss: entropy === undefined ? surrogate : surrogate.sub(now.entropy.mean().mul(entropy)),
@@ -64,7 +63,7 @@ export function ppoClip(options: {
     };
   });
 }
-/** `klExceeded` and `ratioExceeded` are there when `targetKl` and `maxRatio` ask for them. */
+/** `klExceeded` is there when `targetKl` asks for it, `ratio` and `ratioExceeded` when `maxRatio` does. */
 type PpoMetrics<T> = {
   readonly clipFraction: T;
   readonly approxKl: T;
