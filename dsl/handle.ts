@@ -32,10 +32,10 @@ export interface TrainOptions<Metrics extends string> {
 
 interface Generates {
   /**
-   * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions), `response`
-   * (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and `finished` (1 where
-   * a stop token was sampled, 0 where the response was cut). With `tools`, a response is all turns and the answers between them; the
-   * answers' tokens are in `tokens` and `response` and are no actions.
+   * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions),
+   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and
+   * `finished` (1 where a stop token was sampled, 0 where the response was cut). With `tools`, a response is all turns and
+   * the answers between them; the answers' tokens are in `tokens` and `response` and are no actions.
    */
   generate(
     options?: Partial<Sampling> & ToolOptions & LaterOptions,

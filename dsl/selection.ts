@@ -17,9 +17,9 @@ class Refilled<out In extends Schema, out Out extends Schema> extends Flow<In, O
 
 /**
  * Keeps some samples of each prompt: the `keep` with the largest values of `by`, in the order in which they were sampled, or
- * `"bestAndWorst"` as a preference pair (best-of-n, Stiennon et al. 2020, §3.1; pairs for online DPO, Guo et al. 2024). What comes later
- * sees the step as if nothing else had been sampled; rollout metrics are of all samples, and `select/kept` is the mean of `by` over those that
- * stay. Stands in a `then()` of its own.
+ * `"bestAndWorst"` as a preference pair (best-of-n, Stiennon et al. 2020, §3.1; pairs for online DPO, Guo et al. 2024). What
+ * comes later sees the step as if nothing else had been sampled; rollout metrics are of all samples, and `select/kept` is
+ * the mean of `by` over those that stay. Stands in a `then()` of its own.
  *
  * @throws RangeError for a `keep` that is not a whole number above 0
  * @example
@@ -53,10 +53,11 @@ export function select<const By extends string>(
 }
 
 /**
- * Runs a flow until every prompt of the step passes: those of which some sample has a 0 in `until` are replaced by other prompts of the
- * data set and the flow runs for these again, in `maxRounds` rounds at most (dynamic sampling, Yu et al. 2025, "DAPO", §3.2). The batch always has
- * its full size: what has not passed in the last round stays. Folds over the batch see the prompts of one round. Metrics: `refill/rounds` and `refill/failed`
- * (share of prompts that never passed). Stands in a `then()` of its own.
+ * Runs a flow until every prompt of the step passes: those of which some sample has a 0 in `until` are replaced by other
+ * prompts of the data set and the flow runs for these again, in `maxRounds` rounds at most (dynamic sampling, Yu et al.
+ * 2025, "DAPO", §3.2). The batch always has its full size: what has not passed in the last round stays. Folds over the batch
+ * see the prompts of one round. Metrics: `refill/rounds` and `refill/failed` (share of prompts that never passed). Stands in
+ * a `then()` of its own.
  *
  * @throws RangeError for a `maxRounds` that is not a whole number above 0
  * @example Only prompts whose samples differ in reward have an advantage to learn from

@@ -3,8 +3,8 @@ import { positive, refuse } from "./options.ts";
 import { at } from "./site.ts";
 
 /**
- * A tool of `generate`. When a turn has ended with a stop token and `call` matches its text, the host asks `run`, and what it
- * answers is inserted as tokens that are no actions; then the model goes on.
+ * A tool of `generate`. When a turn has ended with a stop token and `call` matches its text, the host asks `run`, and what
+ * it answers is inserted as tokens that are no actions; then the model goes on.
  *
  * @example A calculator that is called as "12*34="
  * ```ts

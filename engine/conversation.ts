@@ -1,6 +1,6 @@
 /**
- * Several turns of one sample: between them the host asks a tool and goes on from the same tokens, none of them encoded again. All
- * sequences that go on are one rollout, so every turn is generated like a first one, under any plan.
+ * Several turns of one sample: between them the host asks a tool and goes on from the same tokens, none of them encoded
+ * again. All sequences that go on are one rollout, so every turn is generated like a first one, under any plan.
  */
 import type { GenerateRequest, Response } from "./request.ts";
 import { unlessAborted } from "./score.ts";

@@ -1,6 +1,7 @@
 /**
- * The rounds of a refill call: groups that do not pass are made again from other prompts of the data set, until all pass or the
- * rounds are over. What a round does follows from numbers that every plan computes the same, so it is the same under every plan.
+ * The rounds of a refill call: groups that do not pass are made again from other prompts of the data set, until all pass or
+ * the rounds are over. What a round does follows from numbers that every plan computes the same, so it is the same under
+ * every plan.
  */
 import type { CallGraph, RefillCall } from "../ir/graph.ts";
 import { type Batch, batchOf } from "./batch.ts";

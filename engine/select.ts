@@ -4,8 +4,8 @@ import { keptBy } from "../ir/groups.ts";
 import type { Batch } from "./batch.ts";
 
 /**
- * Sequences that stay, group by group. Of equal values the earlier sample counts as the larger one, for the worst as for the best, so that
- * a pair of equals is the first and the last sample.
+ * Sequences that stay, group by group. Of equal values the earlier sample counts as the larger one, for the worst as for the
+ * best, so that a pair of equals is the first and the last sample.
  */
 export function selected(keep: SelectCall["keep"], values: ArrayLike<number>, group: number): number[] {
   return Array.from({ length: values.length / group }, (_, g) => {

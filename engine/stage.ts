@@ -64,8 +64,8 @@ export class Stage {
   }
 
   /**
-   * Begins a step: what is early runs as soon as its devices are free, everything else once it is released. Every instruction
-   * waits for what it needs of this step and of the one begun before.
+   * Begins a step: what is early runs as soon as its devices are free, everything else once it is released. Every
+   * instruction waits for what it needs of this step and of the one begun before.
    */
   begin(step: number, batch: Batch, hooks: StepHooks = {}): StepRun {
     const execution = new Execution(

@@ -12,8 +12,8 @@ export interface Estimate {
 /**
  * Mean and its standard error.
  *
- * @param group neighbours that are no independent draws, such as the samples of one prompt: the error is that of the mean over
- *   groups
+ * @param group neighbours that are no independent draws, such as the samples of one prompt: the error is that of the mean
+ *   over groups
  */
 export function estimate(values: ArrayLike<number>, group = 1): Estimate {
   const n = values.length / group, means = new Float64Array(n);

@@ -94,8 +94,8 @@ export interface TrainCall extends Node {
   readonly stopWhen?: string;
 }
 /**
- * Arithmetic on fields: advantages, penalties, whitening. Reads the fields that inputs of `expr` name and, when it works per token,
- * port `tokens`: the token field that its per-token values belong to.
+ * Arithmetic on fields: advantages, penalties, whitening. Reads the fields that inputs of `expr` name and, when it works per
+ * token, port `tokens`: the token field that its per-token values belong to.
  */
 export interface ComputeCall extends Node {
   readonly kind: "compute";
@@ -108,16 +108,17 @@ export interface ScoreCall extends Node {
   readonly kind: "score";
 }
 /**
- * Keeps some samples of each prompt: from here on the step has no others. Reads port `by`, writes nothing. Numbers keep the `keep`
- * largest, in the order in which they were sampled; `bestAndWorst` makes a preference pair of the largest and the smallest.
+ * Keeps some samples of each prompt: from here on the step has no others. Reads port `by`, writes nothing. Numbers keep the
+ * `keep` largest, in the order in which they were sampled; `bestAndWorst` makes a preference pair of the largest and the
+ * smallest.
  */
 export interface SelectCall extends Node {
   readonly kind: "select";
   readonly keep: number | "bestAndWorst";
 }
 /**
- * Replaces the prompts of which some sample has a 0 in port `until` by others, for which all earlier calls of the graph run again, in
- * `maxRounds` rounds at most (the first included). Writes nothing.
+ * Replaces the prompts of which some sample has a 0 in port `until` by others, for which all earlier calls of the graph run
+ * again, in `maxRounds` rounds at most (the first included). Writes nothing.
  */
 export interface RefillCall extends Node {
   readonly kind: "refill";

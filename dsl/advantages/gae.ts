@@ -14,12 +14,12 @@ function whitened(x: Tensor<"token">): Tensor<"token"> {
 }
 
 /**
- * Generalised advantage estimation (Schulman et al. 2016, eq. 16). Reads `tokenRewards` and `values`; writes `advantages` and
- * `returns` (advantages before whitening + values).
+ * Generalised advantage estimation (Schulman et al. 2016, eq. 16). Reads `tokenRewards` and `values`; writes `advantages`
+ * and `returns` (advantages before whitening + values).
  *
- * @param options `gamma`, `lambda`; `whiten`: advantages with mean 0 and variance 1 over the step; `bootstrapTruncated`: a response that
- *   was cut is worth `finalValues` after its last action instead of 0 (then it reads `finalValues`, from `infer({ final: true })`, and
- *   `finished`)
+ * @param options `gamma`, `lambda`; `whiten`: advantages with mean 0 and variance 1 over the step; `bootstrapTruncated`: a
+ *   response that was cut is worth `finalValues` after its last action instead of 0 (then it reads `finalValues`, from
+ *   `infer({ final: true })`, and `finished`)
  * @throws RangeError that lists every option out of range
  * @example
  * ```ts
@@ -90,8 +90,9 @@ export const whiten = (): CallFlow<
   );
 
 /**
- * Advantages of actions without a critic: the discounted sum of the rewards from an action on (Hu 2025, "REINFORCE++", eq. 4), whitened
- * over the step unless told otherwise. Reads `tokenRewards` (from {@link shapedRewards}), writes `advantages`, for {@link ppoClip}.
+ * Advantages of actions without a critic: the discounted sum of the rewards from an action on (Hu 2025, "REINFORCE++", eq.
+ * 4), whitened over the step unless told otherwise. Reads `tokenRewards` (from {@link shapedRewards}), writes `advantages`,
+ * for {@link ppoClip}.
  *
  * @param options `gamma`: discount per action, 1 where not given; `whiten`: true where not given
  * @throws RangeError for a `gamma` that is not from 0 to 1

@@ -10,11 +10,11 @@ type Advantages = { readonly advantages: PerSequence };
 type Rewarded = { readonly rewards: PerSequence };
 
 /**
- * Advantages relative to the other samples of a prompt: (reward − group mean) ÷ (group standard deviation + eps), as in GRPO (Shao et
- * al. 2024, §4.1.2). Reads `rewards`, writes `advantages`, one per sequence: `spread()` them in the loss.
+ * Advantages relative to the other samples of a prompt: (reward − group mean) ÷ (group standard deviation + eps), as in GRPO
+ * (Shao et al. 2024, §4.1.2). Reads `rewards`, writes `advantages`, one per sequence: `spread()` them in the loss.
  *
- * @param options `scale: false` leaves out the division (Liu et al. 2025, "Dr. GRPO"), `"batch"` divides by the deviation of all rewards of
- *   the step (Hu 2025, "REINFORCE++-baseline"); `eps` is 1e-4 by default
+ * @param options `scale: false` leaves out the division (Liu et al. 2025, "Dr. GRPO"), `"batch"` divides by the deviation
+ *   of all rewards of the step (Hu 2025, "REINFORCE++-baseline"); `eps` is 1e-4 by default
  * @throws RangeError for a negative `eps`
  * @example
  * ```ts
@@ -44,10 +44,11 @@ function deviation(x: Tensor<"sequence">): Tensor<"batch"> {
 }
 
 /**
- * The leave-one-out advantages of RLOO (Ahmadian et al. 2024, eq. 4): a response's reward minus the mean reward of the others of its
- * prompt. Reads `rewards`, writes `advantages` per sequence.
+ * The leave-one-out advantages of RLOO (Ahmadian et al. 2024, eq. 4): a response's reward minus the mean reward of the
+ * others of its prompt. Reads `rewards`, writes `advantages` per sequence.
  *
- * @param options `normalize`: mean 0 and unbiased deviation 1 over the step; `eps` is added to that deviation, 1e-4 by default
+ * @param options `normalize`: mean 0 and unbiased deviation 1 over the step; `eps` is added to that deviation, 1e-4 by
+ *   default
  * @throws RangeError for a negative `eps`
  * @example
  * ```ts
@@ -70,8 +71,8 @@ export function leaveOneOut(
 }
 
 /**
- * Reward minus a baseline of the same prompt: in ReMax (Li et al. 2024, eq. 5), the reward of the greedy response. Reads `rewards` and
- * `baseline`, writes `advantages` per sequence.
+ * Reward minus a baseline of the same prompt: in ReMax (Li et al. 2024, eq. 5), the reward of the greedy response. Reads
+ * `rewards` and `baseline`, writes `advantages` per sequence.
  *
  * @example
  * ```ts

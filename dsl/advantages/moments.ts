@@ -10,9 +10,9 @@ import type { Tensor } from "../tensor.ts";
 type Scalar = Tensor<"batch">;
 
 /**
- * Divides rewards by their running standard deviation over the whole run, this step included (Chan et al. 1983, eq. 2.1: moments of two
- * parts combine), and cuts them to ±`limit` where given. Reads `rewards`, writes `scaledRewards`, keeps the states `rewardCount`,
- * `rewardMean` and `rewardSquares`.
+ * Divides rewards by their running standard deviation over the whole run, this step included (Chan et al. 1983, eq. 2.1:
+ * moments of two parts combine), and cuts them to ±`limit` where given. Reads `rewards`, writes `scaledRewards`, keeps the
+ * states `rewardCount`, `rewardMean` and `rewardSquares`.
  *
  * @param options `centre`: the running mean is subtracted, too
  * @throws RangeError for a `limit` that is not above 0
@@ -50,13 +50,13 @@ type Scaled = { readonly tokens: TokenIds; readonly scaledValues: PerToken };
 type Returned = { readonly tokens: TokenIds; readonly returns: PerToken };
 
 /**
- * Value normalisation (van Hasselt et al. 2016, "PopArt", without the output correction; Yu et al. 2022, "MAPPO", §5.1): the critic
- * predicts returns with mean 0 and variance 1 under running moments of the returns, decayed by `decay` per step and debiased as in
- * Adam.
+ * Value normalisation (van Hasselt et al. 2016, "PopArt", without the output correction; Yu et al. 2022, "MAPPO", §5.1): the
+ * critic predicts returns with mean 0 and variance 1 under running moments of the returns, decayed by `decay` per step and
+ * debiased as in Adam.
  *
  * @param options `decay`: weight of the moments so far, 0.99 where not given
- * @returns `restore`: reads `scaledValues` (what the critic gives), writes `values` on the scale of rewards; `normalize`: reads
- *   `returns`, writes `scaledReturns`, moves the states `valueMean`, `valueSquare` and `valueWeight`
+ * @returns `restore`: reads `scaledValues` (what the critic gives), writes `values` on the scale of rewards; `normalize`:
+ *   reads `returns`, writes `scaledReturns`, moves the states `valueMean`, `valueSquare` and `valueWeight`
  * @throws RangeError for a `decay` that is not above 0 and below 1
  * @example
  * ```ts

@@ -84,8 +84,9 @@ export function adaptiveKl(
 }
 
 /**
- * Scales rewards, then cuts them to ±`limit` (Ouyang et al. 2022 and their followers clip before the KL penalty is subtracted). Reads `rewards`,
- * writes `clippedRewards`; feed them on with `shapedRewards({ beta }).from({ rewards: "clippedRewards" })`.
+ * Scales rewards, then cuts them to ±`limit` (Ouyang et al. 2022 and their followers clip before the KL penalty is
+ * subtracted). Reads `rewards`, writes `clippedRewards`; feed them on with `shapedRewards({ beta }).from({ rewards:
+ * "clippedRewards" })`.
  *
  * @param options (rewards − `bias`) · `scale`; 0 and 1 where not given
  * @throws RangeError that lists every option out of range
@@ -112,8 +113,9 @@ export function clippedRewards(
 }
 
 /**
- * Soft punishment of responses that come near the length limit (Yu et al. 2025, "DAPO", eq. 13): 0 up to `maxLength` − `buffer`
- * actions, falling to −`penalty` at `maxLength`, added to the reward. Reads `rewards` and `length`, writes `lengthRewards`.
+ * Soft punishment of responses that come near the length limit (Yu et al. 2025, "DAPO", eq. 13): 0 up to `maxLength` −
+ * `buffer` actions, falling to −`penalty` at `maxLength`, added to the reward. Reads `rewards` and `length`, writes
+ * `lengthRewards`.
  *
  * @param options `penalty`: 1 where not given
  * @throws RangeError that lists every option out of range

@@ -6,11 +6,12 @@ import { at, callSite } from "../site.ts";
 import { type Average, average, AVERAGES, clipped, clipViolations } from "./parts.ts";
 
 /**
- * REINFORCE (Williams 1992) with an advantage per response: −A · log p(response), mean over responses. Reads `advantages` (per
- * sequence), from {@link leaveOneOut}, {@link baselineAdvantages} or a script's own. Metric: `entropy` (nats per action).
+ * REINFORCE (Williams 1992) with an advantage per response: −A · log p(response), mean over responses. Reads `advantages`
+ * (per sequence), from {@link leaveOneOut}, {@link baselineAdvantages} or a script's own. Metric: `entropy` (nats per
+ * action).
  *
- * @param options `average`: without it, log p is the sum over the response's actions, as the theorem has it; `"tokens"` and `"sequences"`
- *   divide by numbers of actions
+ * @param options `average`: without it, log p is the sum over the response's actions, as the theorem has it; `"tokens"`
+ *   and `"sequences"` divide by numbers of actions
  * @throws RangeError for an unknown average
  * @example
  * ```ts
@@ -33,9 +34,9 @@ export function reinforce(
 }
 
 /**
- * The loss of RLOO (Ahmadian et al. 2024, "Back to basics", eq. 6) for more than one update per batch: PPO's clipped objective on the ratio of
- * whole responses. In the first update its gradient is that of {@link reinforce}. Reads `logprobs` and `advantages` (per sequence, from
- * {@link leaveOneOut}). Metrics: `clipFraction` (share of responses), `entropy`.
+ * The loss of RLOO (Ahmadian et al. 2024, "Back to basics", eq. 6) for more than one update per batch: PPO's clipped
+ * objective on the ratio of whole responses. In the first update its gradient is that of {@link reinforce}. Reads `logprobs`
+ * and `advantages` (per sequence, from {@link leaveOneOut}). Metrics: `clipFraction` (share of responses), `entropy`.
  *
  * @throws RangeError that lists every option out of range
  * @example
@@ -66,9 +67,10 @@ export function rloo(
 }
 
 /**
- * On-policy distillation (Agarwal et al. 2024, "GKD", eq. 4 with student samples; Lu et al. 2025): the policy gradient of the reverse
- * KL(student ‖ teacher) on the student's own samples, each action weighed with log p(teacher) − log p(student) and the ratio of now to when it was
- * sampled, mean over actions. Reads `logprobs` and `teacherLogprobs`. Metrics: `reverseKl` (nats per action, when sampled), `entropy`.
+ * On-policy distillation (Agarwal et al. 2024, "GKD", eq. 4 with student samples; Lu et al. 2025): the policy gradient of
+ * the reverse KL(student ‖ teacher) on the student's own samples, each action weighed with log p(teacher) − log p(student)
+ * and the ratio of now to when it was sampled, mean over actions. Reads `logprobs` and `teacherLogprobs`. Metrics:
+ * `reverseKl` (nats per action, when sampled), `entropy`.
  *
  * @param options with `epsilon` the ratio is clipped as in PPO, for several updates on one batch
  * @throws RangeError for an `epsilon` that is not above 0 and below 1

@@ -82,10 +82,10 @@ const tokenGain = ({ epsilon, epsilonHigh = epsilon }: Clip) => ({ logRatio, adv
   clipped(logRatio.exp(), advantages, epsilon, epsilonHigh);
 
 /**
- * Group relative policy optimisation (Shao et al. 2024, eq. 3): PPO's clipped objective with the advantage of the whole response on
- * each action, averaged over the actions of each response and then over responses, plus β times the k3 estimate of the divergence from
- * the reference. Reads `logprobs`, `advantages` (per sequence, from {@link groupAdvantages}) and, with `beta`, `refLogprobs`.
- * Metrics: `clipFraction`, `approxKl`, `entropy`.
+ * Group relative policy optimisation (Shao et al. 2024, eq. 3): PPO's clipped objective with the advantage of the whole
+ * response on each action, averaged over the actions of each response and then over responses, plus β times the k3 estimate
+ * of the divergence from the reference. Reads `logprobs`, `advantages` (per sequence, from {@link groupAdvantages}) and,
+ * with `beta`, `refLogprobs`. Metrics: `clipFraction`, `approxKl`, `entropy`.
  *
  * @param options `average: "tokens"` counts every action of the mini-batch the same (the token mean of DAPO)
  * @throws RangeError that lists every option out of range
@@ -110,8 +110,8 @@ export function grpo(options: Clip & Averaged & MaybePenalty): GroupLoss<Sampled
 }
 
 /**
- * Dr. GRPO (Liu et al. 2025, "Understanding R1-Zero-like training", eq. 2): GRPO without its two biases. Responses are summed and divided by
- * a constant instead of their own length, and advantages are not divided by the group's deviation
+ * Dr. GRPO (Liu et al. 2025, "Understanding R1-Zero-like training", eq. 2): GRPO without its two biases. Responses are
+ * summed and divided by a constant instead of their own length, and advantages are not divided by the group's deviation
  * (`groupAdvantages({ scale: false })`). Reads and reports as {@link grpo}.
  *
  * @param options `maxTokens`: the constant, the longest response that is sampled
@@ -139,9 +139,9 @@ export function drGrpo(
 }
 
 /**
- * DAPO's loss (Yu et al. 2025, eq. 8): the clipped objective with a wider range above than below (clip-higher), averaged over all
- * actions (token-level), without a penalty unless `beta` asks for one. Its other parts are {@link overlongShaping} and
- * {@link refill}. Reads and reports as {@link grpo}.
+ * DAPO's loss (Yu et al. 2025, eq. 8): the clipped objective with a wider range above than below (clip-higher), averaged
+ * over all actions (token-level), without a penalty unless `beta` asks for one. Its other parts are {@link overlongShaping}
+ * and {@link refill}. Reads and reports as {@link grpo}.
  *
  * @param options 0.2 and 0.28 where not given, as in the paper
  * @throws RangeError that lists every option out of range
@@ -162,9 +162,9 @@ export function dapo(options: Partial<Clip> & MaybePenalty = {}): GroupLoss<Samp
 }
 
 /**
- * Group sequence policy optimisation (Zheng et al. 2025, eq. 5–7): ratio and clipping belong to the whole response, s = (p now ÷ p when
- * sampling)^(1/length), because the advantage does too. Ranges are about a hundred times narrower than those of single tokens. Reads and
- * reports as {@link grpo}.
+ * Group sequence policy optimisation (Zheng et al. 2025, eq. 5–7): ratio and clipping belong to the whole response, s = (p
+ * now ÷ p when sampling)^(1/length), because the advantage does too. Ranges are about a hundred times narrower than those of
+ * single tokens. Reads and reports as {@link grpo}.
  *
  * @param options 3e-4 and 4e-4 where not given, as in the paper
  * @throws RangeError that lists every option out of range
@@ -191,9 +191,9 @@ export function gspo(options: Partial<Clip> & MaybePenalty & Averaged = {}): Gro
 }
 
 /**
- * CISPO (MiniMax 2025, "MiniMax-M1", eq. 4–5): the importance weight is bounded from above and held constant, and the gradient flows through
- * log p, so that no action is ever left out. Averaged over all actions. Reads and reports as {@link grpo}; `clipFraction` is the share of actions with
- * a bounded weight.
+ * CISPO (MiniMax 2025, "MiniMax-M1", eq. 4–5): the importance weight is bounded from above and held constant, and the
+ * gradient flows through log p, so that no action is ever left out. Averaged over all actions. Reads and reports as {@link
+ * grpo}; `clipFraction` is the share of actions with a bounded weight.
  *
  * @param options `maxRatio`: the largest weight
  * @throws RangeError that lists every option out of range

@@ -23,9 +23,9 @@ type Mismatched = {
 };
 
 /**
- * KTO's reference point (Ethayarajh et al. 2024, §4.1): max(0, mean of log p − log p of the reference) over responses that belong to other
- * prompts, an estimate of KL(policy ‖ reference) of the step. Reads `mismatchedLogprobs` and `mismatchedRef` of the token field
- * `mismatchedTokens`, a column of the data set; writes `referencePoint`.
+ * KTO's reference point (Ethayarajh et al. 2024, §4.1): max(0, mean of log p − log p of the reference) over responses that
+ * belong to other prompts, an estimate of KL(policy ‖ reference) of the step. Reads `mismatchedLogprobs` and `mismatchedRef`
+ * of the token field `mismatchedTokens`, a column of the data set; writes `referencePoint`.
  *
  * @example
  * ```ts
@@ -54,10 +54,10 @@ type KtoReads = {
 };
 
 /**
- * KTO (Ethayarajh et al. 2024, eq. 8): with r = log p − log p of the reference and z the reference point, λ_D·(1 − σ(β(r − z))) for
- * desirable responses and λ_U·(1 − σ(β(z − r))) for others, mean over sequences. Reads `refLogprobs`, `desirable` (1 or 0) and
- * `referencePoint` (from {@link ktoReferencePoint}). Metrics: `desirableReward` and `undesirableReward` (mean of β·r over those
- * of each kind), `margin` (their difference).
+ * KTO (Ethayarajh et al. 2024, eq. 8): with r = log p − log p of the reference and z the reference point, λ_D·(1 − σ(β(r −
+ * z))) for desirable responses and λ_U·(1 − σ(β(z − r))) for others, mean over sequences. Reads `refLogprobs`, `desirable`
+ * (1 or 0) and `referencePoint` (from {@link ktoReferencePoint}). Metrics: `desirableReward` and `undesirableReward` (mean
+ * of β·r over those of each kind), `margin` (their difference).
  *
  * @param options λ are 1 where not given; the paper keeps λ_D·desirable ÷ (λ_U·undesirable) between 1 and 4/3
  * @throws RangeError that lists every option out of range

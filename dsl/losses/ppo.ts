@@ -7,13 +7,14 @@ import { clipped, clipViolations, k3 } from "./parts.ts";
 
 /**
  * The clipped policy objective of PPO (Schulman et al. 2017, eq. 7), mean over actions.
- * Reads `logprobs` (of the sampling policy) and `advantages`. Metrics: `clipFraction` (share of actions whose gradient is cut),
- * `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), `entropy` (nats per action), and where asked for `ratio`
- * (mean), `klExceeded` and `ratioExceeded` (1 or 0, for `stopWhen`).
+ * Reads `logprobs` (of the sampling policy) and `advantages`. Metrics: `clipFraction` (share of actions whose gradient is
+ * cut), `approxKl` (k3 estimate of KL(sampling policy ‖ now), nats per action), `entropy` (nats per action), and where asked
+ * for `ratio` (mean), `klExceeded` and `ratioExceeded` (1 or 0, for `stopWhen`).
  *
- * @param options `epsilon`: the ratio stays in [1 − ε, 1 + ε], above in [1 − ε, 1 + epsilonHigh] when given; `dualClip`: bound c > 1
- *   of the loss for negative advantages (Ye et al. 2020, eq. 5); `entropy`: coefficient of the entropy bonus; `targetKl`:
- *   `klExceeded` is 1 once `approxKl` reaches it; `maxRatio`: `ratioExceeded` is 1 once the mean ratio reaches it
+ * @param options `epsilon`: the ratio stays in [1 − ε, 1 + ε], above in [1 − ε, 1 + epsilonHigh] when given; `dualClip`:
+ *   bound c > 1 of the loss for negative advantages (Ye et al. 2020, eq. 5); `entropy`: coefficient of the entropy bonus;
+ *   `targetKl`: `klExceeded` is 1 once `approxKl` reaches it; `maxRatio`: `ratioExceeded` is 1 once the mean ratio reaches
+ *   it
  * @throws RangeError that lists every option out of range
  * @example
  * ```ts
@@ -74,12 +75,12 @@ type PpoMetrics<T> = {
 };
 
 /**
- * Squared error of the values to the returns, each prediction kept within ε of the recorded one (the value loss of PPO's reference
- * implementation): half the mean over actions of the worse of both errors. Reads `values` and `returns`. Metrics: `clipFraction` and
- * `explainedVariance` (1 − Var(returns − recorded values) ÷ Var(returns)).
+ * Squared error of the values to the returns, each prediction kept within ε of the recorded one (the value loss of PPO's
+ * reference implementation): half the mean over actions of the worse of both errors. Reads `values` and `returns`. Metrics:
+ * `clipFraction` and `explainedVariance` (1 − Var(returns − recorded values) ÷ Var(returns)).
  *
- * @param options without `epsilon` nothing is clipped; `huber`: errors beyond this count linearly instead of squared (Huber 1964), so
- *   that one wild return cannot rule an update
+ * @param options without `epsilon` nothing is clipped; `huber`: errors beyond this count linearly instead of squared
+ *   (Huber 1964), so that one wild return cannot rule an update
  * @throws RangeError for an `epsilon` or `huber` that is not above 0
  * @example
  * ```ts

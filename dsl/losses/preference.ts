@@ -33,11 +33,12 @@ export const pairMetrics = (chosen: Pair, rejected: Pair) => ({
 });
 
 /**
- * Direct preference optimisation (Rafailov et al. 2023, eq. 7). Reads `refLogprobs`. Metrics: `accuracy` (share of pairs whose
- * chosen sequence has the higher implicit reward), `margin` (mean difference of implicit rewards), `chosenReward`, `rejectedReward`.
+ * Direct preference optimisation (Rafailov et al. 2023, eq. 7). Reads `refLogprobs`. Metrics: `accuracy` (share of pairs
+ * whose chosen sequence has the higher implicit reward), `margin` (mean difference of implicit rewards), `chosenReward`,
+ * `rejectedReward`.
  *
- * @param options `labelSmoothing` ε: a label is wrong with this probability, −(1 − ε) log σ(h) − ε log σ(−h) (conservative DPO, Mitchell
- *   2023); 0 where not given
+ * @param options `labelSmoothing` ε: a label is wrong with this probability, −(1 − ε) log σ(h) − ε log σ(−h) (conservative
+ *   DPO, Mitchell 2023); 0 where not given
  * @throws RangeError for a `beta` that is not above 0 or an ε that is not from 0 to 0.5
  * @example
  * ```ts
@@ -87,8 +88,8 @@ export function robustDpo({ beta, flipped }: { readonly beta: number; readonly f
 }
 
 /**
- * The hinge loss on the margin of implicit rewards, max(0, 1 − h) (Zhao et al. 2023, "SLiC-HF"; Liu et al. 2024, "RSO", eq. 14). Reads and
- * reports as {@link dpo}.
+ * The hinge loss on the margin of implicit rewards, max(0, 1 − h) (Zhao et al. 2023, "SLiC-HF"; Liu et al. 2024, "RSO", eq.
+ * 14). Reads and reports as {@link dpo}.
  *
  * @throws RangeError for a `beta` that is not above 0
  * @example
@@ -105,9 +106,9 @@ export function hinge({ beta }: { readonly beta: number }): Compared {
 }
 
 /**
- * Identity preference optimisation (Azar et al. 2023, eq. 17): the squared distance of the margin of log-ratios from 1 ÷ (2β), so
- * that certain preferences do not drive it to infinity. Log-ratios are means per action (as is usual since the authors' correction: sums favour
- * long responses). Reads and reports as {@link dpo}, with log-ratios for implicit rewards.
+ * Identity preference optimisation (Azar et al. 2023, eq. 17): the squared distance of the margin of log-ratios from 1 ÷
+ * (2β), so that certain preferences do not drive it to infinity. Log-ratios are means per action (as is usual since the
+ * authors' correction: sums favour long responses). Reads and reports as {@link dpo}, with log-ratios for implicit rewards.
  *
  * @param options `sum`: log-ratios are sums over actions, as printed in the paper
  * @throws RangeError for a `beta` that is not above 0

@@ -12,8 +12,8 @@ type Alone<More extends string = never> = Loss<
 >;
 
 /**
- * SimPO (Meng et al. 2024, eq. 6): −log σ(β·(mean log p of chosen − that of rejected) − γ), lengths divided out. Metrics: `accuracy`,
- * `margin`, `chosenReward`, `rejectedReward` (β · mean log p).
+ * SimPO (Meng et al. 2024, eq. 6): −log σ(β·(mean log p of chosen − that of rejected) − γ), lengths divided out. Metrics:
+ * `accuracy`, `margin`, `chosenReward`, `rejectedReward` (β · mean log p).
  *
  * @param options `gamma`: the target margin
  * @throws RangeError that lists every option out of range
@@ -40,8 +40,9 @@ export function simpo({ beta, gamma }: { readonly beta: number; readonly gamma: 
 }
 
 /**
- * CPO (Xu et al. 2024, "Contrastive preference optimization", eq. 5): DPO's term with a uniform reference, −log σ(β·(log p of chosen − log p of
- * rejected)), plus `alpha` times the negative log-likelihood per action of the chosen sequence. Metrics: as {@link simpo}, and `nll`.
+ * CPO (Xu et al. 2024, "Contrastive preference optimization", eq. 5): DPO's term with a uniform reference, −log σ(β·(log p
+ * of chosen − log p of rejected)), plus `alpha` times the negative log-likelihood per action of the chosen sequence.
+ * Metrics: as {@link simpo}, and `nll`.
  *
  * @param options `alpha`: 1 where not given; `labelSmoothing`: as in {@link dpo}
  * @throws RangeError that lists every option out of range
@@ -77,9 +78,9 @@ export function cpo(
 }
 
 /**
- * ORPO (Hong et al. 2024, eq. 6–7): the negative log-likelihood per action of the chosen sequence, minus λ log σ of the log odds ratio
- * log(odds(chosen) ÷ odds(rejected)), odds = p ÷ (1 − p) of the mean log-probability p per action. Fine-tuning and preference in one stage.
- * Metrics: as {@link simpo} (rewards are λ · mean log p), `nll`, `logOdds`.
+ * ORPO (Hong et al. 2024, eq. 6–7): the negative log-likelihood per action of the chosen sequence, minus λ log σ of the log
+ * odds ratio log(odds(chosen) ÷ odds(rejected)), odds = p ÷ (1 − p) of the mean log-probability p per action. Fine-tuning
+ * and preference in one stage. Metrics: as {@link simpo} (rewards are λ · mean log p), `nll`, `logOdds`.
  *
  * @param options `lambda`: weight of the odds ratio, 0.1 in the paper
  * @throws RangeError for a `lambda` that is not above 0

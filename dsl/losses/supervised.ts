@@ -24,13 +24,13 @@ type Fields<W, M> =
 type AsFields<T> = T extends { readonly [name: string]: PerPair } ? T : None;
 
 /**
- * The Bradley-Terry loss of a reward model on preference pairs: −log σ(chosen − rejected), mean over pairs (Ouyang et al. 2022,
- * eq. 1). Metrics: `accuracy` and `margin` (mean of chosen − rejected).
+ * The Bradley-Terry loss of a reward model on preference pairs: −log σ(chosen − rejected), mean over pairs (Ouyang et al.
+ * 2022, eq. 1). Metrics: `accuracy` and `margin` (mean of chosen − rejected).
  *
- * @param options `weighted`: with several pairs of one prompt, reads a `pairWeight` of each, usually 1 ÷ pairs of the prompt (eq. 1 divides
- *   by their number), and divides by the number of pairs in the mini-batch; `margins`: reads how much better the chosen one is and
- *   subtracts it (Touvron et al. 2023, "Llama 2", eq. 2); `centre`: weight of (chosen + rejected)², which keeps rewards around 0
- *   (Eisenstein et al. 2023, eq. 7)
+ * @param options `weighted`: with several pairs of one prompt, reads a `pairWeight` of each, usually 1 ÷ pairs of the
+ *   prompt (eq. 1 divides by their number), and divides by the number of pairs in the mini-batch; `margins`: reads how much
+ *   better the chosen one is and subtracts it (Touvron et al. 2023, "Llama 2", eq. 2); `centre`: weight of (chosen +
+ *   rejected)², which keeps rewards around 0 (Eisenstein et al. 2023, eq. 7)
  * @throws RangeError for a negative `centre`
  * @example
  * ```ts
