@@ -1,6 +1,6 @@
 /** A batch that is refilled, narrowed or made in several turns is the same under every plan, and so is what is learned from it. */
 import assert from "node:assert/strict";
-import { type Line, metricsOf, readLines, ROOT, succeeds, withWorld } from "../run/fixtures.ts";
+import { type Line, metricsOf, outcome, readLines, ROOT, succeeds, withWorld } from "../run/fixtures.ts";
 
 const SCRIPT = `${ROOT}tests/cluster/scripts/flows.ts`;
 const PLANS = [["cpu:1", "dp1"], ["cpu:4", "dp4"], ["cpu:4", "dp2pp2"]] as const;
@@ -70,5 +70,29 @@ Deno.test("tools are asked and answered the same under every plan, and their tok
       // A token is a letter; an answer has five, and every turn may end with a stop token that is not shown.
       assert.ok(asks > 0 && logprobs.length <= said.length - 5 * asks + asks + 1, said);
     }
+  });
+});
+
+Deno.test("a refilled run that stops and resumes goes on as if it had not stopped", async () => {
+  await withWorld(async (world) => {
+    const args = (
+      out: string,
+      steps: number,
+    ) => [
+      "--world",
+      world,
+      "--case",
+      "refill",
+      "--steps",
+      `${steps}`,
+      "--save-every",
+      "1",
+      "--out",
+      `${world}/${out}`,
+    ];
+    await succeeds(SCRIPT, args("whole", 3));
+    await succeeds(SCRIPT, args("parts", 1));
+    await succeeds(SCRIPT, [...args("parts", 3), "--resume"]);
+    assert.deepEqual(outcome(`${world}/parts`), outcome(`${world}/whole`));
   });
 });

@@ -270,6 +270,12 @@ Deno.test("DAPO: prompts whose samples are all alike are replaced (Yu et al. 202
     // @ts-expect-error it changes the prompts of whatever stands beside it
     actor.generate().then(filled, ref.infer().as("refLogprobs"));
   }, /refill \(.*\) changes the whole step/);
+  const whole = compute("whole", { rewards: perSequence }, ({ rewards }) => ({ whole: rewards.mean() }));
+  assert.throws(
+    () =>
+      workflow({ name: "wrong", data, flow: refill(judged.then(whole), { until: "rewards", maxRounds: 2 }) }),
+    /whole writes "whole" of the whole batch in what refill repeats, write it after/,
+  );
   const training = flow.then(actor.train(policyGradient));
   assert.throws(
     () => workflow({ name: "wrong", data, flow: refill(training, { until: "informative", maxRounds: 2 }) }),
