@@ -1,16 +1,10 @@
 /** The written specification of a call graph. Every violation is listed. */
+import { refillViolations, selectViolations } from "./check_batch.ts";
 import { GROUPWISE } from "./expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "./expr_rules.ts";
 import type { FieldType, Schema } from "./field.ts";
-import {
-  type Call,
-  type CallGraph,
-  type Head,
-  isHostCall,
-  type RefillCall,
-  type SelectCall,
-} from "./graph.ts";
-import { groupAt, keptBy, pairsAt } from "./groups.ts";
+import { type Call, type CallGraph, type Head, isHostCall } from "./graph.ts";
+import { groupAt, pairsAt } from "./groups.ts";
 
 const GENERATED: readonly string[] = ["tokens", "response", "logprobs", "length", "finished"];
 /** What a model makes of tokens: the ports of `infer`, and what a loss sees as `now` (final values apart). */
