@@ -31,6 +31,7 @@ export class Generator {
         ...request,
         prompts: part.map((p) => request.prompts[p]!),
         indices: part.map((p) => request.indices[p]!),
+        ...(request.limits && { limits: part.map((p) => request.limits![p]!) }),
         onTokens: (n) => {
           made[i] = n;
           request.onTokens?.(made.reduce((a, b) => a + b, 0));

@@ -1,6 +1,6 @@
 /** Tables of the report about the plan: where every call runs, and what moving its parameters there took. */
 import { printDevices } from "../ir/mesh.ts";
-import type { CallGraph } from "../ir/graph.ts";
+import { type CallGraph, isHostCall } from "../ir/graph.ts";
 import type { ExecutionPlan, Replica } from "../ir/plan.ts";
 import type { ReportTable } from "./report.ts";
 import { type Column, shortBytes, shortNumber } from "./table.ts";
@@ -11,7 +11,7 @@ const right = (title: string): Column => ({ title, align: "right" });
 export function planTable(graph: CallGraph, plan: ExecutionPlan): ReportTable {
   const rows = graph.calls.map((call) => {
     const a = plan.assignments[call.id];
-    if (!a) return [call.id, call.kind === "score" ? "host" : "where its fields are", "", "", "", ""];
+    if (!a) return [call.id, isHostCall(call) ? "host" : "where its fields are", "", "", "", ""];
     const { dp, tp, pp } = a.strategy, trains = call.kind === "train";
     return [
       call.id,

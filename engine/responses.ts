@@ -22,7 +22,9 @@ export function putResponses(
   if (tokens) {
     batch.tokens.set(tokens, {
       ids: responses.map((r) => Int32Array.of(...prompts[r.prompt]!, ...r.tokens)),
-      actions: responses.map((r) => r.tokens.map((_, i) => prompts[r.prompt]!.length + i)),
+      actions: responses.map((r) =>
+        (r.actions ?? r.tokens.map((_, i) => i)).map((at) => prompts[r.prompt]!.length + at)
+      ),
       // Greedy log-probabilities are those of temperature 1 (DESIGN §3.1).
       temperature: call.sampling.temperature || 1,
       versions: responses.map(() => version),
@@ -37,6 +39,6 @@ export function putResponses(
       values: responses.map((r) => r.logprobs),
     });
   }
-  perSequence(length, (r) => r.tokens.length);
+  perSequence(length, (r) => r.logprobs.length);
   perSequence(finished, (r) => Number(r.finished));
 }

@@ -58,7 +58,10 @@ export class Rollout {
         order: prompt * request.samples + sample,
         prompt,
         sample,
-        limit: Math.min(request.maxNewTokens, request.maxPositions - ids.length),
+        limit: Math.min(
+          request.limits?.[prompt] ?? request.maxNewTokens,
+          request.maxPositions - ids.length,
+        ),
         context: ids,
         slot: -1,
         pages: [],

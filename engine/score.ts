@@ -42,7 +42,7 @@ export function mainThreadScorer(
 }
 
 /** Waits no longer once the signal says so; functions that are still running are left to themselves. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>(), abort = () => reject(signal!.reason);
   if (signal?.aborted) abort();
   signal?.addEventListener("abort", abort);

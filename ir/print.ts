@@ -80,7 +80,12 @@ function details(call: Call): string {
     case "generate": {
       const { maxNewTokens, samples, temperature, topK, topP } = call.sampling;
       const cuts = (topK > 0 ? `, top-k ${topK}` : "") + (topP < 1 ? `, top-p ${topP}` : "");
-      return `up to ${maxNewTokens} tokens, ${count(samples, "sample")}, temperature ${temperature}${cuts}`;
+      const tools = call.tools?.length
+        ? `, ${call.tools.join(", ")} in up to ${count(call.maxTurns ?? 1, "turn")}`
+        : "";
+      return `up to ${maxNewTokens} tokens, ${
+        count(samples, "sample")
+      }, temperature ${temperature}${cuts}${tools}`;
     }
     case "train": {
       const size = `loss of ${count(call.loss.ops.length, "operation")}`;
@@ -93,6 +98,10 @@ function details(call: Call): string {
       return count(call.expr.ops.length, "operation");
     case "score":
       return "TypeScript";
+    case "select":
+      return call.keep === "bestAndWorst" ? "keeps the best and the worst" : `keeps the best ${call.keep}`;
+    case "refill":
+      return `up to ${count(call.maxRounds, "round")} of all calls above`;
     case "infer":
       return "";
   }
@@ -104,6 +113,8 @@ const SHAPES: Readonly<Record<Call["kind"], readonly [string, string]>> = {
   train: ["[[", "]]"],
   compute: ["([", "])"],
   score: ["{{", "}}"],
+  select: ["{{", "}}"],
+  refill: ["{{", "}}"],
 };
 const label = (text: string): string => `"${text.replaceAll('"', "#quot;")}"`;
 

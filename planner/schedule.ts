@@ -1,6 +1,7 @@
 /** Lowers plans to what devices do, in order: load, reallocate, run, free; and what each of these waits for. */
 import { devicesOf } from "../ir/mesh.ts";
-import type { Call, ModelFunctionCall } from "../ir/graph.ts";
+import type { Call, CallGraph, ModelFunctionCall } from "../ir/graph.ts";
+import { unrolled } from "../ir/groups.ts";
 import type { Action, Instruction, Replica, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import { type Placed, type Replicas, replicasOf } from "./replicas.ts";
 
@@ -56,11 +57,12 @@ function stepOf(placed: Placed, { specs, of }: Replicas): Action[] {
       actions.push({ op: "reallocate", from: home, to: name, weight: 1 });
     }
   };
-  for (const call of graph.calls) {
+  const order = unrolled(graph.calls);
+  for (const [i, call] of order.entries()) {
     const replica = "model" in call ? of(placed, call) : null;
     if (replica !== null) need(replica);
     actions.push({ op: "run", call: call.id, replica });
-    if (call.kind === "generate" && specs[replica!]!.lag > 0) {
+    if (call.kind === "generate" && specs[replica!]!.lag > 0 && order.lastIndexOf(call) === i) {
       // The weights of the next step's generation: behind this one, and before anything trains them further.
       const home = `${call.model}@0`;
       need(home);
@@ -123,11 +125,18 @@ function touches(a: Action, placed: Placed, devices: (name: Replica) => readonly
       const { reads, writes } = states(call);
       return {
         reads: [...Object.values(call.reads).map(of), ...reads, ...(trains ? [] : replica)],
-        writes: [...Object.values(call.writes).map(of), ...writes, ...(trains ? replica : [])],
+        writes: [...written(call, placed.graph).map(of), ...writes, ...(trains ? replica : [])],
         devices: a.replica !== null ? devices(a.replica) : computeDevices(call, placed, devices),
       };
     }
   }
+}
+
+/** Fields that a call writes; one that chooses among samples or prompts changes all that there are. */
+function written(call: Call, { source, calls }: CallGraph): readonly string[] {
+  if (call.kind !== "select" && call.kind !== "refill") return Object.values(call.writes);
+  const before = calls.slice(0, calls.indexOf(call));
+  return [...Object.keys(source.fields), ...before.flatMap((c) => Object.values(c.writes))];
 }
 
 /** States that a call reads and writes: every call of a step reads what the step began with, so they order steps only. */

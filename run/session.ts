@@ -5,6 +5,7 @@ import { type Cursor, DataReader } from "../engine/data.ts";
 import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { pieces } from "../engine/pieces.ts";
+import { spareRows } from "../engine/refill.ts";
 import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
@@ -99,9 +100,11 @@ export class Session {
           scorers: options.scorers(p.graph),
           stops: p.stops,
           decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
-          encode: (text) => tokenizerOf(owner).encode(text),
+          encode: (text, options) => tokenizerOf(owner).encode(text, options),
+          tools: workflow.tools,
           retokenize: retokenizer(owner, models),
           seed: options.seed,
+          spare: (count, at) => spareRows(p.data.training, count, { seed: options.seed, ...at }),
           totalUpdates: totalUpdates(p, options.steps),
           // Evaluations come between steps and are no part of them.
           ...(p === main && { timeline }),
