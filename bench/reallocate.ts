@@ -47,7 +47,7 @@ function replica(name: string, text: string): Replica {
   const mesh = meshOf(range, cluster), home = name === "from";
   const spec: ReplicaSpec = { model: "m", mesh, strategy, zero: 0, home, residence: "device", lag: 0 };
   const none = new DeviceSegment(64);
-  return new Replica(name, spec, devicesOf(mesh, cluster), shardsOf(config, "lm", strategy), false, {
+  return new Replica(name, spec, devicesOf(mesh, cluster), shardsOf(config, "lm", strategy), false, false, {
     constants: () => none,
     pooled: () => none,
   });

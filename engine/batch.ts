@@ -14,6 +14,8 @@ export interface TokenColumn {
   readonly versions: readonly number[];
   /** The model that sampled them; absent for data. */
   readonly model?: string;
+  /** Steps that the weights may have been behind when this is used. */
+  readonly maxLag?: number;
 }
 
 /** Numbers of one field: per token one array a sequence, otherwise one array for all. */

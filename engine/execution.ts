@@ -5,7 +5,7 @@ import { NativeError } from "../ffi/device.ts";
 import type { Batch } from "./batch.ts";
 import type { Calls, StageInput, StepContext } from "./calls.ts";
 import type { Engine } from "./engine.ts";
-import { firstCause } from "./lanes.ts";
+import { firstCause } from "./settle.ts";
 import type { ReallocationReport } from "./reallocation.ts";
 import { Rounds } from "./refill.ts";
 import { move } from "./residence.ts";
@@ -181,7 +181,7 @@ export class Execution {
         return;
       case "fetch":
       case "offload":
-        return await move(engine, instruction.replica, instruction.op);
+        return await move(engine.devices, engine.replica(instruction.replica), instruction.op);
       case "load":
         throw new Error("Cannot load a replica in a step: it belongs into the prologue");
     }

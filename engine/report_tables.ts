@@ -42,20 +42,23 @@ export interface ReallocationRow {
   /** The least that any way of doing it must move. */
   readonly minimum: number;
   readonly seconds: number;
+  /** The most that one device received. */
+  readonly most: number;
   /** How often it was done in the run. */
   readonly times: number;
 }
 
 /** One row a reallocation. */
 export function reallocationTable(all: readonly ReallocationRow[]): ReportTable {
-  const rows = all.map(({ from, to, bytes, minimum, seconds, times }) => [
+  const rows = all.map(({ from, to, bytes, minimum, most, seconds, times }) => [
     `${from} → ${to}`,
     shortBytes(bytes),
     shortBytes(minimum),
+    shortBytes(most),
     `${shortNumber(1000 * seconds)} ms`,
     bytes > 0 && seconds > 0 ? shortNumber(bytes / seconds / 1e9) : "",
     shortNumber(times),
   ]);
-  const columns = ["bytes", "at least", "time", "GB/s", "times"].map(right);
+  const columns = ["bytes", "at least", "most on a device", "time", "GB/s", "times"].map(right);
   return { title: "Reallocations", columns: [{ title: "replicas" }, ...columns], rows };
 }

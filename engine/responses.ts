@@ -29,6 +29,7 @@ export function putResponses(
       temperature: call.sampling.temperature || 1,
       versions: responses.map(() => version),
       model: call.model,
+      maxLag: call.sampling.maxLag,
     });
   }
   if (response) batch.texts.set(response, responses.map((r) => decode(r.tokens, prompts[r.prompt]!)));

@@ -27,6 +27,8 @@ export class Stage {
   constructor(readonly engine: Engine, readonly input: StageInput) {
     this.calls = new Calls(engine, input);
     this.#early = earlyInstructions(input);
+    // Working out what moves where takes up to seconds for large models: not in the first step.
+    for (const a of input.schedule.step) if (a.op === "reallocate") engine.reallocator(a.from, a.to);
   }
 
   /** Whether anything can run before its step is asked for. */

@@ -23,9 +23,11 @@ export interface RunState {
 const partsOf = ({ optimizer, ema }: ModelSpec): readonly Part[] =>
   optimizer ? ["param", "m", "v"] : ema ? ["param"] : [];
 
-/** Replicas that keep older weights than their home's. */
-const lagging = (engine: Engine): [string, Replica][] =>
-  [...engine.replicas].filter(([, { spec }]) => spec.lag > 0);
+/** Replicas that keep older weights than their home's: all of a model are as old as one another. */
+const lagging = (engine: Engine): Replica[] =>
+  [...engine.replicas.values()].filter(({ spec }) => spec.lag > 0);
+/** Replicas are numbered by the plan; checkpoints do not depend on it. */
+const lagName = ({ spec }: Replica): string => `${spec.model}.lag`;
 
 /** Writes beside and renames; returns the checkpoint's folder. */
 export async function saveCheckpoint(
@@ -47,7 +49,9 @@ export async function saveCheckpoint(
     }
   }
   // Weights of generation that lags are older than their home's, and the next step samples from them.
-  for (const [name, replica] of lagging(engine)) {
+  for (const replica of lagging(engine)) {
+    const name = lagName(replica);
+    if (models[name]) continue;
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     await save(name, "param", engine.models[replica.spec.model]!.parameters, replica);
   }
@@ -79,9 +83,11 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
     replica.updates = saved.updates;
   }
   // Under a plan without a copy of its own for generation that lags there is none to read: it begins with the newest weights.
-  for (const [name, replica] of lagging(engine)) {
-    const saved = state.models[name], { parameters } = engine.models[replica.spec.model]!;
-    if (!saved) await engine.renew(name);
+  for (const replica of lagging(engine)) {
+    const name = lagName(replica),
+      saved = state.models[name],
+      { parameters } = engine.models[replica.spec.model]!;
+    if (!saved) await engine.renew(replica.name);
     else {
       await loadTensors(
         `${path}/${name}.param.safetensors`,
