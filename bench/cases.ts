@@ -168,6 +168,7 @@ export async function benchStage(
     scorers: new Map(Object.entries(workflow.scores).map(([id, fn]) => [id, mainThreadScorer(fn, 10)])),
     stops: {},
     tools: {},
+    toolSeconds: 10,
     // No case refills.
     spare: () => [],
     encode: (text) => Int32Array.from(text, (c) => c.codePointAt(0)!),

@@ -84,7 +84,7 @@ export function compilePlan(
   const compute: Record<string, Program> = {};
   for (const call of graph.calls) {
     if (isHostCall(call)) continue;
-    const group = groupAt(graph, call),
+    const group = groupAt(graph, call, sizes.group),
       here = { ...sizes, group, sequences: sizes.sequences / sizes.group * group };
     if (call.kind === "compute") {
       compute[call.id] = compileCompute(call.expr, { maxima: stepMaxima(here), fields: graph.fields });

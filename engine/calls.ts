@@ -43,6 +43,8 @@ export interface StageInput {
   readonly encode: (text: string, options?: { readonly bos?: boolean }) => Int32Array;
   /** Tools of each generate call that has any. */
   readonly tools: Readonly<Record<string, readonly HostTool[]>>;
+  /** Until when a tool has to have answered. */
+  readonly toolSeconds: number;
   /** Token column as another model's tokenizer sees it; the identity when vocabularies agree (DESIGN §3.5). */
   readonly retokenize: (model: string, column: TokenColumn, batch: Batch) => TokenColumn;
   readonly seed: number;
@@ -162,6 +164,7 @@ export class Calls {
         call: call.id,
         tools: tools[call.id]!,
         maxTurns: call.maxTurns!,
+        seconds: this.input.toolSeconds,
         decode,
         encode: (text) => encode(text, { bos: false }),
         keyOf: (turn) => key("turn", turn),

@@ -3,7 +3,7 @@
  * again. All sequences that go on are one rollout, so every turn is generated like a first one, under any plan.
  */
 import type { GenerateRequest, Response } from "./request.ts";
-import { unlessAborted } from "./score.ts";
+import { unlessAborted, within } from "./score.ts";
 
 /** A tool as the script wrote it. */
 export interface HostTool {
@@ -17,6 +17,8 @@ export interface ConversationOptions {
   readonly call: string;
   readonly tools: readonly HostTool[];
   readonly maxTurns: number;
+  /** Until when a tool has to have answered. */
+  readonly seconds: number;
   readonly decode: (ids: Int32Array, after: Int32Array) => string;
   /** Without tokens of its own in front. */
   readonly encode: (text: string) => Int32Array;
@@ -105,16 +107,16 @@ async function answer(c: Conversation, turn: Int32Array, o: ConversationOptions)
   for (const tool of o.tools) {
     const match = tool.call.exec(text);
     if (!match) continue;
-    try {
-      return await tool.run([...match]);
-    } catch (cause) {
-      throw new Error(
-        `Cannot ask tool ${tool.name} in ${o.call}: it threw "${
-          cause instanceof Error ? cause.message : cause
-        }", mend it`,
-        { cause },
-      );
-    }
+    const cannot = `Cannot ask tool ${tool.name} in ${o.call}: it`;
+    const late = () => new Error(`${cannot} took longer than ${o.seconds} s, raise score.deadlineSeconds`);
+    return await within(o.seconds, late, async () => {
+      try {
+        return await tool.run([...match]);
+      } catch (cause) {
+        const message = cause instanceof Error ? cause.message : cause;
+        throw new Error(`${cannot} threw "${message}", mend it`, { cause });
+      }
+    });
   }
   return null;
 }

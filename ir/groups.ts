@@ -4,14 +4,22 @@ import type { Call, CallGraph } from "./graph.ts";
 /** Sequences of a prompt that `select` keeps. */
 export const keptBy = (keep: number | "bestAndWorst"): number => keep === "bestAndWorst" ? 2 : keep;
 
-/** Sequences of one prompt, or the two of a pair, that a call finds; without a call, those that the step ends with. */
-export function groupAt(graph: Pick<CallGraph, "source" | "calls">, call?: Call): number {
-  const end = call === undefined ? graph.calls.length : graph.calls.indexOf(call),
-    before = graph.calls.slice(0, end);
-  const selected = before.findLast((c) => c.kind === "select");
-  if (selected) return keptBy(selected.keep);
-  const generate = graph.calls.find((c) => c.kind === "generate");
-  return generate ? generate.sampling.samples : graph.source.kind === "pairs" ? 2 : 1;
+/** Sequences of one prompt, or the two of a pair, that a step begins with. */
+const firstGroup = ({ calls, source }: Pick<CallGraph, "source" | "calls">): number =>
+  calls.find((c) => c.kind === "generate")?.sampling.samples ?? (source.kind === "pairs" ? 2 : 1);
+
+/**
+ * Sequences of one prompt, or the two of a pair, that a call finds.
+ *
+ * @param first those that the step begins with
+ */
+export function groupAt(
+  graph: Pick<CallGraph, "source" | "calls">,
+  call: Call,
+  first: number = firstGroup(graph),
+): number {
+  const selected = graph.calls.slice(0, graph.calls.indexOf(call)).findLast((c) => c.kind === "select");
+  return selected ? keptBy(selected.keep) : first;
 }
 
 /** Whether the sequences that a call finds are preference pairs. */

@@ -39,9 +39,7 @@ export function printGraph(graph: PrintableGraph, options: { readonly sites?: bo
   if (states.length) parts.push(columns(states.map(([name, init]) => ["state", name, `starts at ${init}`])));
   parts.push(columns(graph.calls.map((call) => [
     call.id,
-    `${names(readsOf(call))} → ${
-      names(writesOf(call)) || (call.kind === "train" ? `${call.model}'s parameters` : "nothing")
-    }`,
+    `${names(readsOf(call))} → ${names(writesOf(call)) || changed(call)}`,
     details(call),
     options.sites === false ? "" : call.site ?? "",
   ])));
@@ -72,6 +70,12 @@ const readsOf = (call: Call): string[] => [
     : []),
 ];
 const writesOf = (call: Call): string[] => [...Object.values(call.writes), ...states(call)];
+
+/** What a call that writes no field changes. */
+function changed(call: Call): string {
+  if (call.kind === "train") return `${call.model}'s parameters`;
+  return call.kind === "select" ? "fewer samples" : call.kind === "refill" ? "other prompts" : "nothing";
+}
 
 const count = (n: number, one: string): string => `${n} ${one}${n === 1 ? "" : "s"}`;
 

@@ -22,6 +22,8 @@ export interface SessionOptions {
   readonly steps: number;
   readonly seed: number;
   readonly machine: Machine;
+  /** Deadline of a tool's answer. */
+  readonly toolSeconds: number;
   readonly scorers: (graph: PreparedGraph["graph"]) => ReadonlyMap<string, Scorer>;
 }
 
@@ -102,6 +104,7 @@ export class Session {
           decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
           encode: (text, options) => tokenizerOf(owner).encode(text, options),
           tools: workflow.tools,
+          toolSeconds: options.toolSeconds,
           retokenize: retokenizer(owner, models),
           seed: options.seed,
           spare: (count, at) => spareRows(p.data.training, count, { seed: options.seed, ...at }),

@@ -181,6 +181,7 @@ async function talk(turns: Readonly<Record<string, string>>, o: Partial<Generate
   }, {
     call: "actor.generate",
     tools: [adder],
+    seconds: 0.05,
     maxTurns,
     decode: said,
     encode: letters,
@@ -221,12 +222,17 @@ Deno.test("converse() ends with the turns, and where no room is left for an answ
   assert.equal(said(full!.tokens), "1+2=.");
 });
 
-Deno.test("converse() says which tool threw", async () => {
+Deno.test("converse() says which tool threw or never answered", async () => {
   const run = adder.run;
   Object.assign(adder, { run: () => Promise.reject(new Error("no digits left")) });
   await assert.rejects(
     talk({ "Q": "1+2=." }),
     /Cannot ask tool adder in actor.generate: it threw "no digits left"/,
+  );
+  Object.assign(adder, { run: () => new Promise(() => {}) });
+  await assert.rejects(
+    talk({ "Q": "1+2=." }),
+    /Cannot ask tool adder in actor.generate: it took longer than 0.05 s/,
   );
   Object.assign(adder, { run });
 });
