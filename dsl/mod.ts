@@ -8,6 +8,7 @@ export { models, policyModel, rewardModel, valueModel } from "./models.ts";
 export { adamw, ema } from "./optimizer.ts";
 export { conversations, preferences, prompts } from "./sources.ts";
 export { state } from "./state.ts";
+export { finalNumber, mathVerifier } from "./verifiers.ts";
 export { workflow } from "./workflow.ts";
 export { perBatch, perPair, perSequence, perToken, perTokenOf, text, tokenIds } from "../ir/field.ts";
 export type { Flow } from "./flow.ts";

@@ -130,4 +130,10 @@ export interface SourceSpec {
   readonly shuffle: boolean;
   /** Share of the data set held out for `evaluate`. */
   readonly heldOut: number;
+  /** Baton's name of a column, or a declared field's → the column of the file, `a.b` for b inside a. */
+  readonly columns?: Readonly<Record<string, string>>;
+  /** Texts are turns of a conversation, written with the model's chat template. */
+  readonly chat?: true;
+  /** Rows that are longer than the context are left out rather than refused. */
+  readonly skipLong?: true;
 }

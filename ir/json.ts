@@ -78,7 +78,7 @@ const GRAPH = object({
     fields: schema,
     shuffle: boolean,
     heldOut: number,
-  }),
+  }, { columns: record(string), chat: boolean, skipLong: boolean }),
   fields: schema,
   calls: array(tagged("kind", {
     generate: call({ model: string, sampling }),
