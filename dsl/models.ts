@@ -23,7 +23,7 @@ function modelOf<H extends Head>(head: H): Declare<H> {
   function declare(checkpoint: string, changes: AdamW | Ema | null = null): Model<H, AdamW | null> {
     if (typeof checkpoint !== "string" || checkpoint === "") {
       throw new TypeError(
-        `Cannot declare a model${at(callSite())}: give the folder of its checkpoint`,
+        `Cannot declare a model${at(callSite())}: give the folder of its checkpoint or its name on the hub`,
       );
     }
     if (changes && "of" in changes) return { head, checkpoint, optimizer: null, ema: changes };
@@ -35,7 +35,7 @@ function modelOf<H extends Head>(head: H): Declare<H> {
 /**
  * A language model: generates, and gives the log-probabilities of tokens. Frozen without an optimizer.
  *
- * @param checkpoint folder with config.json and weights
+ * @param checkpoint folder with config.json and weights, or a model of the hub as "Qwen/Qwen3-0.6B", downloaded when it is needed
  * @throws TypeError without a checkpoint
  * @example
  * ```ts

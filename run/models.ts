@@ -4,6 +4,7 @@ import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import type { EngineModel } from "../engine/engine.ts";
 import { type JsonObject, readJsonOrNull, readTextOrNull } from "../engine/files.ts";
+import { modelFolder } from "../engine/hub.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
 import { Tokenizer } from "../engine/tokenizer.ts";
 import { loadWeights } from "../engine/weights.ts";
@@ -22,10 +23,11 @@ export interface LoadedModel {
 }
 
 export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
-  const folder = spec.checkpoint, path = `${folder}/config.json`, json = await readJsonOrNull(path);
+  const folder = await modelFolder(spec.checkpoint), path = `${folder}/config.json`;
+  const json = await readJsonOrNull(path);
   if (json === null) {
     throw new Error(
-      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors (\`hf download NAME --local-dir FOLDER\` makes one)`,
+      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors or a model of the hub ("Qwen/Qwen3-0.6B")`,
     );
   }
   const config = parseConfig(json, path);
