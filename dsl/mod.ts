@@ -1,4 +1,5 @@
 /** The language: everything of a script but running it. Pure, so it works in a browser too. */
+export { lora } from "./adapter.ts";
 export { adaptiveKl, gae, groupAdvantages, shapedRewards, whiten } from "./advantages.ts";
 export { compute, score } from "./compute.ts";
 export { bradleyTerry, dpo, ppoClip, sft, valueClip } from "./losses.ts";

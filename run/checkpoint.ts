@@ -1,7 +1,12 @@
-/** What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. */
+/**
+ * What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. Of a model with
+ * an adapter it holds the adapter, as PEFT reads it.
+ */
+import { readAdapter, writeAdapter } from "../engine/adapter.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Part } from "../engine/replica.ts";
 import type { ModelSpec } from "../ir/graph.ts";
+import type { Parameter } from "../ir/program.ts";
 import { beginCheckpoint, loadTensors, readState, saveTensors, writeState } from "../engine/checkpoint.ts";
 import type { Cursor } from "../engine/data.ts";
 
@@ -33,7 +38,16 @@ export async function saveCheckpoint(
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     for (const what of partsOf(engine.models[name]!.spec)) {
-      const tensors = engine.models[name]!.parameters.map(({ name, shape }) => ({
+      const { spec: { lora, head, checkpoint: base }, parameters } = engine.models[name]!;
+      if (lora && what === "param") {
+        await writeAdapter(
+          `${checkpoint.path}/${name}`,
+          { lora, head, checkpoint: base, parameters },
+          (p) => replica.read(p),
+        );
+        continue;
+      }
+      const tensors = parameters.filter((p) => !p.frozen).map(({ name, shape }) => ({
         name,
         shape,
         read: () => replica.read({ name, shape }, what),
@@ -59,11 +73,13 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       );
     }
     for (const what of partsOf(spec)) {
-      await loadTensors(
-        `${path}/${name}.${what}.safetensors`,
-        parameters,
-        (p, values) => replica.write(p.name, values, what),
-      );
+      const put = (p: Parameter, values: Float32Array) => replica.write(p.name, values, what);
+      const { lora, head } = spec;
+      if (lora && what === "param") await readAdapter(`${path}/${name}`, { lora, head, parameters }, put);
+      else {
+        const changed = parameters.filter((p) => !p.frozen);
+        await loadTensors(`${path}/${name}.${what}.safetensors`, changed, put);
+      }
     }
     replica.version = saved.version;
     replica.updates = saved.updates;

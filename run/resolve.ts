@@ -20,6 +20,7 @@ export interface Resolved {
   readonly script: string | null;
   readonly scoreSeconds: number;
   readonly saveDtype: "F32" | "BF16";
+  readonly saveLora: "merged" | "adapter";
   readonly note: (line: string) => void;
 }
 
@@ -38,6 +39,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     o.saveEvery !== undefined && whole("saveEvery", o.saveEvery),
     ...machineFaults(o, config),
     o.saveDtype !== undefined && oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
+    o.saveLora !== undefined && oneOf("saveLora", o.saveLora, ["merged", "adapter"]),
   ]);
   return {
     steps,
@@ -52,6 +54,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     script: o.script ?? mainScript(),
     scoreSeconds: config.score.deadlineSeconds,
     saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",
+    saveLora: o.saveLora ?? "merged",
     note: o.quiet ? () => {} : (line) => console.error(line),
   };
 }

@@ -1,9 +1,11 @@
 /** `run` and `steps`: a workflow from its first step to its last, with everything that a person sees or finds afterwards. */
 import type { Workflow } from "../dsl/workflow.ts";
+import { merged, mergedParameters, writeAdapter } from "../engine/adapter.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import type { Batch } from "../engine/batch.ts";
 import { replaceFile } from "../engine/files.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
+import type { Parameter } from "../ir/program.ts";
 import { printPlan } from "../planner/plan_file.ts";
 import { type Evaluation, evaluationOf, type EvaluationRecord } from "./evaluation.ts";
 import { derivedLines } from "./derived.ts";
@@ -208,17 +210,26 @@ async function evaluateAt(
   }
 }
 
-/** Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. */
+/**
+ * Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. Adapters go under
+ * `adapters`, and their models are merged with them.
+ */
 async function exportModels(session: Session, o: Resolved): Promise<void> {
   const trained = [...session.engine.homes].filter(([, replica]) => replica.trained);
   for (const [name, replica] of trained) {
-    const model = session.models[name]!;
+    const model = session.models[name]!, { head, lora, checkpoint } = model.spec;
+    const folder = trained.length === 1 ? o.out : `${o.out}/${name}`;
+    const { parameters } = session.engine.models[name]!, source = (p: Parameter) => replica.read(p);
     const write = trained.length === 1 ? writeModel : saveModel;
-    await write(trained.length === 1 ? o.out : `${o.out}/${name}`, {
+    if (lora) {
+      await writeAdapter(`${o.out}/adapters/${name}`, { lora, head, checkpoint, parameters }, source);
+      if (o.saveLora === "adapter") continue;
+    }
+    await write(folder, {
       config: model.json,
-      head: model.spec.head,
-      parameters: session.engine.models[name]!.parameters,
-      source: (p) => replica.read(p),
+      head,
+      parameters: lora ? mergedParameters(parameters) : parameters,
+      source: lora ? merged({ lora, parameters }, source) : source,
       dtype: o.saveDtype,
       tokenizerFolder: model.folder,
     });
