@@ -1,6 +1,6 @@
 /** Flows: descriptions of work that compose. Nothing runs here, and a flow is not a promise. */
 import type { Schema } from "../ir/field.ts";
-import { mermaid, printGraph } from "../ir/print.ts";
+import { type PrintableGraph, printGraph } from "../ir/print.ts";
 import { assemble, describe, type Draft, numberCalls } from "./draft.ts";
 import {
   type AsChecked,
@@ -17,6 +17,7 @@ import {
   type Simplify,
   type Single,
 } from "./fields.ts";
+import { graphSvg } from "./picture.ts";
 
 // deno-lint-ignore no-explicit-any -- a bound that every flow meets, whatever it reads and writes
 export type AnyFlow = Flow<any, any>;
@@ -91,14 +92,14 @@ export class Flow<out In extends Schema, out Out extends Schema> {
   }
   /** What a notebook shows for a flow: its graph. */
   [Symbol.for("Jupyter.display")](): Record<string, string> {
-    return notebookView(this.toString(), mermaid(this.#open()));
+    return notebookView(this.#open());
   }
 }
 
-/** Text for terminals, a diagram for notebooks. */
-export const notebookView = (text: string, diagram: string): Record<string, string> => ({
-  "text/plain": text,
-  "text/markdown": "```mermaid\n" + diagram + "```\n",
+/** Text for terminals, a drawing for notebooks. */
+export const notebookView = (graph: PrintableGraph): Record<string, string> => ({
+  "text/plain": printGraph(graph),
+  "image/svg+xml": graphSvg(graph),
 });
 
 /**

@@ -42,7 +42,8 @@ export function checkedMemory(
   return plan;
 }
 
-function memoryOf(graphs: readonly PreparedGraph[], models: Models, scratch: number): MemoryPlan {
+/** Every byte of a run, whether the machine holds it or not. */
+export function memoryOf(graphs: readonly PreparedGraph[], models: Models, scratch: number): MemoryPlan {
   const specs = Object.fromEntries(Object.entries(models).map(([name, m]) => [name, m.spec]));
   const memory = Object.fromEntries(
     Object.entries(models).map(([name, m]): [string, ModelMemory] => [name, {

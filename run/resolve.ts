@@ -2,6 +2,7 @@
 import { oneOf, refuse, whole } from "../dsl/options.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
+import { inKernel } from "./kernel.ts";
 import { machineFaults, machineOf } from "./machine.ts";
 import type { RunOptions } from "./options.ts";
 import type { Machine } from "./prepare.ts";
@@ -55,7 +56,8 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     scoreSeconds: config.score.deadlineSeconds,
     saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",
     saveLora: o.saveLora ?? "merged",
-    note: o.quiet ? () => {} : (line) => console.error(line),
+    // A notebook shows stderr as if something were wrong.
+    note: o.quiet ? () => {} : inKernel() ? (line) => console.log(line) : (line) => console.error(line),
   };
 }
 

@@ -2,7 +2,6 @@
 import type { Workflow } from "../dsl/workflow.ts";
 import { merged, mergedParameters, writeAdapter } from "../engine/adapter.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
-import type { Batch } from "../engine/batch.ts";
 import { replaceFile } from "../engine/files.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
 import type { Parameter } from "../ir/program.ts";
@@ -15,17 +14,10 @@ import type { RunOptions } from "./options.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { remarks } from "./remarks.ts";
+import { sampleRecords } from "./samples.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
-
-/** One completed step. */
-export interface Step {
-  /** From 1. */
-  readonly step: number;
-  readonly metrics: Readonly<Record<string, number>>;
-  /** Every field of the step: samples, rewards, advantages. */
-  readonly batch: Batch;
-}
+import { Step } from "./step.ts";
 
 /** What a run came to. */
 export interface RunResult {
@@ -104,7 +96,13 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
       await save();
     }
-    yield { step: session.completed, metrics, batch: done.batch };
+    const { completed } = session, { batch } = done;
+    yield new Step(
+      completed,
+      metrics,
+      batch,
+      () => sampleRecords(workflow.graph, batch, completed, batch.sequences, session),
+    );
   }
   await session.settle();
   const checkpoint = await save();
