@@ -103,7 +103,7 @@ ${thinNote(samples.length, input.samples.length)}
 <div id="samples"></div>
 ${"gantt" in timeline ? TIMELINE : ""}
 <h2 id="plan">Results and plan</h2>
-${input.tables.map(tableHtml).join("\n")}
+${input.tables.map((t) => tableHtml(t)).join("\n")}
 <h2 id="configuration">Configuration</h2>
 ${input.texts.map(textHtml).join("\n")}
 <noscript><p>Curves and samples are drawn by a script in this page, which this browser does not run.</p></noscript>
