@@ -17,7 +17,6 @@ import {
   type Simplify,
   type Single,
 } from "./fields.ts";
-import { graphSvg } from "./picture.ts";
 
 // deno-lint-ignore no-explicit-any -- a bound that every flow meets, whatever it reads and writes
 export type AnyFlow = Flow<any, any>;
@@ -91,16 +90,16 @@ export class Flow<out In extends Schema, out Out extends Schema> {
     return this.toString().trimEnd();
   }
   /** What a notebook shows for a flow: its graph. */
-  [Symbol.for("Jupyter.display")](): Record<string, string> {
+  [Symbol.for("Jupyter.display")](): Promise<Record<string, string>> {
     return notebookView(this.#open());
   }
 }
 
-/** Text for terminals, a drawing for notebooks. */
-export const notebookView = (graph: PrintableGraph): Record<string, string> => ({
-  "text/plain": printGraph(graph),
-  "image/svg+xml": graphSvg(graph),
-});
+/** Text for terminals, a drawing for notebooks. What draws is loaded by whom something is drawn for: a run has no use for it. */
+export async function notebookView(graph: PrintableGraph): Promise<Record<string, string>> {
+  const { graphSvg } = await import("./picture.ts");
+  return { "text/plain": printGraph(graph), "image/svg+xml": graphSvg(graph) };
+}
 
 /**
  * A flow of one call, whose fields can be renamed. Every method gives a new call. (The variance is said because the checker

@@ -57,7 +57,7 @@ export class Workflow {
     return this.toString().trimEnd();
   }
   /** What a notebook shows for a workflow: its graph. */
-  [Symbol.for("Jupyter.display")](): Record<string, string> {
+  [Symbol.for("Jupyter.display")](): Promise<Record<string, string>> {
     return notebookView(this.graph);
   }
 }

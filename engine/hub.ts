@@ -2,9 +2,7 @@
  * Where the files of a model are: a local folder, else the local Hugging Face cache, else the hub, from where they are brought into
  * that cache. Layout of the cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
  */
-import { getRepoFolderName } from "npm:@huggingface/hub@2.17.5";
 import { isObject, join, readJsonOrNull, readTextOrNull, statOrNull } from "./files.ts";
-import { downloadModel } from "./hub_download.ts";
 import { type HubSettings, hubSettings, type Repository } from "./hub_settings.ts";
 
 /** "Qwen/Qwen3-0.6B" or "Qwen/Qwen3-0.6B@revision"; null for what can only be a path. */
@@ -35,11 +33,13 @@ export async function modelFolder(
         `unset it or give a folder`,
     );
   }
+  // Every worker of a run would load the hub's client too, and nearly no run needs it.
+  const { downloadModel } = await import("./hub_download.ts");
   return await downloadModel(repository, hub, folderIn(hub.cache, repository));
 }
 
 const folderIn = (cache: string, { name }: Repository): string =>
-  join(cache, getRepoFolderName({ type: "model", name }));
+  join(cache, `models--${name.replace("/", "--")}`);
 
 /** The snapshot of a revision in the cache, or null where it is not there or a file of it is missing. */
 export async function cachedModel(repository: Repository, cache: string): Promise<string | null> {

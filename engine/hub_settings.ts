@@ -1,5 +1,5 @@
 /** How the hub is reached: the environment variables that all Hugging Face libraries read. */
-import { getHFHubCachePath } from "npm:@huggingface/hub@2.17.5";
+import { join } from "./files.ts";
 import { type HubProgress, hubProgress } from "./hub_progress.ts";
 
 /** A model of the hub. */
@@ -29,8 +29,19 @@ export function hubSettings(): HubSettings {
     endpoint: (Deno.env.get("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
     ...(token && { token }),
     offline: /^(1|on|yes|true)$/i.test(Deno.env.get("HF_HUB_OFFLINE") ?? ""),
-    cache: getHFHubCachePath(),
+    cache: cacheFolder(),
     progress: hubProgress(),
     pause: 500,
   };
+}
+
+/** Where all Hugging Face libraries look. */
+function cacheFolder(): string {
+  const named = (name: string) => Deno.env.get(name) || undefined;
+  const home = named("HF_HOME") ??
+    join(
+      named("XDG_CACHE_HOME") ?? join(named("HOME") ?? named("USERPROFILE") ?? ".", ".cache"),
+      "huggingface",
+    );
+  return named("HF_HUB_CACHE") ?? named("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub");
 }

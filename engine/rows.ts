@@ -2,7 +2,6 @@
 import { createHash } from "node:crypto";
 import { baseName, isObject, join, type JsonObject, parentOf, statOrNull } from "./files.ts";
 import { jsonLines, jsonList } from "./jsonl.ts";
-import { parquetRows } from "./parquet.ts";
 import { type RawRow, RowError } from "./row.ts";
 
 export { RowError } from "./row.ts";
@@ -69,14 +68,16 @@ function parsed(row: RawRow): JsonObject {
   return value;
 }
 
-function rowsOf(
+async function* rowsOf(
   file: string,
   onBytes: (bytes: Uint8Array) => void,
   { wanted }: RowOptions,
 ): AsyncGenerator<RawRow> {
   const name = file.replace(/\.gz$/, "");
-  if (name.endsWith(".parquet")) return parquetRows(file, onBytes, wanted);
-  return name.endsWith(".json") ? jsonList(file, onBytes) : jsonLines(file, onBytes);
+  if (name.endsWith(".parquet")) {
+    const { parquetRows } = await import("./parquet.ts");
+    yield* parquetRows(file, onBytes, wanted);
+  } else yield* name.endsWith(".json") ? jsonList(file, onBytes) : jsonLines(file, onBytes);
 }
 
 async function filesOf(path: string): Promise<readonly string[]> {

@@ -41,6 +41,10 @@ export class NotebookProgress implements Progress {
     this.#draw(true);
   }
 
+  settled(): Promise<void> {
+    return this.display.sent();
+  }
+
   #draw(must = false): void {
     if (!must && this.now() - this.#drawn < PAUSE) return;
     this.#drawn = this.now();

@@ -115,6 +115,7 @@ export class Recorder {
   ): Promise<void> {
     this.leave();
     if (e.before && e.after) this.options.note(`\n${printComparison(e.before, e.after)}\n`);
+    await this.progress?.settled?.();
     await this.flush();
     const { timeline, workflow } = this.session;
     if (timeline.steps.length) await timeline.write(`${this.options.out}/timeline.json`, workflow.name);

@@ -103,14 +103,14 @@ Deno.test("calls remember the line of the script", () => {
   assert.deepEqual([...new Set(lines)], ["dsl_fixtures.ts"]);
 });
 
-Deno.test("a flow shows its calls in a terminal and in a notebook", () => {
+Deno.test("a flow shows its calls in a terminal and in a notebook", async () => {
   const flow = rollout.then(reward.infer());
   assert.match(
     Deno.inspect(flow),
     /^flow: reads prompt\n[\s\S]*actor\.generate {2}prompt → tokens response logprobs length finished/,
   );
-  const shown =
-    (flow as unknown as Record<symbol, () => Record<string, string>>)[Symbol.for("Jupyter.display")]!();
+  const display = Symbol.for("Jupyter.display");
+  const shown = await (flow as unknown as Record<symbol, () => Promise<Record<string, string>>>)[display]!();
   assert.equal(shown["text/plain"], String(flow));
   const svg = shown["image/svg+xml"]!,
     texts = [...svg.matchAll(/<text [^>]*>([^<]*)<\/text>/g)].map((m) => m[1]);

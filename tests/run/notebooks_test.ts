@@ -43,6 +43,7 @@ async function executed(name: string): Promise<readonly (readonly Output[])[]> {
     );
     const { success, said } = await jupyter([
       ...["nbconvert", "--to", "notebook", "--execute", "--ExecutePreprocessor.kernel_name=baton-test"],
+      "--ExecutePreprocessor.iopub_timeout=60",
       ...[`${name}.ipynb`, "--output-dir", folder, "--output", `${name}.ipynb`],
     ], { JUPYTER_PATH: folder });
     assert.ok(success, said);
@@ -71,7 +72,11 @@ notebook("tour", ([, rollout, ppo, run, values]) => {
   assert.match(shown(live, "text/html"), /step 12\/12/);
   assert.equal(count(shown(live, "text/html"), /<path d="M[\d.]+ [\d.]+L/g), 6, "six curves");
   assert.match(shown(run!, "text/html"), /tokens coloured by <b>advantages<\/b>/);
-  assert.equal(count(shown(values!, "text/html"), /<tr>/g), 13, "12 samples below their heads");
+  assert.equal(
+    count(shown(values!, "text/html"), /<tr>/g),
+    13,
+    `12 samples below their heads: ${JSON.stringify(values)}`,
+  );
   assert.ok(count(shown(values!, "text/html"), /<span title="values /g) > 50);
   assert.ok(run!.every((o) => !("name" in o) || o.name !== "stderr"), "nothing looks like an error");
 });
