@@ -30,6 +30,14 @@ function modelOf<H extends Head>(head: H): Declare<H> {
         `Cannot declare a model${at(callSite())}: give the folder of its checkpoint or its name on the hub`,
       );
     }
+    // In JavaScript nothing else keeps an adapter from the optimizer's place, or from a model that follows another.
+    if ((changes && "rank" in changes) || (adapter && !(changes && "lr" in changes))) {
+      throw new TypeError(
+        `Cannot declare a model${
+          at(callSite())
+        }: an adapter is trained, give its optimizer first and then the adapter`,
+      );
+    }
     if (changes && "of" in changes) return { head, checkpoint, optimizer: null, ema: changes };
     return { head, checkpoint, optimizer: changes ?? null, ...(adapter && { lora: adapter }) };
   }
