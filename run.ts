@@ -1,7 +1,9 @@
 /** The composition root: what a script, a notebook and the command line run. */
 export { flags, z } from "./run/flags.ts";
 export type { RunOptions } from "./run/options.ts";
-export { evaluate, run, type RunResult, type Step, steps } from "./run/run.ts";
+export { evaluate, run, type RunResult, steps } from "./run/run.ts";
+export { plan, type Planned } from "./run/plan.ts";
+export type { Samples, Step } from "./run/step.ts";
 export type { EvaluatedSample, Evaluation, EvaluationRecord, ReferenceFigures } from "./run/evaluation.ts";
 export {
   generate,

@@ -2,6 +2,7 @@
 import { compilePlan, type DataSizes } from "../compiler/programs.ts";
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
+import { baseModel } from "../compiler/sharing.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import type { Devices } from "../engine/devices.ts";
 import { Engine, type EngineModel } from "../engine/engine.ts";
@@ -136,18 +137,21 @@ export async function benchStage(
   layout: BenchLayout = {},
 ): Promise<Stage> {
   const { graph } = workflow,
-    configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, config]));
+    configs = Object.fromEntries(
+      Object.entries(graph.models).map(([name, { lora }]) => [name, { ...config, ...(lora && { lora }) }]),
+    );
   const compiled = compileBench(graph, configs, sizes, layout);
   const models = Object.fromEntries(
-    Object.entries(graph.models).map(([name, spec]) => [name, randomModel(config, spec)]),
+    Object.entries(graph.models).map(([name, spec]) => [name, randomModel(configs[name]!, spec)]),
   );
   const memory = memoryPlan({
     graphs: [compiled],
     models: Object.fromEntries(
       Object.entries(graph.models).map(([name, { head, optimizer }]) => [name, {
-        config,
+        config: configs[name]!,
         head,
         trained: optimizer !== null,
+        base: baseModel(name, graph.models),
         constants: models[name]!.constants.byteLength,
       }]),
     ),

@@ -5,7 +5,8 @@
 import type { Workflow } from "../dsl/workflow.ts";
 import type { Evaluation } from "../run/evaluation.ts";
 import type { RunOptions } from "../run/options.ts";
-import type { RunResult, Step } from "../run/run.ts";
+import type { RunResult } from "../run/run.ts";
+import type { Step } from "../run/step.ts";
 import type { Generated, GenerateOptions, Scored, ScoreItem } from "../run/standalone.ts";
 
 /** The exports of `run.ts` that the commands call. */

@@ -1,6 +1,6 @@
 /** `baton score`: log-probabilities of given texts or token ids. */
 import type { JsonObject } from "../engine/files.ts";
-import { LineError, readJsonLines } from "../engine/jsonl.ts";
+import { readRows, RowError } from "../engine/rows.ts";
 import type { ScoreItem } from "../run/standalone.ts";
 import { runner } from "./api.ts";
 import { command, UsageError } from "./command.ts";
@@ -30,7 +30,7 @@ export const score = command({
       throw new UsageError("Cannot run baton score: --input is needed, as --input=FILE.jsonl");
     }
     const input = values.input === "-" ? "/dev/stdin" : values.input;
-    const { values: items } = await readJsonLines(input, toItem);
+    const { values: items } = await readRows(input, toItem);
     const options = values.threads === undefined ? {} : { threads: values.threads };
     let scored = 0;
     for await (const { tokens, logprobs, sum } of (await runner()).score(positional[0]!, items, options)) {
@@ -42,18 +42,18 @@ export const score = command({
   },
 });
 
-/** One line as an item. Throws a LineError that says what is wrong with it. */
+/** One line as an item. Throws a RowError that says what is wrong with it. */
 export function toItem(line: JsonObject): ScoreItem {
   const { text, tokens } = line;
   if ((text === undefined) === (tokens === undefined)) {
-    throw new LineError('needs one of "text" and "tokens"');
+    throw new RowError('needs one of "text" and "tokens"');
   }
   if (typeof text === "string") return { text };
-  if (text !== undefined) throw new LineError('"text" is no string');
-  if (!Array.isArray(tokens)) throw new LineError('"tokens" is no list');
+  if (text !== undefined) throw new RowError('"text" is no string');
+  if (!Array.isArray(tokens)) throw new RowError('"tokens" is no list');
   const wrong = tokens.find((id) => !Number.isInteger(id) || id < 0);
   if (wrong !== undefined) {
-    throw new LineError(`"tokens" holds ${JSON.stringify(wrong)}, which is no token id`);
+    throw new RowError(`"tokens" holds ${JSON.stringify(wrong)}, which is no token id`);
   }
   return { tokens };
 }

@@ -146,13 +146,21 @@ function localParameters(all: readonly ModelParameter[], at: Place, ranges: Rang
     return { ...p, global: p.shape, slice, shape, elements, sync, counts: counts(cut, sync, at) };
   });
   let offset = 0;
-  const summed = pieces.filter((p) => p.sync === "tp"), rest = pieces.filter((p) => p.sync !== "tp");
-  return [...summed, ...rest].map((p) => {
+  // Frozen ones keep the order that they have in a model that is not trained: one memory can be both's.
+  const ordered = [pieces.filter((p) => !p.frozen), pieces.filter((p) => p.frozen)].flatMap((part) => [
+    ...part.filter((p) => p.sync === "tp"),
+    ...part.filter((p) => p.sync !== "tp"),
+  ]);
+  return ordered.map((p) => {
     const placed = { ...p, offset };
     offset += align(4 * p.elements);
     return placed;
   });
 }
+
+/** Those that have gradients and moments: the first ones. */
+export const trainedOf = ({ parameters }: Pick<Shard, "parameters">): readonly LocalParameter[] =>
+  parameters.filter((p) => !p.frozen);
 
 const isEmbedding = (p: Parameter) => p.name === EMBEDDING;
 

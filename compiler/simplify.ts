@@ -26,9 +26,13 @@ export function forwardCopies(ops: readonly Op[]): Op[] {
   return out;
 }
 
-/** Drops operations whose results are neither read nor at a fixed place. An operation without results changes state. */
-export function removeDead(ops: readonly Op[]): Op[] {
-  const read = new Set<Value>(), live: Op[] = [];
+/**
+ * Drops operations whose results are neither read, nor at a fixed place, nor asked for. An operation without results changes state.
+ *
+ * @param asked values that will get a fixed place
+ */
+export function removeDead(ops: readonly Op[], asked: Iterable<Value> = []): Op[] {
+  const read = new Set<Value>(asked), live: Op[] = [];
   for (const op of ops.toReversed()) {
     if (op.outs.length > 0 && !op.outs.some((v) => v.place || read.has(v))) continue;
     op.ins.forEach((v) => read.add(v));

@@ -17,7 +17,7 @@ export function finishSplit(
 ): { readonly forward: Program; readonly backward: Program } {
   const saved = new Map<Value, Value>(), made = new Set(forward.flatMap((op) => op.outs));
   const pinned = new Set(b.pinned.map(([v]) => v));
-  for (const v of new Set(removeDead(backward).flatMap((op) => op.ins))) {
+  for (const v of new Set(removeDead(backward, pinned).flatMap((op) => op.ins))) {
     if (!made.has(v) || v.place || pinned.has(v)) continue;
     saved.set(v, b.declare("saved", `${v.name}#${v.id}`, v.shape, { dtype: v.dtype }));
   }

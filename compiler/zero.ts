@@ -1,6 +1,6 @@
 /** Sharing optimizer states out over data parallelism (ZeRO stage 1; Rajbhandari et al. 2020). */
 import { ownRows } from "../ir/op.ts";
-import type { LocalParameter, Range, Shard } from "./layout.ts";
+import { type LocalParameter, type Range, type Shard, trainedOf } from "./layout.ts";
 import { parameterBytes } from "./models/parameters.ts";
 
 /** A rank's place in data parallelism, and whether optimizer states are shared out over it. */
@@ -17,7 +17,7 @@ export const ROW = 16;
 
 /** Bytes of `params` (and of `grads`) that this rank updates. */
 export function ownBytes(shard: Shard, { dp, rank, zero }: Share): Range {
-  const bytes = parameterBytes(shard.parameters), row = 4 * ROW;
+  const bytes = parameterBytes(trainedOf(shard)), row = 4 * ROW;
   if (!zero) return { from: 0, to: bytes };
   const [from, to] = ownRows(bytes / row, rank, dp);
   return { from: from * row, to: to * row };
@@ -40,7 +40,7 @@ export interface OwnPiece extends Range {
 /** What a rank updates, in the order of its segments. The pieces of all ranks of a data-parallel group are every parameter once. */
 export function ownPieces(shard: Shard, share: Share): readonly OwnPiece[] {
   const own = ownBytes(shard, share), pieces: OwnPiece[] = [];
-  for (const p of shard.parameters) {
+  for (const p of trainedOf(shard)) {
     const from = Math.max(own.from, p.offset), to = Math.min(own.to, p.offset + 4 * p.elements);
     if (from >= to) continue;
     const m = from - own.from;

@@ -1,6 +1,6 @@
 /** Flows: descriptions of work that compose. Nothing runs here, and a flow is not a promise. */
 import type { Schema } from "../ir/field.ts";
-import { mermaid, printGraph } from "../ir/print.ts";
+import { type PrintableGraph, printGraph } from "../ir/print.ts";
 import { assemble, describe, type Draft, numberCalls } from "./draft.ts";
 import {
   type AsChecked,
@@ -105,16 +105,16 @@ export class Flow<out In extends Schema, out Out extends Schema> {
     return this.toString().trimEnd();
   }
   /** What a notebook shows for a flow: its graph. */
-  [Symbol.for("Jupyter.display")](): Record<string, string> {
-    return notebookView(this.toString(), mermaid(this.#open()));
+  [Symbol.for("Jupyter.display")](): Promise<Record<string, string>> {
+    return notebookView(this.#open());
   }
 }
 
-/** Text for terminals, a diagram for notebooks. */
-export const notebookView = (text: string, diagram: string): Record<string, string> => ({
-  "text/plain": text,
-  "text/markdown": "```mermaid\n" + diagram + "```\n",
-});
+/** Text for terminals, a drawing for notebooks. What draws is loaded by whom something is drawn for: a run has no use for it. */
+export async function notebookView(graph: PrintableGraph): Promise<Record<string, string>> {
+  const { graphSvg } = await import("./picture.ts");
+  return { "text/plain": printGraph(graph), "image/svg+xml": graphSvg(graph) };
+}
 
 /**
  * A flow of one call, whose fields can be renamed. Every method gives a new call. (The variance is said because the checker

@@ -1,4 +1,5 @@
 /** The language: everything of a script but running it. Pure, so it works in a browser too. */
+export { lora } from "./adapter.ts";
 export {
   adaptiveKl,
   baselineAdvantages,
@@ -43,6 +44,7 @@ export { models, policyModel, rewardModel, valueModel } from "./models.ts";
 export { adamw, ema } from "./optimizer.ts";
 export { conversations, preferences, prompts } from "./sources.ts";
 export { state } from "./state.ts";
+export { finalNumber, mathVerifier } from "./verifiers.ts";
 export { workflow } from "./workflow.ts";
 export { perBatch, perPair, perSequence, perToken, perTokenOf, text, tokenIds } from "../ir/field.ts";
 export type { Flow } from "./flow.ts";

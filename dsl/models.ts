@@ -1,6 +1,6 @@
 /** Models of a script and the calls that they offer. */
 import { perSequence, type Schema, text, tokenIds } from "../ir/field.ts";
-import type { AdamW, Ema, Head, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
+import type { AdamW, Ema, Head, Lora, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
 import type { Draft } from "./draft.ts";
 import { checkName } from "./fields.ts";
 import { CallFlow } from "./flow.ts";
@@ -14,21 +14,33 @@ import { tokenFieldOf } from "./trace.ts";
 
 interface Declare<H extends Head> {
   (checkpoint: string): Model<H, null>;
-  (checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
+  (checkpoint: string, optimizer: AdamW, adapter?: Lora): Model<H, AdamW>;
   (checkpoint: string, follows: Ema): Model<H, null>;
 }
 function modelOf<H extends Head>(head: H): Declare<H> {
   function declare(checkpoint: string): Model<H, null>;
-  function declare(checkpoint: string, optimizer: AdamW): Model<H, AdamW>;
+  function declare(checkpoint: string, optimizer: AdamW, adapter?: Lora): Model<H, AdamW>;
   function declare(checkpoint: string, follows: Ema): Model<H, null>;
-  function declare(checkpoint: string, changes: AdamW | Ema | null = null): Model<H, AdamW | null> {
+  function declare(
+    checkpoint: string,
+    changes?: AdamW | Ema,
+    adapter?: Lora,
+  ): Model<H, AdamW | null> {
     if (typeof checkpoint !== "string" || checkpoint === "") {
       throw new TypeError(
-        `Cannot declare a model${at(callSite())}: give the folder of its checkpoint`,
+        `Cannot declare a model${at(callSite())}: give the folder of its checkpoint or its name on the hub`,
+      );
+    }
+    // In JavaScript nothing else keeps an adapter from the optimizer's place, or from a model that follows another.
+    if ((changes && "rank" in changes) || (adapter && !(changes && "lr" in changes))) {
+      throw new TypeError(
+        `Cannot declare a model${
+          at(callSite())
+        }: an adapter is trained, give its optimizer first and then the adapter`,
       );
     }
     if (changes && "of" in changes) return { head, checkpoint, optimizer: null, ema: changes };
-    return { head, checkpoint, optimizer: changes };
+    return { head, checkpoint, optimizer: changes ?? null, ...(adapter && { lora: adapter }) };
   }
   return declare;
 }
@@ -36,13 +48,14 @@ function modelOf<H extends Head>(head: H): Declare<H> {
 /**
  * A language model: generates, and gives the log-probabilities of tokens. Frozen without an optimizer.
  *
- * @param checkpoint folder with config.json and weights
+ * @param checkpoint folder with config.json and weights, or a model of the hub as "Qwen/Qwen3-0.6B", downloaded when it is needed
  * @throws TypeError without a checkpoint
  * @example
  * ```ts
- * import { adamw, policyModel } from "@baton/baton";
+ * import { adamw, lora, policyModel } from "@baton/baton";
  *
  * const trained = policyModel("models/Qwen3-0.6B", adamw({ lr: 1e-6 }));
+ * const adapted = policyModel("models/Qwen3-0.6B", adamw({ lr: 1e-4 }), lora({ rank: 16 }));
  * const frozen = policyModel("models/Qwen3-0.6B");
  * ```
  */
@@ -206,6 +219,7 @@ function checkFollowed(
   const of = specs[ema.of], what = `Cannot declare ${name}${at(callSite())}: it follows "${ema.of}", `;
   if (!of) throw new TypeError(`${what}which is not among ${Object.keys(specs).join(", ")}`);
   if (!of.optimizer) throw new TypeError(`${what}which has no optimizer, give it one`);
+  if (of.lora) throw new TypeError(`${what}of which an adapter is trained alone, train it whole`);
   if (of.head !== head) throw new TypeError(`${what}a ${of.head} model, and is a ${head} model itself`);
 }
 

@@ -10,7 +10,7 @@ import {
 } from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
 import { checkName, type None } from "./fields.ts";
-import { positive, refuse } from "./options.ts";
+import { oneOf, positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 
 /** A data set whose rows hold the fields `F`. */
@@ -30,6 +30,15 @@ export interface SourceOptions<F> {
   readonly shuffle?: boolean;
   /** Share of the rows kept for `evaluate` and never trained on. Default 0. */
   readonly heldOut?: number;
+  /**
+   * Where the file calls a column something else, Baton's name (or that of a field) → the column, `a.b` for b inside a. Names of
+   * common public data sets are known without (docs/data.md).
+   */
+  readonly columns?: Readonly<Record<string, string>>;
+  /** Prompts and completions that are texts become turns of a conversation, in the model's chat template. Default false. */
+  readonly chat?: boolean;
+  /** What to do with rows that are longer than the models' context. Default "refuse". */
+  readonly longRows?: "refuse" | "skip";
 }
 
 function source<F extends Schema>(
@@ -38,7 +47,8 @@ function source<F extends Schema>(
   options: SourceOptions<Schema>,
   own: Schema,
 ): Source<F> {
-  const { batch, fields = {}, shuffle = true, heldOut = 0 } = options, site = callSite();
+  const { batch, fields = {}, shuffle = true, heldOut = 0, columns, chat, longRows = "refuse" } = options;
+  const site = callSite();
   if (typeof path !== "string" || path === "") {
     throw new TypeError(`Cannot read ${kind}${at(site)}: give the path of a file`);
   }
@@ -46,17 +56,29 @@ function source<F extends Schema>(
   refuse(`read ${kind} from ${path}${at(site)}`, [
     positive("batch", batch, "whole"),
     !(heldOut >= 0 && heldOut < 1) && `heldOut is ${heldOut}, it must be at least 0 and below 1`,
+    oneOf("longRows", longRows, ["refuse", "skip"]),
     ...Object.keys(fields).filter((name) => name in own).map((name) =>
       `field "${name}" is its own, give the column another name`
     ),
     ...Object.entries(fields).filter(([, t]) => t.per === "token" || t.per === "batch")
       .map(([name, t]) => `field "${name}" is per ${t.per}, a data set has values per sequence`),
   ]);
-  return { kind, path, batch, fields: { ...own, ...fields } as never, shuffle, heldOut };
+  return {
+    kind,
+    path,
+    batch,
+    fields: { ...own, ...fields } as never,
+    shuffle,
+    heldOut,
+    ...(columns && { columns }),
+    ...(chat && { chat }),
+    ...(longRows === "skip" && { skipLong: true }),
+  };
 }
 
 /**
- * Prompts to generate from: a JSONL file with `prompt` (text or chat messages, rendered by the model's template) or token ids.
+ * Prompts to generate from: a JSONL, JSON or Parquet file with `prompt` (text or chat messages, rendered by the model's template) or
+ * token ids. Columns of public data sets are known by their names (docs/data.md); `data/train-*.parquet` are several files.
  *
  * @throws TypeError without a path, RangeError that lists every option out of range
  * @example
@@ -74,7 +96,7 @@ export function prompts<const F extends Columns<Column> = None>(
 }
 
 /**
- * Whole conversations to learn from: a JSONL file with chat messages, text or token ids. The assistant's turns are the actions
+ * Whole conversations to learn from: a JSONL, JSON or Parquet file with chat messages, text or token ids. The assistant's turns are the actions
  * of `tokens`; in rows without turns every token but the first is one.
  *
  * @throws as {@link prompts}
@@ -93,7 +115,7 @@ export function conversations<const F extends Columns<Column> = None>(
 }
 
 /**
- * Preference pairs: a JSONL file with a prompt, a `chosen` and a `rejected` answer. Each pair is two sequences of `tokens`,
+ * Preference pairs: a JSONL, JSON or Parquet file with a prompt, a `chosen` and a `rejected` answer. Each pair is two sequences of `tokens`,
  * which `pairs()` tells apart in a loss.
  *
  * @throws as {@link prompts}

@@ -2,7 +2,7 @@
 import type { Schema } from "../ir/field.ts";
 import type { CallGraph } from "../ir/graph.ts";
 import { checkGraph } from "../ir/check.ts";
-import { mermaid, printGraph } from "../ir/print.ts";
+import { printGraph } from "../ir/print.ts";
 import { assemble, describe, type Draft, numberCalls, type ScoreFunction } from "./draft.ts";
 import type { FieldError, Mismatch, None } from "./fields.ts";
 import { type AnyFlow, type Flow, notebookView } from "./flow.ts";
@@ -60,8 +60,8 @@ export class Workflow {
     return this.toString().trimEnd();
   }
   /** What a notebook shows for a workflow: its graph. */
-  [Symbol.for("Jupyter.display")](): Record<string, string> {
-    return notebookView(this.toString(), mermaid(this.graph));
+  [Symbol.for("Jupyter.display")](): Promise<Record<string, string>> {
+    return notebookView(this.graph);
   }
 }
 

@@ -1,8 +1,9 @@
 /** A data set: its samples, the part held out, and a cursor over shuffled epochs that can be saved and resumed. */
 import type { SourceSpec } from "../ir/graph.ts";
-import { readJsonLines } from "./jsonl.ts";
+import { wantedColumns } from "./columns.ts";
 import { permutation, streamKey } from "./random.ts";
-import { type Sample, type SampleOptions, toSample } from "./sample.ts";
+import { readRows } from "./rows.ts";
+import { type Sample, type SampleOptions, TooLong, toSample } from "./sample.ts";
 
 export type { Sample } from "./sample.ts";
 
@@ -24,20 +25,39 @@ export interface DataSet {
   readonly training: readonly Sample[];
   /** In file order; the same for every run with this seed. */
   readonly heldOut: readonly Sample[];
+  /** Rows left out because they are too long. */
+  readonly skipped: number;
   /** SHA-256 of the file: a cursor is only exact for the file that it was made with. */
   readonly digest: string;
 }
 
 /**
- * Reads and encodes the whole file. Throws one error that names file and line of malformed lines, missing fields and
- * sequences that are too long, or says that the file is missing or empty.
+ * Reads and encodes the whole file. Throws one error that names file and line of malformed rows, missing fields and
+ * sequences that are too long (unless the source skips those), or says that the file is missing or empty.
  */
 export async function loadData(source: SourceSpec, options: DataOptions): Promise<DataSet> {
-  const { values, digest } = await readJsonLines(
-    source.path,
-    (line, index) => toSample(line, index, { ...options, kind: source.kind, fields: source.fields }),
-  );
-  return { path: source.path, digest, ...splitHeldOut(values, source.heldOut, options.seed, source.path) };
+  const { path, kind, fields, columns, chat, skipLong } = source;
+  const spec = { kind, fields, ...(columns && { columns }), ...(chat && { chat }) };
+  const { values, digest } = await readRows(path, (row, index) => {
+    try {
+      return toSample(row, index, { ...options, ...spec });
+    } catch (error) {
+      if (skipLong && error instanceof TooLong) return null;
+      throw error;
+    }
+  }, { wanted: wantedColumns(source) });
+  const samples = values.filter((sample) => sample !== null);
+  if (samples.length === 0) {
+    throw new RangeError(
+      `Cannot read data: all ${values.length} rows of ${path} are longer than ${options.maxTokens} tokens`,
+    );
+  }
+  return {
+    path,
+    digest,
+    skipped: values.length - samples.length,
+    ...splitHeldOut(samples, source.heldOut, options.seed, path),
+  };
 }
 
 /** Splits off a share of the samples, chosen by the seed. Throws when that leaves nothing to train on. */

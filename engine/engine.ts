@@ -1,10 +1,11 @@
 /** Owns the devices' memory: arenas, replicas, what calls keep; and the states of a run. Graphs are bound to it as stages. */
 import { type Grid, type Shard, shardsOf } from "../compiler/layout.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
-import { mayShare, samePiece } from "../compiler/sharing.ts";
+import { parameterBytes } from "../compiler/models/parameters.ts";
+import { baseModel, baseOffset, mayShare, mayUseBase, samePiece } from "../compiler/sharing.ts";
 import type { ModelSpec } from "../ir/graph.ts";
 import { devicesOf } from "../ir/mesh.ts";
-import type { Cluster, Replica as Name, Schedule } from "../ir/plan.ts";
+import type { Cluster, Replica as Name, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { Parameter, Program } from "../ir/program.ts";
 import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
 import { CallMemory } from "./call_memory.ts";
@@ -65,11 +66,21 @@ export class Engine {
     for (const [device, { bytes }] of memory.pools ?? []) {
       this.#pools.set(device, new DeviceSegment(Math.max(64, bytes)));
     }
-    const replicas = new Map<Name, Replica>();
-    for (const [name, spec] of Object.entries(schedule.replicas)) {
-      replicas.set(name, this.#replica(name, spec, replicas.get(`${spec.model}@0`)));
-    }
-    this.replicas = replicas;
+    const replicas = new Map<Name, Replica>(),
+      specs = Object.fromEntries(Object.entries(options.models).map(([key, m]) => [key, m.spec]));
+    const make = (name: Name): Replica => {
+      const made = replicas.get(name), spec = schedule.replicas[name]!;
+      if (made) return made;
+      const base = spec.home ? baseModel(spec.model, specs) : undefined, below = base && `${base}@0`;
+      const replica = this.#replica(name, spec, {
+        home: spec.home ? undefined : make(`${spec.model}@0`),
+        base: below && schedule.replicas[below] ? make(below) : undefined,
+      });
+      replicas.set(name, replica);
+      return replica;
+    };
+    // In the order of the schedule, whatever had to be made first.
+    this.replicas = new Map(Object.keys(schedule.replicas).map((name) => [name, make(name)]));
   }
 
   /** Allocates what all stages share and runs the prologue: every home is loaded. */
@@ -78,7 +89,10 @@ export class Engine {
     for (const action of options.schedule.prologue) {
       if (action.op === "load") {
         const replica = engine.replica(action.replica);
-        await options.models[action.model]!.load((p, values) => replica.write(p.name, values));
+        // Where all of it lies in the memory of a model with an adapter, that one's load brings it.
+        if (!replica.borrowed) {
+          await options.models[action.model]!.load((p, values) => replica.write(p.name, values));
+        }
         replica.version = 0;
       } else if (action.op === "reallocate") await engine.renew(action.to);
     }
@@ -140,7 +154,11 @@ export class Engine {
     replica.version = home.version;
   }
 
-  #replica(name: Name, spec: Schedule["replicas"][string], home: Replica | undefined): Replica {
+  #replica(
+    name: Name,
+    spec: ReplicaSpec,
+    { home, base }: { readonly home: Replica | undefined; readonly base: Replica | undefined },
+  ): Replica {
     const { models, cluster, memory } = this.options, model = models[spec.model]!;
     const trained = spec.home && model.spec.optimizer !== null;
     const shards: Grid<Shard> = shardsOf(model.config, model.spec.head, spec.strategy);
@@ -159,6 +177,16 @@ export class Engine {
           this.#views.push(view);
           return view;
         },
+        ...(base && mayUseBase(spec, base.spec) && {
+          shared: (device: number, shard: Shard) => {
+            const holder = base.holders.find((h) => h.device === device);
+            const offset = holder ? baseOffset(holder.shard, shard) : null;
+            if (offset === null) return undefined;
+            const view = holder!.segments.params!.view(offset, parameterBytes(shard.parameters));
+            this.#views.push(view);
+            return view;
+          },
+        }),
         ...(mayShare(spec, home?.spec) && {
           shared: (device: number, shard: Shard) => {
             const holder = home!.holders.find((h) => h.device === device);

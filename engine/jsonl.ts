@@ -1,22 +1,8 @@
-/** Reading JSON Lines: one JSON object a line, empty lines allowed, `.gz` unpacked on the way. */
-import { createHash } from "node:crypto";
-import { isObject, type JsonObject, statOrNull } from "./files.ts";
+/** Reading JSON Lines, one JSON object a line with empty lines allowed, and files that are one JSON list. */
+import type { RawRow } from "./row.ts";
 
-/** Violations shown in one message; a broken export has thousands of the same kind. */
-const SHOWN = 5;
-
-/** Something about one line, as `file:line: what`. */
-export class LineError extends Error {
-  override readonly name = "LineError";
-}
-
-/** Text of a file, line by line, without holding the file; `onBytes` sees it as stored. */
-async function* lines(path: string, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<string> {
-  const info = await statOrNull(path);
-  if (info === null) {
-    throw new Error(`Cannot read data: there is no file ${path}, give the path of a JSONL file`);
-  }
-  if (info.isDirectory) throw new Error(`Cannot read data: ${path} is a folder, give a file of JSON lines`);
+/** Text of a file in pieces, without holding the file; `onBytes` sees it as stored. */
+async function* texts(path: string, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<string> {
   const file = await Deno.open(path);
   const seen = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
     transform(bytes, to) {
@@ -26,62 +12,47 @@ async function* lines(path: string, onBytes: (bytes: Uint8Array) => void): Async
   });
   const stored = file.readable.pipeThrough(seen);
   const bytes = path.endsWith(".gz") ? stored.pipeThrough(new DecompressionStream("gzip")) : stored;
-  let rest = "";
-  for await (const text of bytes.pipeThrough(new TextDecoderStream())) {
+  yield* bytes.pipeThrough(new TextDecoderStream());
+}
+
+/** One row a line. */
+export async function* jsonLines(
+  path: string,
+  onBytes: (bytes: Uint8Array) => void,
+): AsyncGenerator<RawRow> {
+  let rest = "", line = 0;
+  const row = (text: string): RawRow[] => {
+    line++;
+    return text.trim() === "" ? [] : [{ at: `${path}:${line}`, value: () => JSON.parse(text) }];
+  };
+  for await (const text of texts(path, onBytes)) {
     const parts = (rest + text).split("\n");
     rest = parts.pop()!;
-    yield* parts;
+    for (const part of parts) yield* row(part);
   }
-  if (rest !== "") yield rest;
+  yield* row(rest);
 }
 
-/** What {@link readJsonLines} found. */
-export interface JsonLines<T> {
-  readonly values: readonly T[];
-  /** SHA-256 of the file, to notice that it changed between a run and its resumption. */
-  readonly digest: string;
-}
-
-/**
- * Turns every line into a value. A {@link LineError} or a malformed line does not stop the reading: the first few are
- * listed together at the end. `index` counts the values, `line` the lines from 1.
- */
-export async function readJsonLines<T>(
-  path: string,
-  convert: (object: JsonObject, index: number) => T,
-): Promise<JsonLines<T>> {
-  const hash = createHash("sha256");
-  const values: T[] = [];
-  const problems: string[] = [];
-  let line = 0, broken = 0;
-  for await (const text of lines(path, (bytes) => hash.update(bytes))) {
-    line++;
-    if (text.trim() === "") continue;
-    try {
-      values.push(convert(parseLine(text), values.length));
-    } catch (error) {
-      if (!(error instanceof LineError)) throw error;
-      broken++;
-      if (problems.length < SHOWN) problems.push(`${path}:${line}: ${error.message}`);
-    }
-  }
-  if (broken > 0) {
-    const more = broken > problems.length ? `; and ${broken - problems.length} more lines` : "";
-    throw new Error(`Cannot read data: ${problems.join("; ")}${more}, repair or remove what is named`);
-  }
-  if (values.length === 0) {
-    throw new Error(`Cannot read data: ${path} holds no line, give one JSON object per line`);
-  }
-  return { values, digest: hash.digest("hex") };
-}
-
-function parseLine(text: string): JsonObject {
-  let value: unknown;
+/** One row an element where the file is a JSON list; else it holds lines, whatever its name says. */
+export async function* jsonList(path: string, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<RawRow> {
+  using file = await Deno.open(path);
+  const first = new Uint8Array(1);
+  await file.read(first);
+  // A compressed file does not show how it begins; public ones are lists.
+  if (!path.endsWith(".gz") && first[0] === "{".charCodeAt(0)) return yield* jsonLines(path, onBytes);
+  let text = "";
+  for await (const part of texts(path, onBytes)) text += part;
+  let list: unknown;
   try {
-    value = JSON.parse(text);
+    list = JSON.parse(text);
+    if (!Array.isArray(list)) list = [list];
   } catch (error) {
-    throw new LineError(`not valid JSON (${(error as Error).message.replace(/\s+/g, " ").slice(0, 120)})`);
+    const value = () => {
+      throw error;
+    };
+    return yield { at: path, value };
   }
-  if (!isObject(value)) throw new LineError("not a JSON object");
-  return value;
+  for (const [i, value] of (list as unknown[]).entries()) {
+    yield { at: `${path} row ${i + 1}`, value: () => value };
+  }
 }

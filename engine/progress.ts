@@ -20,6 +20,8 @@ export interface Progress {
   note(text: string): void;
   /** Leaves the terminal as it should be. */
   stop(): void;
+  /** Resolves when everything has reached who watches. */
+  settled?(): Promise<void>;
 }
 
 export interface ProgressOptions {

@@ -39,6 +39,8 @@ export class Replica {
   readonly holders: readonly Holder[];
   /** Where the pieces of a home lie while it is offloaded: params, then moments, by rank. */
   readonly host: readonly DeviceSegment[];
+  /** Whether all of its parameters lie in the memory of another replica. */
+  readonly borrowed: boolean;
   readonly #own: DeviceSegment[] = [];
 
   /**
@@ -85,6 +87,7 @@ export class Replica {
       };
     });
     this.host = host;
+    this.borrowed = this.#own.length === 0 && !pooled;
   }
 
   /** Writes one whole parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece. */

@@ -3,16 +3,13 @@ import gantt from "./report/gantt.js" with { type: "text" };
 import script from "./report/page.js" with { type: "text" };
 import style from "./report/style.css" with { type: "text" };
 import { replaceFile } from "./files.ts";
+import { type ReportTable, tableHtml } from "./html.ts";
+import { escape } from "../ir/markup.ts";
 import type { SampleRecord, StepRecord } from "./metrics.ts";
-import { type Column, shortNumber, shortTime } from "./table.ts";
+import { shortNumber, shortTime } from "./table.ts";
 import type { Gantt } from "./timeline.ts";
 
-/** A table of the report; a row whose first cell is "total" is set off. */
-export interface ReportTable {
-  readonly title: string;
-  readonly columns: readonly Column[];
-  readonly rows: readonly (readonly string[])[];
-}
+export type { ReportTable } from "./html.ts";
 
 /** Text that is shown as it is: the call graph, the configuration. */
 export interface ReportText {
@@ -106,7 +103,7 @@ ${thinNote(samples.length, input.samples.length)}
 <div id="samples"></div>
 ${"gantt" in timeline ? TIMELINE : ""}
 <h2 id="plan">Results and plan</h2>
-${input.tables.map(tableHtml).join("\n")}
+${input.tables.map((t) => tableHtml(t)).join("\n")}
 <h2 id="configuration">Configuration</h2>
 ${input.texts.map(textHtml).join("\n")}
 <noscript><p>Curves and samples are drawn by a script in this page, which this browser does not run.</p></noscript>
@@ -171,25 +168,8 @@ function tiles(steps: readonly StepRecord[]): [label: string, value: string][] {
 const tile = ([label, value]: readonly [string, string]): string =>
   `<div class="tile"><b>${escape(value)}</b><span>${escape(label)}</span></div>`;
 
-function tableHtml({ title, columns, rows }: ReportTable): string {
-  const side = (c: number) => columns[c]?.align === "right" ? ' class="right"' : "";
-  const head = columns.map((column, c) => `<th${side(c)}>${escape(column.title)}</th>`).join("");
-  const body = rows.map((row) =>
-    `<tr${row[0] === "total" ? ' class="total"' : ""}>${
-      row.map((cell, c) => `<td${side(c)}>${escape(cell)}</td>`).join("")
-    }</tr>`
-  ).join("\n");
-  return `<div class="scroll"><table><caption>${escape(title)}</caption><thead><tr>${head}</tr></thead>
-<tbody>${body}</tbody></table></div>`;
-}
-
 const textHtml = ({ title, text }: ReportText): string =>
   `<details open><summary>${escape(title)}</summary><pre>${escape(text)}</pre></details>`;
-
-const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-
-/** Names, prompts and file paths come from outside: none may become markup. */
-const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
 
 /** JSON inside a script element ends at the first "</script": no "<" may appear in it. */
 const embed = (value: unknown): string => JSON.stringify(value).replaceAll("<", "\\u003c");

@@ -1,8 +1,10 @@
-/** One line of a data set → token ids. What a line may look like is written at {@link toSample}. */
-import type { DType, Schema } from "../ir/field.ts";
+/** One row of a data set → token ids. What a row may look like is written at {@link toSample}. */
+import type { DType } from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
-import { isObject, type JsonObject } from "./files.ts";
-import { LineError } from "./jsonl.ts";
+import { byOwnNames, columnOf } from "./columns.ts";
+import type { JsonObject } from "./files.ts";
+import { isMessages, messagesOf, transcriptOf, transcriptParts, trimmed } from "./messages.ts";
+import { RowError } from "./row.ts";
 import type { ActionTokens, Message, Tokenizer } from "./tokenizer.ts";
 
 /** One prompt, conversation or preference pair. */
@@ -24,10 +26,8 @@ export interface Sample {
 /** A text, a number, or a sequence of token ids in which every token but the first is an action. */
 export type FieldValue = string | number | ActionTokens;
 
-export interface SampleOptions {
-  readonly kind: SourceSpec["kind"];
-  /** Declared fields; those that the kind itself provides (`prompt`, `tokens`) may be among them. */
-  readonly fields: Schema;
+/** Of the source: `fields` may hold those that the kind itself provides (`prompt`, `tokens`) too. */
+export interface SampleOptions extends Pick<SourceSpec, "kind" | "fields" | "columns" | "chat"> {
   /** Null when the model has no tokenizer: then only lines with token ids can be read. */
   readonly tokenizer: Tokenizer | null;
   /** Ids must be below: rows of the embedding. */
@@ -43,26 +43,50 @@ const OWN: Readonly<Record<SourceSpec["kind"], readonly string[]>> = {
   pairs: ["tokens"],
 };
 
+/** A row that is longer than what fits: whether that is an error is for the source to say. */
+export class TooLong extends RowError {}
+
 /**
- * Lines, by kind (a *text* is a string, *messages* a list of `{ role, content }`, *ids* a list of token ids):
+ * Rows, by kind (a *text* is a string, *messages* a list of `{ role, content }`, *ids* a list of token ids), once their
+ * columns have Baton's names (`columns.ts`):
  * - prompts: `{ prompt: text | messages | ids }`, `{ messages }` or `{ tokens: ids }`.
  * - conversations: `{ text }` and `{ tokens: ids, mask?: 0|1 per token }` (every token is an action unless a mask says
  *   otherwise), `{ messages }` (the assistant's turns are), `{ prompt, completion }` (the completion is).
- * - pairs: `{ prompt, chosen, rejected }`, or `{ chosen, rejected }` as messages whose common beginning is the prompt.
+ * - pairs: `{ prompt, chosen, rejected }`, or `{ chosen, rejected }` as messages, or as texts of turns, whose common beginning
+ *   is the prompt.
  *
  * A prompt and its completions are all texts, all ids, or messages with a text or messages. A text that ends a sequence
- * gets the tokenizer's end token unless it ends with a stop token already.
+ * gets the tokenizer's end token unless it ends with a stop token already. With `chat`, texts are turns of a conversation. A
+ * system text goes before either.
  *
- * @throws LineError saying what is wrong with the line
+ * @throws RowError saying what is wrong with the row
  */
-export function toSample(line: JsonObject, index: number, options: SampleOptions): Sample {
+export function toSample(row: JsonObject, index: number, options: SampleOptions): Sample {
   try {
-    return { index, ...content(line, options), fields: extraFields(line, options) };
+    const own = withSystem(byOwnNames(row, options.kind, options.columns), options);
+    return { index, ...content(own, options), fields: extraFields(row, options) };
   } catch (error) {
-    // Whatever the tokenizer or the template refuses is about this line too.
-    throw error instanceof LineError ? error : new LineError((error as Error).message);
+    // Whatever the tokenizer or the template refuses is about this row too.
+    throw error instanceof RowError ? error : new RowError((error as Error).message);
   }
 }
+
+/** The row without its system text, which becomes a first message or the first paragraph; with `chat`, texts become messages. */
+function withSystem({ system, ...row }: JsonObject, { chat }: SampleOptions): JsonObject {
+  const said = typeof system === "string" && system !== "" ? system : null, { prompt } = row;
+  if (typeof prompt === "string") {
+    if (!chat) return said === null ? row : { ...row, prompt: `${said}\n\n${prompt}` };
+    return { ...row, prompt: withFirst(said, [{ role: "user", content: prompt }]) };
+  }
+  const key = prompt === undefined ? "messages" : "prompt", given = row[key];
+  return said === null || !isMessages(given)
+    ? row
+    : { ...row, [key]: withFirst(said, messagesOf(given, key)) };
+}
+const withFirst = (system: string | null, messages: readonly Message[]): readonly Message[] =>
+  system === null || messages[0]?.role === "system"
+    ? messages
+    : [{ role: "system", content: system }, ...messages];
 
 type Content = Omit<Sample, "index" | "fields">;
 
@@ -81,7 +105,7 @@ function content(line: JsonObject, options: SampleOptions): Content {
 
 function promptOf(line: JsonObject, options: SampleOptions): Content {
   const given = line["prompt"] ?? line["messages"] ?? line["tokens"];
-  if (given === undefined) throw new LineError('it has none of "prompt", "messages" and "tokens"');
+  if (given === undefined) throw new RowError('it has none of "prompt", "messages" and "tokens"');
   if (isIds(given)) {
     const ids = checkedIds(Int32Array.from(given), options, "prompt");
     return { prompt: { ids, text: options.tokenizer?.decode(ids, { skipSpecial: false }) ?? "" } };
@@ -92,7 +116,7 @@ function promptOf(line: JsonObject, options: SampleOptions): Content {
   }
   const messages = messagesOf(given, "prompt");
   if (messages.at(-1)!.role === "assistant") {
-    throw new LineError("the last message of a prompt is the assistant's, leave that turn to the model");
+    throw new RowError("the last message of a prompt is the assistant's, leave that turn to the model");
   }
   const ids = checkedIds(tokenizer.encodeChat(messages), options, "prompt");
   return { prompt: { ids, text: tokenizer.render(messages, { addGenerationPrompt: true }) }, messages };
@@ -108,20 +132,39 @@ function conversation(line: JsonObject, options: SampleOptions): ActionTokens {
     return withEnd(needTokenizer(options).encodeParts([{ text, action: true }]), options);
   }
   if (isIds(tokens)) return { ids: Int32Array.from(tokens), actions: maskedPositions(tokens.length, mask) };
-  throw new LineError('it has none of "text", "messages", "tokens" and "prompt" with "completion"');
+  throw new RowError('it has none of "text", "messages", "tokens" and "prompt" with "completion"');
 }
 
 function pair(line: JsonObject, options: SampleOptions): readonly [ActionTokens, ActionTokens] {
-  const { prompt, chosen, rejected } = line;
-  if (chosen === undefined || rejected === undefined) throw new LineError('it lacks "chosen" or "rejected"');
-  if (prompt !== undefined) {
-    return [completed(prompt, chosen, "chosen", options), completed(prompt, rejected, "rejected", options)];
+  const { chosen, rejected, messages, prompt = messages } = line;
+  if (chosen === undefined || rejected === undefined) throw new RowError('it lacks "chosen" or "rejected"');
+  // Some data sets give the prompt as a text too, beside whole conversations.
+  const repeated = isMessages(chosen) && messagesOf(chosen, "chosen")[0]!.role !== "assistant";
+  if (prompt !== undefined && !repeated) {
+    const from = typeof prompt === "string" && isMessages(chosen)
+      ? [{ role: "user", content: prompt }]
+      : prompt;
+    return [completed(from, chosen, "chosen", options), completed(from, rejected, "rejected", options)];
   }
-  const a = messagesOf(chosen, "chosen"), b = messagesOf(rejected, "rejected");
-  let from = 0;
-  while (from < Math.min(a.length, b.length) && JSON.stringify(a[from]) === JSON.stringify(b[from])) from++;
-  const tokenizer = needTokenizer(options);
+  const spoken = [transcriptOf(chosen), transcriptOf(rejected)] as const, tokenizer = needTokenizer(options);
+  if (spoken[0] && spoken[1] && !tokenizer.hasTemplate) {
+    const from = commonLength(spoken[0], spoken[1]);
+    const tokens = spoken.map((turns) =>
+      withEnd(tokenizer.encodeParts(transcriptParts(turns!, from)), options)
+    );
+    return [tokens[0]!, tokens[1]!];
+  }
+  const a = spoken[0] ? trimmed(spoken[0]) : messagesOf(chosen, "chosen");
+  const b = spoken[1] ? trimmed(spoken[1]) : messagesOf(rejected, "rejected"), from = commonLength(a, b);
   return [tokenizer.assistantMask(a, { from }), tokenizer.assistantMask(b, { from })];
+}
+
+/** Messages that two conversations begin with; two that are equal differ in their last, for there is nothing else to compare. */
+function commonLength(a: readonly Message[], b: readonly Message[]): number {
+  const most = Math.min(a.length, b.length);
+  let from = 0;
+  while (from < most && JSON.stringify(a[from]) === JSON.stringify(b[from])) from++;
+  return from === a.length && from === b.length ? from - 1 : from;
 }
 
 /** A prompt followed by what the model should say. */
@@ -138,7 +181,7 @@ function completed(prompt: unknown, completion: unknown, name: string, options: 
     );
   }
   if (typeof prompt === "string" || isIds(prompt)) {
-    throw new LineError(`"prompt" and "${name}" differ in form, give both as text, as ids or as messages`);
+    throw new RowError(`"prompt" and "${name}" differ in form, give both as text, as ids or as messages`);
   }
   const before = messagesOf(prompt, "prompt");
   const answer = typeof completion === "string"
@@ -157,7 +200,7 @@ function withEnd({ ids, actions }: ActionTokens, { tokenizer }: SampleOptions): 
 function maskedPositions(length: number, mask: unknown): Int32Array {
   if (mask === undefined) return range(1, length);
   if (!Array.isArray(mask) || mask.length !== length || !mask.every((m) => m === 0 || m === 1)) {
-    throw new LineError('"mask" must hold a 0 or 1 for every token');
+    throw new RowError('"mask" must hold a 0 or 1 for every token');
   }
   return range(1, length).filter((i) => mask[i] === 1);
 }
@@ -168,32 +211,25 @@ const range = (from: number, to: number): Int32Array =>
 const isIds = (value: unknown): value is readonly number[] =>
   Array.isArray(value) && value.length > 0 && value.every((id) => Number.isInteger(id));
 
-function messagesOf(value: unknown, name: string): readonly Message[] {
-  const good = Array.isArray(value) && value.length > 0 &&
-    value.every((m) => isObject(m) && typeof m["role"] === "string" && typeof m["content"] === "string");
-  if (!good) throw new LineError(`"${name}" must be a list of { role, content } with texts in both`);
-  return value as Message[];
-}
-
 function needTokenizer({ tokenizer }: SampleOptions): Tokenizer {
-  if (tokenizer === null) throw new LineError("it holds text and the model has no tokenizer, give token ids");
+  if (tokenizer === null) throw new RowError("it holds text and the model has no tokenizer, give token ids");
   return tokenizer;
 }
 
 function checkedIds(ids: Int32Array, { vocabulary, maxTokens }: SampleOptions, name: string): Int32Array {
   const wrong = ids.findIndex((id) => id < 0 || id >= vocabulary);
   if (wrong >= 0) {
-    throw new LineError(`${name}: token id ${ids[wrong]} is outside the vocabulary of ${vocabulary}`);
+    throw new RowError(`${name}: token id ${ids[wrong]} is outside the vocabulary of ${vocabulary}`);
   }
-  if (ids.length === 0) throw new LineError(`${name}: it has no token`);
-  if (ids.length > maxTokens) throw new LineError(`${name}: ${ids.length} tokens, at most ${maxTokens} fit`);
+  if (ids.length === 0) throw new RowError(`${name}: it has no token`);
+  if (ids.length > maxTokens) throw new TooLong(`${name}: ${ids.length} tokens, at most ${maxTokens} fit`);
   return ids;
 }
 
 function checked(tokens: ActionTokens, options: SampleOptions, name = "conversation"): ActionTokens {
   checkedIds(tokens.ids, options, name);
   if (tokens.actions.length === 0) {
-    throw new LineError(`${name}: no token of it is the model's own, nothing to learn`);
+    throw new RowError(`${name}: no token of it is the model's own, nothing to learn`);
   }
   return tokens;
 }
@@ -202,8 +238,9 @@ function extraFields(line: JsonObject, options: SampleOptions): Record<string, F
   const out: Record<string, FieldValue> = {};
   for (const [name, { dtype }] of Object.entries(options.fields)) {
     if (OWN[options.kind].includes(name)) continue;
-    const value = line[name];
-    if (value === undefined) throw new LineError(`field "${name}" is missing`);
+    const given = columnOf(line, name, options.columns),
+      value = typeof given === "boolean" ? Number(given) : given;
+    if (value === undefined) throw new RowError(`field "${name}" is missing`);
     out[name] = fieldValue(name, value, dtype, options);
   }
   return out;
@@ -211,10 +248,10 @@ function extraFields(line: JsonObject, options: SampleOptions): Record<string, F
 
 function fieldValue(name: string, value: unknown, dtype: DType, options: SampleOptions): FieldValue {
   if (dtype === "tokens") {
-    if (!isIds(value)) throw new LineError(`field "${name}" must be a list of token ids`);
+    if (!isIds(value)) throw new RowError(`field "${name}" must be a list of token ids`);
     return checked({ ids: Int32Array.from(value), actions: range(1, value.length) }, options, name);
   }
   const good = dtype === "text" ? typeof value === "string" : Number.isFinite(value);
-  if (!good) throw new LineError(`field "${name}" must be a ${dtype === "text" ? "text" : "finite number"}`);
+  if (!good) throw new RowError(`field "${name}" must be a ${dtype === "text" ? "text" : "finite number"}`);
   return value as string | number;
 }

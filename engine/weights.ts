@@ -25,7 +25,11 @@ export interface Initialization {
 export function initialValues(parameter: Parameter, { seed, std }: Initialization): Float32Array {
   const out = new Float32Array(size(parameter));
   if (parameter.init === "ones") out.fill(1);
-  else if (parameter.init === "normal") {
+  else if (parameter.init === "fanIn") {
+    // The variance of the uniform distribution within ±1/√inputs (He et al. 2015, as PyTorch begins linear layers).
+    const inputs = parameter.shape[1]!;
+    normals(out, streamKey(seed, "initialize", parameter.name), 1 / Math.sqrt(3 * inputs));
+  } else if (parameter.init === "normal") {
     normals(out, streamKey(seed, "initialize", parameter.name), std);
   }
   return out;

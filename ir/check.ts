@@ -60,8 +60,19 @@ export function graphViolations(graph: CallGraph): string[] {
   for (const field of Object.keys(graph.fields)) {
     if (!written.has(field)) found.push(`field "${field}" is written by nothing`);
   }
-  for (const [name, { ema, optimizer, head }] of Object.entries(graph.models)) {
+  for (const [name, { ema, optimizer, head, lora }] of Object.entries(graph.models)) {
     const of = ema && graph.models[ema.of];
+    if (lora && !optimizer) found.push(`model "${name}" has an adapter and is not trained`);
+    if (
+      lora && !(Number.isInteger(lora.rank) && lora.rank > 0 && lora.alpha > 0 && lora.targets.length > 0)
+    ) {
+      found.push(
+        `model "${name}" has an adapter of rank ${lora.rank}, alpha ${lora.alpha}, for ${lora.targets}`,
+      );
+    }
+    if (ema && of?.lora) {
+      found.push(`model "${name}" follows "${ema.of}", of which an adapter is trained alone`);
+    }
     if (ema && optimizer) found.push(`model "${name}" follows "${ema.of}" and is trained itself`);
     if (ema && !(ema.eta > 0 && ema.eta <= 1)) {
       found.push(`model "${name}" follows "${ema.of}" with eta ${ema.eta}`);

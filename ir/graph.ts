@@ -29,12 +29,35 @@ export interface Ema {
   readonly eta: number;
 }
 
+/** Matrices that an adapter can change: the linear layers of a transformer block, under the last part of their names. */
+export const ADAPTABLE = [
+  "q_proj",
+  "k_proj",
+  "v_proj",
+  "o_proj",
+  "gate_proj",
+  "up_proj",
+  "down_proj",
+] as const;
+export type Adaptable = typeof ADAPTABLE[number];
+
+/** Low-rank adaptation (Hu et al. 2021, eq. 3): y = x·Wᵀ + (alpha / rank) · (x·Aᵀ)·Bᵀ, where W stays as it is. */
+export interface Lora {
+  readonly rank: number;
+  readonly alpha: number;
+  readonly targets: readonly Adaptable[];
+  /** Folder with an adapter that training starts from, in the format of PEFT. */
+  readonly from?: string;
+}
+
 export interface ModelSpec {
   readonly head: Head;
-  /** Folder with config.json. */
+  /** Folder with config.json, or a model of the hub. */
   readonly checkpoint: string;
   /** Absent for a frozen model. */
   readonly optimizer: AdamW | null;
+  /** What is trained instead of the checkpoint's own weights. */
+  readonly lora?: Lora;
   /** Of a model that is not trained itself. */
   readonly ema?: Ema;
 }
@@ -157,4 +180,10 @@ export interface SourceSpec {
   readonly shuffle: boolean;
   /** Share of the data set held out for `evaluate`. */
   readonly heldOut: number;
+  /** Baton's name of a column, or a declared field's → the column of the file, `a.b` for b inside a. */
+  readonly columns?: Readonly<Record<string, string>>;
+  /** Texts are turns of a conversation, written with the model's chat template. */
+  readonly chat?: true;
+  /** Rows that are longer than the context are left out rather than refused. */
+  readonly skipLong?: true;
 }

@@ -1,7 +1,7 @@
 /** Graphs and plans as JSON text: what is written reads back equal, and what was written by another version is refused. */
 import { checkGraph } from "./check.ts";
 import { BINARY, SHAPE, UNARY } from "./expr.ts";
-import type { CallGraph } from "./graph.ts";
+import { ADAPTABLE, type CallGraph } from "./graph.ts";
 import type { ExecutionPlan } from "./plan.ts";
 import {
   array,
@@ -69,7 +69,10 @@ const GRAPH = object({
   models: record(
     object(
       { head: literal("lm", "value", "reward"), checkpoint: string, optimizer: nullable(adamw) },
-      { ema: object({ of: string, eta: number }) },
+      {
+        ema: object({ of: string, eta: number }),
+        lora: object({ rank: count, alpha: number, targets: array(literal(...ADAPTABLE)) }, { from: string }),
+      },
     ),
   ),
   source: object({
@@ -79,7 +82,7 @@ const GRAPH = object({
     fields: schema,
     shuffle: boolean,
     heldOut: number,
-  }),
+  }, { columns: record(string), chat: boolean, skipLong: boolean }),
   fields: schema,
   calls: array(tagged("kind", {
     generate: call({ model: string, sampling }, { tools: array(string), maxTurns: count }),

@@ -28,7 +28,7 @@ export function printGraph(graph: PrintableGraph, options: { readonly sites?: bo
   if (models.length) {
     parts.push(columns(models.map(([name, m]) => {
       const optimizer = m.optimizer
-        ? `${m.optimizer.name} lr ${short(m.optimizer.lr)}`
+        ? `${m.optimizer.name} lr ${short(m.optimizer.lr)}${m.lora ? `, adapter of rank ${m.lora.rank}` : ""}`
         : m.ema
         ? `follows ${m.ema.of}, eta ${short(m.ema.eta)}`
         : "frozen";

@@ -49,7 +49,9 @@ export interface Parameter {
   /** −1 for what belongs to no layer. */
   readonly layer: number;
   /** Initial distribution when no checkpoint gives it. */
-  readonly init: "normal" | "zeros" | "ones";
+  readonly init: "normal" | "zeros" | "ones" | "fanIn";
+  /** Never changes: it has no gradient and no moments. */
+  readonly frozen?: true;
   /** Byte offset in the params (and grads) segment. */
   readonly offset: number;
   /** Elements stored, panel padding included. */

@@ -58,11 +58,13 @@ export function memoryPlan(input: MemoryInput): MemoryPlan {
     used.add(at);
     if (bytes) rows.push({ name, bytes, where: "device", device: at });
   };
+  const shared = (at: number, name: string) => rows.push({ name, bytes: 0, where: "device", device: at });
   const constants = new Set<string>();
   for (const [name, spec] of Object.entries(replicas)) {
     const ranks = held[name]!, label = spec.home ? spec.model : name;
     devicesOf(spec.mesh, cluster).forEach((at, rank) => {
-      const { params, grads, moments } = ranks[rank]!;
+      const { params, grads, moments, base } = ranks[rank]!;
+      if (base !== undefined) shared(at, `${label} params, those of ${base}`);
       if (spec.residence === "device") device(at, `${label} params`, params);
       if (!constants.has(`${at} ${spec.model}`)) {
         constants.add(`${at} ${spec.model}`);

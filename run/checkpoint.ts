@@ -1,4 +1,8 @@
-/** What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. */
+/**
+ * What a checkpoint holds: every trained model's fp32 parameters and moments under Hugging Face names, and the counters. Of a model with
+ * an adapter it holds the adapter, as PEFT reads it.
+ */
+import { readAdapter, writeAdapter } from "../engine/adapter.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Part, Replica } from "../engine/replica.ts";
 import type { ModelSpec } from "../ir/graph.ts";
@@ -45,7 +49,16 @@ export async function saveCheckpoint(
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     for (const what of partsOf(engine.models[name]!.spec)) {
-      await save(name, what, engine.models[name]!.parameters, replica);
+      const { spec: { lora, head, checkpoint: base }, parameters } = engine.models[name]!;
+      if (lora && what === "param") {
+        await writeAdapter(
+          `${checkpoint.path}/${name}`,
+          { lora, head, checkpoint: base, parameters },
+          (p) => replica.read(p),
+        );
+        continue;
+      }
+      await save(name, what, parameters.filter((p) => !p.frozen), replica);
     }
   }
   // Weights of generation that lags are older than their home's, and the next step samples from them.
@@ -53,7 +66,8 @@ export async function saveCheckpoint(
     const name = lagName(replica);
     if (models[name]) continue;
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
-    await save(name, "param", engine.models[replica.spec.model]!.parameters, replica);
+    const { parameters } = engine.models[replica.spec.model]!;
+    await save(name, "param", parameters.filter((p) => !p.frozen), replica);
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
   await writeState(checkpoint.path, full);
@@ -73,11 +87,13 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       );
     }
     for (const what of partsOf(spec)) {
-      await loadTensors(
-        `${path}/${name}.${what}.safetensors`,
-        parameters,
-        (p, values) => replica.write(p.name, values, what),
-      );
+      const put = (p: Parameter, values: Float32Array) => replica.write(p.name, values, what);
+      const { lora, head } = spec;
+      if (lora && what === "param") await readAdapter(`${path}/${name}`, { lora, head, parameters }, put);
+      else {
+        const changed = parameters.filter((p) => !p.frozen);
+        await loadTensors(`${path}/${name}.${what}.safetensors`, changed, put);
+      }
     }
     replica.version = saved.version;
     replica.updates = saved.updates;
@@ -91,7 +107,7 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
     else {
       await loadTensors(
         `${path}/${name}.param.safetensors`,
-        parameters,
+        parameters.filter((p) => !p.frozen),
         (p, values) => replica.write(p.name, values),
       );
       replica.version = saved.version;

@@ -3,11 +3,13 @@ import type { MemoryRow } from "../planner/memory.ts";
 import { largestRows, mebibytes, totalBytes } from "./memory.ts";
 import type { PreparedGraph } from "./prepare.ts";
 
-type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs">;
+type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs"> & {
+  readonly data: { readonly skipped: number };
+};
 
 /** Lines for people: sequences and optimizer updates of a step, micro-batches, KV pages where memory holds not all, memory. */
 export function derivedLines(
-  { graph, sizes, plan, programs }: Derived,
+  { graph, sizes, plan, programs, data }: Derived,
   memory: readonly MemoryRow[],
 ): string[] {
   const { kind, batch } = graph.source,
@@ -37,6 +39,7 @@ export function derivedLines(
     `each step: ${rows}, up to ${sizes.longest} tokens each` +
     (updates.size ? `; optimizer updates: ${list(updates)}` : ""),
     `micro-batches: ${[...bySize].map(([size, calls]) => `${size} (${calls.join(", ")})`).join("; ")}`,
+    ...data.skipped ? [`data: ${data.skipped} rows are longer than the models' context and left out`] : [],
     ...pages.length
       ? [`kv pages: ${pages.join(", ")}, all that memory holds: some sequences wait for others`]
       : [],

@@ -32,6 +32,9 @@ const RUN_FLAGS = {
     "CPU threads of all devices together; all cores by default",
   ),
   saveDtype: z.enum(["f32", "bf16"]).optional().describe("number format of the exported models"),
+  saveLora: z.enum(["merged", "adapter"]).optional().describe(
+    "of a model with an adapter: export it merged as well (the default), or the adapter alone",
+  ),
   quiet: z.boolean().optional().describe("no progress on stderr"),
 } as const;
 

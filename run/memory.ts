@@ -1,5 +1,6 @@
 /** The byte table of a run, the KV pages that fit into what is left, and the refusal of a run that does not fit. */
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
+import { baseModel } from "../compiler/sharing.ts";
 import { usesOf } from "../compiler/uses.ts";
 import type { ModelMemory } from "../planner/held.ts";
 import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
@@ -41,12 +42,15 @@ export function checkedMemory(
   return plan;
 }
 
-function memoryOf(graphs: readonly PreparedGraph[], models: Models, scratch: number): MemoryPlan {
+/** Every byte of a run, whether the machine holds it or not. */
+export function memoryOf(graphs: readonly PreparedGraph[], models: Models, scratch: number): MemoryPlan {
+  const specs = Object.fromEntries(Object.entries(models).map(([name, m]) => [name, m.spec]));
   const memory = Object.fromEntries(
     Object.entries(models).map(([name, m]): [string, ModelMemory] => [name, {
       config: m.config,
       head: m.spec.head,
       trained: m.spec.optimizer !== null,
+      base: baseModel(name, specs),
       constants: 4 * m.config.headDim * rotaryPositions(graphs, m),
     }]),
   );

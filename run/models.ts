@@ -1,9 +1,12 @@
 /** Reads what a run needs of its models before anything is compiled: configs, tokenizers, agreement of vocabularies. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { SCORE } from "../compiler/models/parameters.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
+import { readAdapter } from "../engine/adapter.ts";
 import type { EngineModel } from "../engine/engine.ts";
 import { type JsonObject, readJsonOrNull, readTextOrNull } from "../engine/files.ts";
+import { modelFolder } from "../engine/hub.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
 import { Tokenizer } from "../engine/tokenizer.ts";
 import { loadWeights } from "../engine/weights.ts";
@@ -22,13 +25,14 @@ export interface LoadedModel {
 }
 
 export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
-  const folder = spec.checkpoint, path = `${folder}/config.json`, json = await readJsonOrNull(path);
+  const folder = await modelFolder(spec.checkpoint), path = `${folder}/config.json`;
+  const json = await readJsonOrNull(path);
   if (json === null) {
     throw new Error(
-      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors (\`hf download NAME --local-dir FOLDER\` makes one)`,
+      `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors or a model of the hub ("Qwen/Qwen3-0.6B")`,
     );
   }
-  const config = parseConfig(json, path);
+  const config = { ...parseConfig(json, path), ...(spec.lora && { lora: spec.lora }) };
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
   const tokenizer = vocabulary === null
     ? null
@@ -94,18 +98,21 @@ function checkVocabularies(models: Readonly<Record<string, LoadedModel>>): void 
 
 /** The engine's view: parameters, rotary table for `positions`, and how to load. */
 export function engineModel(m: LoadedModel, positions: number): EngineModel {
-  const list = parameters(m.config, m.spec.head), trained = m.spec.optimizer !== null;
+  const { head, lora } = m.spec, list = parameters(m.config, head), trained = m.spec.optimizer !== null;
+  // A critic may start from a language model: its scalar head is then new. So is an adapter.
+  const mayBeNew = list.filter((p) => lora ? !p.frozen : trained && head !== "lm" && p.name === SCORE);
   return {
     spec: m.spec,
     config: m.config,
     parameters: list,
     constants: ropeTable(m.config, positions),
-    // A critic may start from a language model: its scalar head is then new.
-    load: (sink) =>
-      loadWeights(m.folder, list, sink, {
-        allowMissing: trained && m.spec.head !== "lm" ? ["score.weight"] : [],
+    load: async (sink) => {
+      await loadWeights(m.folder, list, sink, {
+        allowMissing: mayBeNew.map((p) => p.name),
         initialization: { seed: 0, std: m.config.initializerRange },
-      }),
+      });
+      if (lora?.from !== undefined) await readAdapter(lora.from, { lora, head, parameters: list }, sink);
+    },
   };
 }
 

@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly quiet?: boolean;
   /** Number format of exported models. */
   readonly saveDtype?: "f32" | "bf16";
+  /** What is exported of a model with an adapter: it and the model merged with it (the default), or the adapter alone. */
+  readonly saveLora?: "merged" | "adapter";
   /** Module that exports the workflow, where it is not the main one: score functions are imported from it again in a worker. */
   readonly script?: string;
 }

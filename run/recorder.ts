@@ -6,6 +6,8 @@ import type { StepHooks, StepResult } from "../engine/stage.ts";
 import { shortNumber } from "../engine/table.ts";
 import { printComparison } from "./comparison.ts";
 import type { Evaluation, EvaluationRecord } from "./evaluation.ts";
+import { inKernel } from "./kernel.ts";
+import { NotebookProgress } from "./notebook_progress.ts";
 import { ReallocationLog, reallocationMetrics } from "./reallocations.ts";
 import { writeRunReport } from "./report.ts";
 import type { Resolved } from "./resolve.ts";
@@ -39,6 +41,8 @@ export class Recorder {
     const before = (await readLog<EvaluationRecord>(path)).find((e) => e.when === "before") ?? null;
     const progress = o.quiet
       ? null
+      : inKernel()
+      ? new NotebookProgress(o.steps)
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
     const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, before);
     recorder.#peak = peakFlops(session);
@@ -110,14 +114,13 @@ export class Recorder {
     e: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
   ): Promise<void> {
     this.leave();
-    if (e.before && e.after && !this.options.quiet) {
-      console.error(`\n${printComparison(e.before, e.after)}\n`);
-    }
+    if (e.before && e.after) this.options.note(`\n${printComparison(e.before, e.after)}\n`);
+    await this.progress?.settled?.();
     await this.flush();
     const { timeline, workflow } = this.session;
     if (timeline.steps.length) await timeline.write(`${this.options.out}/timeline.json`, workflow.name);
     await writeRunReport(this.session, this.options, { ...e, reallocations: this.#reallocations.rows });
-    if (!this.options.quiet) console.error(`report: ${this.options.out}/report.html`);
+    this.options.note(`report: ${this.options.out}/report.html`);
   }
 
   /** Forces the logs to disk: before a checkpoint says that these steps are done. */

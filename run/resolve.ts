@@ -2,6 +2,7 @@
 import { oneOf, refuse, whole } from "../dsl/options.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
+import { inKernel } from "./kernel.ts";
 import { machineFaults, machineOf } from "./machine.ts";
 import type { RunOptions } from "./options.ts";
 import type { Machine } from "./prepare.ts";
@@ -20,6 +21,7 @@ export interface Resolved {
   readonly script: string | null;
   readonly scoreSeconds: number;
   readonly saveDtype: "F32" | "BF16";
+  readonly saveLora: "merged" | "adapter";
   readonly note: (line: string) => void;
 }
 
@@ -38,6 +40,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     o.saveEvery !== undefined && whole("saveEvery", o.saveEvery),
     ...machineFaults(o, config),
     o.saveDtype !== undefined && oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
+    o.saveLora !== undefined && oneOf("saveLora", o.saveLora, ["merged", "adapter"]),
   ]);
   return {
     steps,
@@ -52,7 +55,9 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     script: o.script ?? mainScript(),
     scoreSeconds: config.score.deadlineSeconds,
     saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",
-    note: o.quiet ? () => {} : (line) => console.error(line),
+    saveLora: o.saveLora ?? "merged",
+    // A notebook shows stderr as if something were wrong.
+    note: o.quiet ? () => {} : inKernel() ? (line) => console.log(line) : (line) => console.error(line),
   };
 }
 

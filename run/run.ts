@@ -1,9 +1,10 @@
 /** `run` and `steps`: a workflow from its first step to its last, with everything that a person sees or finds afterwards. */
 import type { Workflow } from "../dsl/workflow.ts";
+import { merged, mergedParameters, writeAdapter } from "../engine/adapter.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
-import type { Batch } from "../engine/batch.ts";
 import { replaceFile } from "../engine/files.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
+import type { Parameter } from "../ir/program.ts";
 import { printPlan } from "../planner/plan_file.ts";
 import { type Evaluation, evaluationOf, type EvaluationRecord } from "./evaluation.ts";
 import { derivedLines } from "./derived.ts";
@@ -13,17 +14,10 @@ import type { RunOptions } from "./options.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { remarks } from "./remarks.ts";
+import { sampleRecords } from "./samples.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
-
-/** One completed step. */
-export interface Step {
-  /** From 1. */
-  readonly step: number;
-  readonly metrics: Readonly<Record<string, number>>;
-  /** Every field of the step: samples, rewards, advantages. */
-  readonly batch: Batch;
-}
+import { Step } from "./step.ts";
 
 /** What a run came to. */
 export interface RunResult {
@@ -102,7 +96,13 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
       await save();
     }
-    yield { step: session.completed, metrics, batch: done.batch };
+    const { completed } = session, { batch } = done;
+    yield new Step(
+      completed,
+      metrics,
+      batch,
+      () => sampleRecords(workflow.graph, batch, completed, batch.sequences, session),
+    );
   }
   await session.settle();
   const checkpoint = await save();
@@ -208,17 +208,26 @@ async function evaluateAt(
   }
 }
 
-/** Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. */
+/**
+ * Trained models as Hugging Face files: one goes into the run's folder itself, several go under their names. Adapters go under
+ * `adapters`, and their models are merged with them.
+ */
 async function exportModels(session: Session, o: Resolved): Promise<void> {
   const trained = [...session.engine.homes].filter(([, replica]) => replica.trained);
   for (const [name, replica] of trained) {
-    const model = session.models[name]!;
+    const model = session.models[name]!, { head, lora, checkpoint } = model.spec;
+    const folder = trained.length === 1 ? o.out : `${o.out}/${name}`;
+    const { parameters } = session.engine.models[name]!, source = (p: Parameter) => replica.read(p);
     const write = trained.length === 1 ? writeModel : saveModel;
-    await write(trained.length === 1 ? o.out : `${o.out}/${name}`, {
+    if (lora) {
+      await writeAdapter(`${o.out}/adapters/${name}`, { lora, head, checkpoint, parameters }, source);
+      if (o.saveLora === "adapter") continue;
+    }
+    await write(folder, {
       config: model.json,
-      head: model.spec.head,
-      parameters: session.engine.models[name]!.parameters,
-      source: (p) => replica.read(p),
+      head,
+      parameters: lora ? mergedParameters(parameters) : parameters,
+      source: lora ? merged({ lora, parameters }, source) : source,
       dtype: o.saveDtype,
       tokenizerFolder: model.folder,
     });

@@ -5,7 +5,7 @@ import type { Program } from "../../ir/program.ts";
 import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
-import type { LocalParameter, Shard } from "../layout.ts";
+import { type LocalParameter, type Shard, trainedOf } from "../layout.ts";
 import { parameterBytes, parameters, tiedGradient } from "../models/transformer.ts";
 import { NO_ROWS, reservedBytes } from "../shape.ts";
 import { ALL, ownBytes, type OwnPiece, ownPieces, ROW, type Share } from "../zero.ts";
@@ -41,12 +41,12 @@ export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions =
 /** Leaves whole gradients in `grads`: all of them, or with ZeRO those that this rank updates. */
 function sumGradients(b: Builder, shard: Shard, share: Share): void {
   const tied = tiedGradient(shard);
-  for (const p of shard.parameters) {
+  for (const p of trainedOf(shard)) {
     const g = b.parameter(p, "grads");
     if (!tied?.name.endsWith(p.name)) continue;
     b.sum(g, b.parameter(tied, "grads"), b.value(g.name, g.shape, { place: g.place }));
   }
-  for (const { axis, from, to } of partialSums(shard.parameters)) {
+  for (const { axis, from, to } of partialSums(trainedOf(shard))) {
     b.allReduce(rowsAt(b, "grads", { from, to }), axis);
   }
   if (share.dp === 1) return;
@@ -76,7 +76,7 @@ function partialSums(all: readonly LocalParameter[]): readonly PartialSum[] {
   return sums;
 }
 
-const wholeOf = (shard: Shard) => ({ from: 0, to: parameterBytes(shard.parameters) });
+const wholeOf = (shard: Shard) => ({ from: 0, to: parameterBytes(trainedOf(shard)) });
 
 /** Bytes of a segment as rows, from … to; it sees what was written there before. */
 const rowsAt = (

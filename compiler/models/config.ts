@@ -1,5 +1,6 @@
 /** A Hugging Face config.json → what the compiler must know of a model, and back. */
 import { z } from "npm:zod@4.6.7";
+import type { Lora } from "../../ir/graph.ts";
 
 const FAMILIES = ["llama", "qwen2", "qwen3", "mistral"] as const;
 export type Family = typeof FAMILIES[number];
@@ -43,6 +44,8 @@ export interface ModelConfig {
   readonly initializerRange: number;
   /** Ends a response where the model's folder has no tokenizer. */
   readonly eosTokens: readonly number[];
+  /** What is trained beside frozen weights; not from config.json but from the script. */
+  readonly lora?: Lora;
 }
 
 const CLASSES: Readonly<Record<Family, string>> = {

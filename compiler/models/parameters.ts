@@ -3,28 +3,43 @@ import type { Head } from "../../ir/graph.ts";
 import { align, panelElements } from "../../ir/op.ts";
 import type { Parameter } from "../../ir/program.ts";
 import type { ModelConfig } from "./config.ts";
+import type { Cut, ModelParameter } from "./cut.ts";
+import { loraParameters } from "./lora.ts";
+
+export type { ModelParameter } from "./cut.ts";
 
 export const EMBEDDING = "model.embed_tokens.weight";
+export const SCORE = "score.weight";
 
-/** What tensor parallelism cuts a parameter by, and along which dim: rows (outputs) or columns (inputs). */
-export interface Cut {
-  readonly by: "heads" | "kvHeads" | "intermediate" | "vocab";
-  readonly dim: 0 | 1;
-}
-/** A parameter of a whole model. */
-export interface ModelParameter extends Parameter {
-  /** Null for what every rank of a tensor-parallel group has whole. */
-  readonly cut: Cut | null;
-}
-
-/** Parameters in the order of the `params` segment of one device, under Hugging Face's names and shapes. */
+/**
+ * Parameters in the order of the `params` segment of one device, under Hugging Face's names and shapes. Those that are trained come
+ * first where not all of them are, so that gradients and moments are as long as they.
+ */
 export function parameters(config: ModelConfig, head: Head): readonly ModelParameter[] {
-  const c = config, q = c.heads * c.headDim, kv = c.kvHeads * c.headDim, all: ModelParameter[] = [];
+  const own = baseParameters(config, head);
+  if (!config.lora) return placed(own);
+  const base = own.map((p): ModelParameter => p.name === SCORE ? p : { ...p, frozen: true });
+  return placed([
+    ...loraParameters(base, config.lora),
+    ...base.filter((p) => !p.frozen),
+    ...base.filter((p) => p.frozen),
+  ]);
+}
+
+function placed(all: readonly ModelParameter[]): readonly ModelParameter[] {
   let offset = 0;
+  return all.map((p) => {
+    const at = { ...p, offset };
+    offset += align(4 * p.elements);
+    return at;
+  });
+}
+
+/** The parameters of a checkpoint; their places are given later. */
+function baseParameters(config: ModelConfig, head: Head): readonly ModelParameter[] {
+  const c = config, q = c.heads * c.headDim, kv = c.kvHeads * c.headDim, all: ModelParameter[] = [];
   const add = (name: string, layer: number, p: Pick<ModelParameter, "shape" | "layout" | "init" | "cut">) => {
-    const elements = storedElements(p);
-    all.push({ ...p, name, layer, matrix: p.shape.length === 2, offset, elements });
-    offset += align(4 * elements);
+    all.push({ ...p, name, layer, matrix: p.shape.length === 2, offset: 0, elements: storedElements(p) });
   };
   const linear = (name: string, layer: number, n: number, k: number, bias: boolean, cut: Cut | null) => {
     add(`${name}.weight`, layer, { shape: [n, k], layout: "panels", init: "normal", cut });
@@ -64,7 +79,7 @@ export function parameters(config: ModelConfig, head: Head): readonly ModelParam
   // A new value head says 0, so that the first advantages are the rewards; a reward head must break the symmetry.
   if (head !== "lm") {
     const init = head === "value" ? "zeros" : "normal";
-    add("score.weight", -1, { shape: [1, c.hidden], layout: "panels", init, cut: null });
+    add(SCORE, -1, { shape: [1, c.hidden], layout: "panels", init, cut: null });
   }
   return all;
 }

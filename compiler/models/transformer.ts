@@ -1,8 +1,9 @@
 /** Llama, Qwen2, Qwen3 and Mistral: one forward pass, parameterised by the config and by what a rank has of the model. */
 import { type Dim, dim, type Value } from "../../ir/op.ts";
 import type { Builder, Heads, Part, Weight } from "../builder.ts";
-import type { LocalParameter, Shard } from "../layout.ts";
-import { EMBEDDING, parameterBytes } from "./parameters.ts";
+import { type LocalParameter, type Shard, trainedOf } from "../layout.ts";
+import { pairOf } from "./lora.ts";
+import { EMBEDDING, parameterBytes, SCORE } from "./parameters.ts";
 
 export { parameterBytes, parameters } from "./parameters.ts";
 export { ropeTable } from "./rope.ts";
@@ -14,14 +15,14 @@ export { ropeTable } from "./rope.ts";
  */
 export function tiedGradient(shard: Shard): LocalParameter | undefined {
   const { parameters: all, head, config, first, last } = shard;
-  if (head !== "lm" || !config.tied || !first || !last) return undefined;
+  if (head !== "lm" || !config.tied || config.lora || !first || !last) return undefined;
   const tied = all.find((p) => p.name === EMBEDDING)!;
   return { ...tied, name: `tied.${EMBEDDING}`, offset: parameterBytes(all) };
 }
-/** Bytes of the `grads` segment: one gradient for each parameter, two for a tied embedding. */
+/** Bytes of the `grads` segment: one gradient for each parameter that is trained, two for a tied embedding. */
 export function gradientBytes(shard: Shard): number {
   const tied = tiedGradient(shard);
-  return parameterBytes(tied ? [tied] : shard.parameters);
+  return parameterBytes(tied ? [tied] : trainedOf(shard));
 }
 
 /** The parameters of a rank as values of a program, and what tensor parallelism adds to a layer. */
@@ -30,6 +31,8 @@ export class Model {
   /** A value of its own where it is tied to the head, so that it has a gradient of its own. */
   readonly #embedding: Weight | undefined;
   readonly #parameters: ReadonlyMap<string, LocalParameter>;
+  /** alpha / rank of the adapter. */
+  #scale: Value | undefined;
 
   constructor(readonly shard: Shard, readonly b: Builder) {
     const all = shard.parameters;
@@ -45,7 +48,7 @@ export class Model {
   /** Where autodiff adds the gradient of each parameter. */
   gradients(): Map<Value, Value> {
     const into = new Map(
-      [...this.values].map(([name, v]) => [v, this.b.parameter(this.#parameters.get(name)!, "grads")]),
+      trainedOf(this.shard).map((p) => [this.values.get(p.name)!, this.b.parameter(p, "grads")]),
     );
     const tied = tiedGradient(this.shard);
     return tied ? into.set(this.#embedding!.value, this.b.parameter(tied, "grads")) : into;
@@ -63,7 +66,7 @@ export class Model {
   /** The matrix from hidden states to logits, or to the one output of a value or reward head. */
   get headMatrix(): Weight {
     const { head, config } = this.shard;
-    return this.matrix(head !== "lm" ? "score.weight" : config.tied ? EMBEDDING : "lm_head.weight");
+    return this.matrix(head !== "lm" ? SCORE : config.tied ? EMBEDDING : "lm_head.weight");
   }
   /** Where this rank's rows of embedding and language-model head lie in the vocabulary. */
   get part(): Part {
@@ -96,8 +99,16 @@ export class Model {
   row(x: Value, name: string): Value {
     return this.#bias(this.#scatter(this.#product(x, name)), name);
   }
+  /** With an adapter, what the pair adds to it as well: a rank's part of both is a part of the sum. */
   #product(x: Value, name: string): Value {
-    return this.b.matmul(x, this.matrix(`${name}.weight`));
+    const { b } = this, y = b.matmul(x, this.matrix(`${name}.weight`)), pair = pairOf(name);
+    if (!this.#parameters.has(pair.a)) return y;
+    const low = b.pointwise("mul", b.matmul(x, this.matrix(pair.a)), this.#scale ??= this.#newScale());
+    return b.pointwise("add", y, b.matmul(low, this.matrix(pair.b)));
+  }
+  #newScale(): Value {
+    const { rank, alpha } = this.shard.config.lora!;
+    return this.b.fill(alpha / rank);
   }
   #bias(y: Value, name: string): Value {
     const bias = this.values.get(`${name}.bias`);

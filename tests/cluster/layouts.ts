@@ -10,6 +10,7 @@ import { parsePlanFile } from "../../planner/plan_file.ts";
 import {
   adamw,
   conversations,
+  type lora,
   models,
   policyModel,
   prompts,
@@ -67,8 +68,10 @@ export const promptsOf = (family: Family): Sample[] =>
   promptRows(LENGTHS.slice(0, 8).map((n, i) => ids(n, i + 50, FAMILIES[family].vocab)));
 
 /** Three updates with log-probabilities of the same sequences before them. */
-export function trainWorkflow(): Workflow {
-  const { actor } = models({ actor: policyModel("random", adamw({ lr: 1e-3, weightDecay: 0.01, clip: 1 })) });
+export function trainWorkflow(adapter?: ReturnType<typeof lora>): Workflow {
+  // The first update of Adam is the sign of a gradient, however small: a larger eps keeps what is only rounding small.
+  const optimizer = adamw({ lr: 1e-3, weightDecay: 0.01, clip: 1, ...(adapter && { eps: 1e-5 }) });
+  const { actor } = models({ actor: policyModel("random", optimizer, adapter) });
   return workflow({
     name: "train",
     data: conversations("random.jsonl", { batch: LENGTHS.length }),
@@ -102,7 +105,8 @@ export async function opened(
   // New biases are zero, and what Adam makes of their first tiny gradients is noise: those of a checkpoint are not.
   for (const p of stage.engine.models.actor!.parameters) {
     if (p.init !== "zeros") continue;
-    const values = Array.from(ids(p.elements, p.elements, 1001), (x) => (x - 500) / 10_000);
+    const count = p.shape.reduce((n, d) => n * d, 1);
+    const values = Array.from(ids(count, p.elements, 1001), (x) => (x - 500) / 10_000);
     stage.engine.home("actor").write(p.name, Float32Array.from(values));
   }
   return {

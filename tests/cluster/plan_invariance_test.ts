@@ -1,7 +1,6 @@
 /** Results do not depend on the plan (DESIGN §1.6): every legal strategy of two model families on up to 8 devices. */
 import assert from "node:assert/strict";
 import { layoutViolations } from "../../compiler/layout.ts";
-import type { Batch } from "../../engine/batch.ts";
 import type { ParallelStrategy } from "../../ir/plan.ts";
 import {
   FAMILIES,
@@ -13,6 +12,7 @@ import {
   stepOf,
   trainWorkflow,
 } from "./layouts.ts";
+import { largest, logprobs, relative } from "./compare.ts";
 
 /** All strategies of up to 8 devices that the model can be cut by. */
 function strategies(family: Family): ParallelStrategy[] {
@@ -38,26 +38,6 @@ const variants = (family: Family) =>
       recompute: RECOMPUTE[(n + 1) % 3]!,
     }))
   );
-
-/** √(Σ(a − b)² ÷ Σb²). */
-function relative(a: Float32Array, b: Float32Array): number {
-  let difference = 0, size = 0;
-  a.forEach((x, i) => {
-    difference += (x - b[i]!) ** 2;
-    size += b[i]! ** 2;
-  });
-  return Math.sqrt(difference / size);
-}
-
-function largest(a: readonly Float32Array[], b: readonly Float32Array[]): number {
-  return Math.max(...a.flatMap((row, i) => Array.from(row, (x, j) => Math.abs(x - b[i]![j]!))));
-}
-
-const logprobs = (batch: Batch) => {
-  const column = batch.numbersOf("logprobs");
-  assert.equal(column.per, "token");
-  return column.values as readonly Float32Array[];
-};
 
 for (const family of Object.keys(FAMILIES) as Family[]) {
   const trained = stepOf(trainWorkflow(), family, layoutOf(trainWorkflow(), {}), sequencesOf(family));

@@ -118,7 +118,7 @@ Deno.test("loadData() names file and line of what is wrong", async () => {
   const cases: [SourceSpec["kind"], unknown, RegExp][] = [
     ["prompts", "{broken", /data\.jsonl:2: not valid JSON/],
     ["prompts", [1], /:2: not a JSON object/],
-    ["prompts", { question: "x" }, /:2: it has none of "prompt", "messages" and "tokens"/],
+    ["prompts", { ask: "x" }, /:2: it has none of "prompt", "messages" and "tokens"/],
     ["prompts", { prompt: 5 }, /:2: "prompt" must be a list of \{ role, content \}/],
     ["prompts", { messages: [{ role: "user" }] }, /:2: "prompt" must be a list/],
     [

@@ -159,7 +159,7 @@ Deno.test("toItem() reads texts and token ids and says what is wrong with anythi
       [{ tokens: [1.5] }, '"tokens" holds 1.5, which is no token id'],
     ] as const
   ) {
-    assert.throws(() => toItem(line), { name: "LineError", message: why });
+    assert.throws(() => toItem(line), { name: "RowError", message: why });
   }
 });
 

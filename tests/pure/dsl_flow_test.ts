@@ -103,16 +103,19 @@ Deno.test("calls remember the line of the script", () => {
   assert.deepEqual([...new Set(lines)], ["dsl_fixtures.ts"]);
 });
 
-Deno.test("a flow shows its calls in a terminal and in a notebook", () => {
+Deno.test("a flow shows its calls in a terminal and in a notebook", async () => {
   const flow = rollout.then(reward.infer());
   assert.match(
     Deno.inspect(flow),
     /^flow: reads prompt\n[\s\S]*actor\.generate {2}prompt → tokens response logprobs length finished/,
   );
-  const shown =
-    (flow as unknown as Record<symbol, () => Record<string, string>>)[Symbol.for("Jupyter.display")]!();
+  const display = Symbol.for("Jupyter.display");
+  const shown = await (flow as unknown as Record<symbol, () => Promise<Record<string, string>>>)[display]!();
   assert.equal(shown["text/plain"], String(flow));
-  assert.match(shown["text/markdown"]!, /^```mermaid\nflowchart TD\n[\s\S]*c0 -- "tokens" --> c1\n```\n$/);
+  const svg = shown["image/svg+xml"]!,
+    texts = [...svg.matchAll(/<text [^>]*>([^<]*)<\/text>/g)].map((m) => m[1]);
+  assert.match(svg, /^<svg xmlns="http:\/\/www\.w3\.org\/2000\/svg" width="\d+" height="\d+"/);
+  assert.deepEqual(texts.toSorted(), ["actor.generate", "data", "prompt", "reward.infer", "tokens"]);
   const w = workflow({ name: "w", data, flow });
   assert.match(Deno.inspect(w), /^w: 2 prompts per step from p\.jsonl/);
   assert.ok((w as unknown as Record<symbol, unknown>)[Symbol.for("Jupyter.display")]);

@@ -5,8 +5,10 @@ import {
   adaptiveKl,
   conversations,
   dpo,
+  ema,
   gae,
   groupAdvantages,
+  lora,
   models,
   perSequence,
   perToken,
@@ -41,6 +43,36 @@ Deno.test("adamw() fills in defaults", () => {
     warmup: 0,
     minRatio: 0,
   });
+});
+
+Deno.test("lora() fills in defaults, and puts targets in one order", () => {
+  const targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+  assert.deepEqual(lora({ rank: 8 }), { rank: 8, alpha: 16, targets });
+  const some = lora({ rank: 1, alpha: 0.5, targets: ["up_proj", "q_proj"], from: "a" });
+  assert.deepEqual(some, { rank: 1, alpha: 0.5, targets: ["q_proj", "up_proj"], from: "a" });
+  assert.deepEqual(policyModel("m", adamw({ lr: 1 }), some).lora, some);
+  assert.ok(!("lora" in policyModel("m", adamw({ lr: 1 }))));
+});
+
+Deno.test("lora() lists every option out of range, and no other model follows one that trains an adapter", () => {
+  const options = { rank: 0, alpha: NaN, targets: ["q_proj", "lm_head", "q_proj"], from: "" };
+  refuses(
+    () => lora(options as never),
+    /rank is 0/,
+    /alpha is NaN/,
+    /a target is lm_head/,
+    /names one twice/,
+    /from is empty/,
+  );
+  refuses(() => lora({ rank: 1, targets: [] }), /targets is empty/);
+  assert.throws(
+    () =>
+      models({
+        actor: policyModel("m", adamw({ lr: 1 }), lora({ rank: 1 })),
+        ref: policyModel("m", ema("actor", { eta: 0.1 })),
+      }),
+    /Cannot declare ref .*: it follows "actor", of which an adapter is trained alone, train it whole/,
+  );
 });
 
 Deno.test("adamw() lists every option out of range", () => {

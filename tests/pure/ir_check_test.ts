@@ -23,7 +23,24 @@ Deno.test("checkGraph() accepts what the language makes", () => {
   checkGraph(ppo().evaluation!.graph);
 });
 
+const ADAPTER = { rank: 4, alpha: 8, targets: ["q_proj"] };
+
 const BREAKS: readonly (readonly [string, (graph: Broken) => void, RegExp])[] = [
+  [
+    "an adapter of a frozen model",
+    (g) => g.models.ref.lora = ADAPTER,
+    /"ref" has an adapter and is not trained/,
+  ],
+  [
+    "an adapter of no rank",
+    (g) => g.models.actor.lora = { ...ADAPTER, rank: 0 },
+    /"actor" has an adapter of rank 0, alpha 8, for q_proj/,
+  ],
+  [
+    "following an adapter",
+    (g) => (g.models.actor.lora = ADAPTER, g.models.ref.ema = { of: "actor", eta: 0.5 }),
+    /"ref" follows "actor", of which an adapter is trained alone/,
+  ],
   ["no calls", (g) => (g.calls = [], g.fields = { ...g.source.fields }), /it has no calls/],
   ["an id twice", (g) => callOf(g, "ref.infer").id = "reward.infer", /reward\.infer appears twice/],
   ["reading too early", (g) => g.calls.reverse(), /gae reads "tokenRewards" before it is written/],

@@ -10,6 +10,16 @@ Deno.test("graphs round-trip through JSON", () => {
   for (const graph of [ppo().graph, ppo().evaluation!.graph, rewardModelling().graph]) {
     assert.deepEqual(graphFromJson(toJson(graph)), graph);
   }
+  const { graph } = ppo(), { actor } = graph.models;
+  const lora = { rank: 4, alpha: 8, targets: ["q_proj", "up_proj"], from: "adapters/old" } as const;
+  const source = { ...graph.source, columns: { prompt: "ask" }, chat: true, skipLong: true } as const;
+  const more = { ...graph, source, models: { ...graph.models, actor: { ...actor!, lora } } };
+  assert.deepEqual(graphFromJson(toJson(more)), more);
+  const unknown = {
+    ...more,
+    models: { ...more.models, actor: { ...actor, lora: { ...lora, targets: ["head"] } } },
+  };
+  assert.throws(() => graphFromJson(JSON.stringify(unknown)), /actor\.lora\.targets.*"q_proj" or "k_proj"/);
   fc.assert(
     fc.property(randomStages, (stages) => {
       const { graph } = chain(stages), back = graphFromJson(toJson(graph));

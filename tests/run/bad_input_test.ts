@@ -159,8 +159,7 @@ const CASES: readonly Case[] = [
   },
   {
     name: "a line without a prompt",
-    prepare: (world) =>
-      Deno.writeTextFile(`${world}/prompts.jsonl`, '{"prompt":"one"}\n{"question":"two"}\n'),
+    prepare: (world) => Deno.writeTextFile(`${world}/prompts.jsonl`, '{"prompt":"one"}\n{"ask":"two"}\n'),
     says: /prompts\.jsonl:2: it has none of "prompt", "messages" and "tokens"/,
   },
   {

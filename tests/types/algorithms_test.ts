@@ -6,7 +6,9 @@ import {
   conversations,
   dapo,
   dpo,
+  ema,
   groupAdvantages,
+  lora,
   models,
   perBatch,
   perSequence,
@@ -19,6 +21,7 @@ import {
   rewardModel,
   score,
   select,
+  sft,
   text,
   tokenIds,
   type Tool,
@@ -312,4 +315,18 @@ Deno.test("a chain of 20 calls keeps its types", () => {
   assert.deepEqual(last, perSequence);
   // @ts-expect-error a field that no call writes
   assert.equal(chain.writes.r16, undefined);
+});
+
+Deno.test("an adapter comes behind an optimizer, and its targets are names of linear layers", () => {
+  const adapted = policyModel("m", adamw({ lr: 1 }), lora({ rank: 2, targets: ["q_proj"] }));
+  // It is trained like any other model.
+  models({ actor: adapted }).actor.train(sft());
+  const wrong =
+    /Cannot declare a model .*: an adapter is trained, give its optimizer first and then the adapter/;
+  // @ts-expect-error an adapter is no optimizer
+  assert.throws(() => policyModel("m", lora({ rank: 2 })), wrong);
+  // @ts-expect-error a model that follows another one is not trained
+  assert.throws(() => policyModel("m", ema("actor", { eta: 1 }), lora({ rank: 2 })), wrong);
+  // @ts-expect-error a head is no target
+  assert.throws(() => lora({ rank: 2, targets: ["lm_head"] }), /a target is lm_head/);
 });

@@ -10,7 +10,8 @@ const o = flags({
   batch: z.int().default(4),
 });
 
-const { actor } = models({ actor: policyModel(`${o.world}/${o.model}`, adamw({ lr: o.lr })) });
+const checkpoint = o.model.includes("/") ? o.model : `${o.world}/${o.model}`;
+const { actor } = models({ actor: policyModel(checkpoint, adamw({ lr: o.lr })) });
 const finetune = workflow({
   name: "sft",
   data: conversations(o.data.startsWith("/") ? o.data : `${o.world}/${o.data}`, { batch: o.batch }),
