@@ -1,4 +1,5 @@
 /** One call graph bound to an engine, and the interpreter of its schedule. */
+import { earlyInstructions } from "../ir/early.ts";
 import type { Call } from "../ir/graph.ts";
 import type { Instruction } from "../ir/plan.ts";
 import { NativeError } from "../ffi/device.ts";
@@ -47,7 +48,7 @@ export class Stage {
   /** Allocates inputs, outputs and caches of every call; nothing is allocated on a device afterwards. */
   constructor(readonly engine: Engine, readonly input: StageInput) {
     this.calls = new Calls(engine, input);
-    this.#early = earlyInstructions(input);
+    this.#early = earlyInstructions(input.schedule, input.graph);
   }
 
   /** Whether anything can run before its step is asked for. */
@@ -246,20 +247,6 @@ class Execution {
       throw error instanceof NativeError ? ofCall(error, call) : error;
     }
   }
-}
-
-/** Generation from the data set's own fields, and the reallocations around it. */
-function earlyInstructions({ schedule, graph }: StageInput): ReadonlySet<number> {
-  const early = new Set<number>();
-  schedule.step.forEach((a, i) => {
-    if (a.op === "run") {
-      const call = graph.calls.find((c) => c.id === a.call)!;
-      const given = Object.values(call.reads).every((field) => field in graph.source.fields);
-      if (call.kind !== "generate" || !given) return;
-    }
-    if (a.after.every((j) => early.has(j))) early.add(i);
-  });
-  return early;
 }
 
 /** The device knows programs and operations; who reads the error knows calls. */

@@ -46,13 +46,15 @@ export interface CallCost {
 /** Programs of the stages of a call. */
 export interface Staged {
   readonly stages: readonly Stage[];
+  /** The part of the model that the last rank of a stage's tensor-parallel group has. */
+  readonly shard: (stage: Stage) => Shard;
   readonly of: (stage: Stage, what: string, compile: (shard: Shard) => Program) => StageProgram;
 }
 
 /** What the kinds of calls share when they are priced, see `cost.ts`. */
 export interface Pricing {
   readonly input: CostInput;
-  staged(call: ModelFunctionCall, layout: CallLayout): Staged;
+  staged(call: ModelFunctionCall, layout: Pick<CallLayout, "strategy">): Staged;
   groups(call: ModelFunctionCall, layout: CallLayout): Groups;
   price(program: StageProgram, live: Live, groups: Groups): number;
   share(parts: number): readonly Lengths[];

@@ -7,11 +7,11 @@ import {
   type InferOutput,
 } from "../compiler/compile.ts";
 import { keepsTogether } from "../compiler/expression.ts";
+import type { Shard } from "../compiler/layout.ts";
 import { microMaxima, stepMaxima } from "../compiler/sizes.ts";
 import { stagesOf } from "../compiler/stages.ts";
 import type { Call, InferCall, ModelFunctionCall, TrainCall } from "../ir/graph.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
-import type { Program } from "../ir/program.ts";
 import {
   assigned,
   type CallCost,
@@ -25,8 +25,8 @@ import {
 } from "./call_cost.ts";
 import { generateCost } from "./cost_generate.ts";
 import { groupsOf, stageLink } from "./groups.ts";
-import { type Groups, type Live, programSeconds } from "./price.ts";
-import { modelKey, type Stage, type StageProgram, StagePrograms } from "./stage_programs.ts";
+import { distinct, type Groups, type Live, programSeconds } from "./price.ts";
+import { type Compiled, modelKey, type Stage, type StageProgram, StagePrograms } from "./stage_programs.ts";
 import { type Lengths, packed, sequencesOf } from "./workload.ts";
 
 /** Costs of the calls of one run; what was compiled and priced once is remembered. */
@@ -34,7 +34,10 @@ export class Costs implements Pricing {
   readonly #models = new Map<string, StagePrograms>();
   readonly #cuts = new Map<string, readonly Stage[]>();
   readonly #prices = new Map<string, number>();
-  readonly #names = new Map<Program, number>();
+  readonly #names = new Map<Compiled, number>();
+  readonly #joined = new Map<string, Groups>();
+  readonly #distinct = new Map<string, Groups>();
+  readonly #numbers = new WeakMap<Groups, number>();
   readonly #sequences: readonly Lengths[];
 
   constructor(readonly input: CostInput) {
@@ -62,11 +65,11 @@ export class Costs implements Pricing {
     const alone = { ranks: 1, perNode: 1, microseconds: 0, GBps: Infinity };
     const groups = { tp: alone, kv: alone, tied: alone, dp: alone, world: alone };
     return profile.roundMicroseconds * 1e-6 +
-      programSeconds(program, { ...maxima, context: 0 }, groups, profile);
+      programSeconds(distinct(program.work), { ...maxima, context: 0 }, groups, profile);
   }
 
   /** The stages of a model and what compiles their programs. */
-  staged(call: ModelFunctionCall, { strategy: { tp, pp } }: CallLayout): Staged {
+  staged(call: ModelFunctionCall, { strategy: { tp, pp } }: Pick<CallLayout, "strategy">): Staged {
     const config = this.input.configs[call.model]!, { head } = this.input.graph.models[call.model]!;
     const key = modelKey(config, head);
     let programs = this.#models.get(key), stages = this.#cuts.get(`${key} ${tp} ${pp}`);
@@ -77,27 +80,44 @@ export class Costs implements Pricing {
       });
       this.#cuts.set(`${key} ${tp} ${pp}`, stages);
     }
-    return { stages, of: (stage, what, compile) => programs.of(stage, what, compile) };
+    return {
+      stages,
+      shard: (stage) => programs.shard(stage, stage.layers),
+      of: (stage, what, compile) => programs.of(stage, what, compile),
+    };
   }
 
   /** Seconds of a stage's program. */
   price(program: StageProgram, live: Live, groups: Groups): number {
-    const sizes = Object.values(live).join(),
-      links = Object.values(groups).map((g) => Object.values(g).join()).join();
+    const { tokens, actions, sequences, context } = live;
+    const at = `${this.#numbers.get(groups)} ${tokens} ${actions} ${sequences} ${context}`;
     return program.seconds((p) => {
       let name = this.#names.get(p);
       if (name === undefined) this.#names.set(p, name = this.#names.size);
-      const key = `${name} ${sizes} ${links}`;
+      const key = `${name} ${at}`;
       let seconds = this.#prices.get(key);
       if (seconds === undefined) {
-        this.#prices.set(key, seconds = programSeconds(p, live, groups, this.input.profile));
+        this.#prices.set(key, seconds = programSeconds(p.work, live, groups, this.input.profile));
       }
       return seconds;
     });
   }
 
+  /** One object for equal groups. */
   groups(call: ModelFunctionCall, { mesh, strategy }: CallLayout): Groups {
-    return groupsOf(this.input.configs[call.model]!, mesh, strategy, this.input.cluster.links);
+    const { configs, cluster } = this.input, { heads, kvHeads } = configs[call.model]!;
+    const { dp, tp, pp } = strategy,
+      key = `${heads} ${kvHeads} ${mesh.nodes} ${mesh.devices} ${dp} ${tp} ${pp}`;
+    const known = this.#joined.get(key);
+    if (known) return known;
+    const made = groupsOf(configs[call.model]!, mesh, strategy, cluster.links), text = JSON.stringify(made);
+    const same = this.#distinct.get(text) ?? made;
+    if (same === made) {
+      this.#distinct.set(text, made);
+      this.#numbers.set(made, this.#distinct.size);
+    }
+    this.#joined.set(key, same);
+    return same;
   }
 
   /** Sequences of one of `parts` equal shares of a step: those of the largest one. */
@@ -151,10 +171,15 @@ export class Costs implements Pricing {
     const live = liveOf(micro, layout.strategy, sizes.group),
       passed = this.handOver(call, layout, micro.tokens);
     const optimizer = graph.models[call.model]!.optimizer!, share = { dp, rank: dp - 1, zero };
+    const both = remembered((s: Shard) => compileTrain(s, o));
     const programs = stages.map((stage) => ({
-      forward: stage.last ? null : of(stage, `${what} forward`, (s) => compileTrain(s, o).forward!),
-      backward: of(stage, `${what} backward`, (s) => compileTrain(s, o).backward),
-      update: of(stage, `update ${dp} ${zero}`, (s) => compileUpdate(s, optimizer, share)),
+      forward: stage.last ? null : of(stage, `${what} forward`, (s) => both(s).forward!),
+      backward: of(stage, `${what} backward`, (s) => both(s).backward),
+      update: of(
+        stage,
+        `update ${zero ? dp : Math.min(dp, 2)} ${zero}`,
+        (s) => compileUpdate(s, optimizer, share),
+      ),
     }));
     const each = programs.map(({ forward, backward }, i) =>
       (forward ? this.price(forward, live, groups) : 0) + this.price(backward, live, groups) +
@@ -177,6 +202,15 @@ export class Costs implements Pricing {
 
 /** Bytes of ids, positions, rows, targets and a few fields that the host writes for a token. */
 const INPUTS = 32;
+
+/** A function whose results are kept by its argument. */
+function remembered<A, B>(f: (a: A) => B): (a: A) => B {
+  const known = new Map<A, B>();
+  return (a) => {
+    if (!known.has(a)) known.set(a, f(a));
+    return known.get(a)!;
+  };
+}
 
 /** Average live dims of micro-batches. */
 function liveOf(micro: ReturnType<typeof packed>, { tp }: ParallelStrategy, group: number): Live {

@@ -1,6 +1,6 @@
 /** Seconds of the operations of a compiled program on a kind of device: the only place where cost comes from. */
 import { AXES, type Axis, type Dim, extent, type Maxima, type OpKind } from "../ir/op.ts";
-import type { Program, Work } from "../ir/program.ts";
+import type { Work } from "../ir/program.ts";
 import type { CollectiveRate, Profile } from "./profile.ts";
 import { lookUp, type Table } from "./table.ts";
 
@@ -29,15 +29,31 @@ const HEAD = 128;
 /** Bytes of a number that optimizers keep: parameters, gradients and moments are single precision. */
 const MASTER = 4;
 
+/** Equal operations, and how many there are. */
+export interface Repeated {
+  readonly work: Work;
+  readonly times: number;
+}
+
+/** The operations of a program, equal ones together: a model's layers repeat them. */
+export function distinct(all: readonly Work[]): Repeated[] {
+  const found = new Map<string, { readonly work: Work; times: number }>();
+  for (const work of all) {
+    let key: string = work.kind;
+    for (const list of [work.attrs, work.elements]) {
+      for (const a of list) key += typeof a === "number" ? ` ${a}` : ` ${a.times}${a.symbol}`;
+    }
+    const same = found.get(key);
+    if (same) same.times++;
+    else found.set(key, { work, times: 1 });
+  }
+  return [...found.values()];
+}
+
 /** Seconds of a whole program, as its only user of the device. */
-export function programSeconds(
-  program: Pick<Program, "work">,
-  live: Live,
-  groups: Groups,
-  p: Profile,
-): number {
+export function programSeconds(program: readonly Repeated[], live: Live, groups: Groups, p: Profile): number {
   let seconds = p.submitMicroseconds * 1e-6;
-  for (const work of program.work) seconds += workSeconds(work, live, groups, p);
+  for (const { work, times } of program) seconds += times * workSeconds(work, live, groups, p);
   return seconds;
 }
 

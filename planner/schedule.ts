@@ -171,7 +171,7 @@ function withWaits(
       string[],
     ];
     return shares(w, W) || shares(w, R) || shares(r, W) ||
-      earlier.devices.some((d) => later.devices.includes(d));
+      overlap(earlier.devices, later.devices);
   };
   return actions.map((a, i) => {
     const after = direct(
@@ -187,6 +187,10 @@ function withWaits(
     return { ...a, devices: all[i]!.devices, after, afterPrevious };
   });
 }
+
+/** Whether two meshes share a device: each is a range of neighbours. */
+const overlap = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length > 0 && b.length > 0 && a[0]! <= b.at(-1)! && b[0]! <= a.at(-1)!;
 
 /** Those that no later one of them waits for anyway. */
 const direct = (

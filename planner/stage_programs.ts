@@ -8,12 +8,19 @@ import { canonical } from "../ir/digest.ts";
 import type { Head } from "../ir/graph.ts";
 import { type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
+import { distinct, type Repeated } from "./price.ts";
+
+/** What is kept of a program. */
+export interface Compiled {
+  readonly segmentBytes: Program["segmentBytes"];
+  readonly work: readonly Repeated[];
+}
 
 /** A program of a stage as far as cost and memory go. */
 export interface StageProgram {
   readonly segmentBytes: Program["segmentBytes"];
   /** Seconds at given dims, from what one program takes. */
-  seconds(of: (program: Program) => number): number;
+  seconds(of: (program: Compiled) => number): number;
 }
 
 /** A stage: how many layers, and whether it has the embedding and the head. */
@@ -30,7 +37,8 @@ const FEW = 2, MORE = 3;
 /** Compiles what is asked for once, and remembers. One for each model. */
 export class StagePrograms {
   readonly #known = new Map<string, StageProgram>();
-  readonly #compiled = new Map<string, Program>();
+  readonly #compiled = new Map<string, Compiled>();
+  readonly #shards = new Map<string, Shard>();
   readonly #alike: boolean;
 
   constructor(readonly config: ModelConfig, readonly head: Head) {
@@ -45,10 +53,13 @@ export class StagePrograms {
     const { tp, layers, first, last } = stage, key = `${what} ${tp} ${first} ${last}`;
     const known = this.#known.get(`${key} ${layers}`);
     if (known) return known;
-    const program = (n: number): Program => {
+    const program = (n: number): Compiled => {
       const name = `${key} ${n}`;
       let made = this.#compiled.get(name);
-      if (!made) this.#compiled.set(name, made = compile(this.#shard(stage, n)));
+      if (!made) {
+        const { segmentBytes, work } = compile(this.shard(stage, n));
+        this.#compiled.set(name, made = { segmentBytes, work: distinct(work) });
+      }
       return made;
     };
     const made = layers > MORE && this.#alike
@@ -59,19 +70,23 @@ export class StagePrograms {
   }
 
   /** A shard of the last rank of a tensor-parallel group, which has the most of what cannot be shared out evenly. */
-  #shard({ tp, first, last }: Stage, layers: number): Shard {
+  shard({ tp, first, last }: Stage, layers: number): Shard {
+    const key = `${tp} ${first} ${last} ${layers}`, known = this.#shards.get(key);
+    if (known) return known;
     const before = first ? 0 : 1, stages = 1 + before + (last ? 0 : 1);
     const part: Part = { stages, stage: before, layers: { from: 0, to: layers }, tp, rank: tp - 1 };
-    return shardOf(this.config, this.head, part);
+    const made = shardOf(this.config, this.head, part);
+    this.#shards.set(key, made);
+    return made;
   }
 }
 
-const direct = (program: Program): StageProgram => ({
+const direct = (program: Compiled): StageProgram => ({
   segmentBytes: program.segmentBytes,
   seconds: (of) => of(program),
 });
 
-function extrapolated(few: Program, more: Program, layers: number): StageProgram {
+function extrapolated(few: Compiled, more: Compiled, layers: number): StageProgram {
   const grown = (a: number, b: number) => a + (layers - FEW) * (b - a);
   const bytes = SEGMENTS.map((s): [Segment, number] => [s, grown(few.segmentBytes[s], more.segmentBytes[s])]);
   return {
