@@ -19,6 +19,8 @@ export interface CostInput {
   readonly cluster: Cluster;
   readonly profile: Profile;
   readonly workload: Workload;
+  /** Bytes that kernels use on every device beside what programs name. */
+  readonly scratchBytes?: number;
 }
 
 /** How a call runs, wherever in the cluster it does. */
@@ -34,6 +36,8 @@ export interface StageBytes {
   readonly arena: number;
   /** Its own for the whole run. */
   readonly own: number;
+  /** The model's rotary table as large as this call needs it; a model has one on a device. */
+  readonly constants: number;
 }
 
 export interface CallCost {

@@ -154,7 +154,7 @@ export class Costs implements Pricing {
       (i ? this.handOver(call, layout, micro.tokens) : this.hostRound(micro.tokens))
     );
     const bytes = programs.map(({ segmentBytes: b }): StageBytes => {
-      return { arena: b.arena, own: layout.strategy.pp * (b.inputs + b.outputs) };
+      return { arena: b.arena, own: layout.strategy.pp * (b.inputs + b.outputs), constants: b.constants };
     });
     return { ...pipelined(each, micro.count), stages: bytes };
   }
@@ -194,6 +194,7 @@ export class Costs implements Pricing {
         arena: Math.max(b.arena, f.arena, update.segmentBytes.arena),
         own: slots * (most("inputs") + most("outputs") + most("saved")) +
           update.segmentBytes.inputs + update.segmentBytes.outputs,
+        constants: b.constants,
       };
     });
     return { seconds: times * (seconds + update + this.hostRound(0)), bubble: times * bubble, stages: bytes };

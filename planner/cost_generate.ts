@@ -83,6 +83,7 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
     return {
       arena: Math.max(...all.map((b) => b.arena)),
       own: rollouts * (io + most("kv") * pages / full.pages + most("state")),
+      constants: Math.max(...all.map((b) => b.constants)),
     };
   });
   return { seconds, bubble: 0, stages: bytes };
