@@ -34,8 +34,8 @@ export interface SpaceOptions {
   readonly microBatches?: number;
 }
 
-/** Micro-batches larger than this make products no faster. */
-const WIDE = 16384;
+/** Tokens of micro-batches: more than the last make products no faster. */
+const WIDTHS = [2048, 8192, 512];
 /** Whole-node meshes of every size up to so many nodes; beyond, powers of two and eighths of the cluster. */
 const EVERY = 16;
 
@@ -86,17 +86,26 @@ export function strategiesOf({ nodes, devices }: MeshShape): ParallelStrategy[] 
   );
 }
 
-/** Micro-batches of one, two, four … times what has to be together. */
-function microBatchesOf(unit: Unit, { workload: { sizes } }: CostInput, dp: number, most: number): number[] {
-  const least = Math.max(...unit.calls.map((c) => together(c, sizes.group))) * sizes.longest;
-  if (unit.calls[0]!.kind === "generate") {
-    return [Math.max(least, Math.min(4096, sizes.sequences * sizes.longest))];
-  }
-  const share = Math.max(1, Math.ceil(sizes.sequences / dp)) * sizes.longest, all: number[] = [];
-  for (let n = least; all.length === 0 || (n <= WIDE && n < 2 * share && all.length < most); n *= 2) {
-    all.push(n);
-  }
-  return all;
+/**
+ * Micro-batches: narrow, usual and wide ones, and the largest that keeps a pipeline full; in powers of two of what has to be
+ * together, so that many layouts share programs.
+ */
+function microBatchesOf(
+  unit: Unit,
+  { workload: { sizes } }: CostInput,
+  { dp, pp }: ParallelStrategy,
+  most: number,
+): number[] {
+  const { kind } = unit.calls[0]!,
+    least = Math.max(...unit.calls.map((c) => together(c, sizes.group))) * sizes.longest;
+  if (kind === "generate") return [Math.max(least, Math.min(4096, sizes.sequences * sizes.longest))];
+  const parts = Math.max(...unit.calls.map((c) => c.kind === "train" ? c.minibatches : 1));
+  const share = Math.ceil(sizes.sequences / dp / parts) * sizes.longest,
+    powers = (n: number) => Math.max(0, Math.log2(n / least));
+  const full = pp > 1 ? Math.floor(powers(share / pp / 2)) : 0, top = Math.ceil(powers(share));
+  const wanted = WIDTHS.map((n) => Math.min(top, Math.round(powers(n)))),
+    all = pp > 1 ? [full, ...wanted.filter((n) => n < full)] : wanted;
+  return [...new Set(all)].slice(0, most).map((n) => least * 2 ** n);
 }
 
 function variantsOf(
@@ -109,7 +118,7 @@ function variantsOf(
   const recompute = trains ? ["nothing", "cheap", "layers"] as const : ["nothing"] as const;
   const zero = trains && strategy.dp > 1 ? [0, 1] as const : [0] as const;
   const pages = kind === "generate" ? [1, 0.5, 0.25, 0.125] : [1];
-  return microBatchesOf(unit, input, strategy.dp, o.microBatches ?? 3).flatMap((microBatchTokens) =>
+  return microBatchesOf(unit, input, strategy, o.microBatches ?? 3).flatMap((microBatchTokens) =>
     recompute.flatMap((r) =>
       zero.flatMap((z) =>
         pages.map((share) => ({ strategy, microBatchTokens, recompute: r, zero: z, pages: share }))

@@ -11,8 +11,10 @@ export interface Found extends Point {
 const NO_ROOM = 4;
 
 /** What the search walks on: seconds, more where memory is short. */
-export const energyOf = ({ period, overflow }: Evaluation, memoryBytes: number): number =>
-  period * (overflow > 0 ? 1.5 + NO_ROOM * overflow / memoryBytes : 1);
+export const energyOf = (
+  { period, overflow }: Pick<Evaluation, "period" | "overflow">,
+  memoryBytes: number,
+): number => period * (overflow > 0 ? 1.5 + NO_ROOM * overflow / memoryBytes : 1);
 
 /** Keeps the best point that fits, and the best of those with other meshes or strategies: the runner-up. */
 export class Best {

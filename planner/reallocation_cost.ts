@@ -49,6 +49,20 @@ export class Reallocations {
     return seconds;
   }
 
+  /**
+   * About as much, at once: every device gets all of its piece, nodes share out what enters them. What the search walks on; what
+   * it keeps is worked out.
+   *
+   * @param bytes of a rank of `to`
+   */
+  estimate(from: Place, to: Place, bytes: number): number {
+    const { cluster: { devicesPerNode: each, links } } = this.input;
+    const inside = bytes / (linkOf(each, links).GBps * 1e9);
+    if (from.mesh.nodes === 1 && to.mesh.nodes === 1 && from.mesh.node === to.mesh.node) return inside;
+    const entering = bytes * Math.min(to.strategy.tp, each) / Math.min(to.mesh.devices, each);
+    return Math.max(inside, entering / (linkOf(each + 1, links).GBps * 1e9));
+  }
+
   /** Seconds of bringing so many bytes of a device from the host, or there. */
   hostSeconds(bytes: number): number {
     return bytes / (this.input.profile.hostGBps * 1e9);

@@ -42,6 +42,8 @@ export interface SearchResult {
 const DEFAULTS = { seed: 1, steps: 6000, chains: 3, enough: 0.01, exhaustive: 3000 } as const;
 /** A move that is worse by the usual difference is taken so often at first, and hardly ever at last. */
 const FIRST = 0.5, LAST = 1 / 500;
+/** Estimates of reallocations make a point look worse by no more than this. */
+const NEAR = 1.005;
 
 /** The best plan that is found; the same for the same input and seed on every machine. */
 export function search(input: CostInput, options: SearchOptions = {}): SearchResult {
@@ -115,20 +117,21 @@ function anneal(
   const random = new Random(seed),
     moves = new Moves(input, units, lists, random),
     { memoryBytes } = input.cluster;
-  let now = start, energyNow = energy(input, now);
+  const about = (point: Point): number => energyOf(best.evaluator.about(point), memoryBytes);
+  let now: Point = start, energyNow = about(now);
   const differences: number[] = [];
   for (let i = 0; i < Math.min(40, steps / 10); i++) {
-    const difference = energy(input, best.see(moves.from(now))) - energyNow;
+    const difference = about(moves.from(now)) - energyNow;
     if (difference > 0) differences.push(difference);
   }
   const usual = differences.sort((a, b) => a - b)[Math.floor(differences.length / 4)] ?? 0.1 * energyNow;
   for (let step = 0; step < steps && !(step % 64 === 0 && enough()); step++) {
     const temperature = usual / -Math.log(FIRST) * LAST ** (step / steps);
-    // The draw comes first: what a point must not exceed is known before its reallocations are worked out.
     const limit = energyNow - temperature * Math.log(1 - random.next()), point = moves.from(now);
-    if (best.evaluator.least(point) > limit) continue;
-    const next = best.see(point), other = energyOf(next.evaluation, memoryBytes);
-    if (other <= limit) [now, energyNow] = [next, other];
+    const other = about(point);
+    if (other <= limit) [now, energyNow] = [point, other];
+    // The walk goes by estimates; what may be better than the best is worked out.
+    if (other <= NEAR * (best.first?.evaluation.period ?? Infinity)) best.see(point);
   }
 }
 

@@ -75,7 +75,9 @@ export class StagePrograms {
     if (known) return known;
     const before = first ? 0 : 1, stages = 1 + before + (last ? 0 : 1);
     const part: Part = { stages, stage: before, layers: { from: 0, to: layers }, tp, rank: tp - 1 };
-    const made = shardOf(this.config, this.head, part);
+    // A model of no more layers than these has fewer parameters to go through.
+    const config = { ...this.config, layers, windows: this.config.windows.slice(0, layers) };
+    const made = shardOf(config, this.head, part);
     this.#shards.set(key, made);
     return made;
   }
