@@ -8,13 +8,13 @@ export interface Found extends Point {
 }
 
 /** A point without room costs so many times its seconds for every device's worth of bytes that is missing, and never wins. */
-const NO_ROOM = 4;
+const NO_ROOM = 3;
 
 /** What the search walks on: seconds, more where memory is short. */
 export const energyOf = (
   { period, overflow }: Pick<Evaluation, "period" | "overflow">,
   memoryBytes: number,
-): number => period * (overflow > 0 ? 1.5 + NO_ROOM * overflow / memoryBytes : 1);
+): number => period * (overflow > 0 ? 1.02 + NO_ROOM * overflow / memoryBytes : 1);
 
 /** Keeps the best point that fits, and the best of those with other meshes or strategies: the runner-up. */
 export class Best {

@@ -7,6 +7,9 @@ import type { Choice, Point } from "./space.ts";
 
 const keyOf = ({ nodes, devices }: MeshShape): string => `${nodes}x${devices}`;
 
+/** Share of moves that are two. */
+const TWICE = 0.3;
+
 export class Moves {
   /** Candidates of every unit by mesh, fastest first. */
   readonly #byMesh: readonly ReadonlyMap<string, readonly Candidate[]>[];
@@ -29,8 +32,13 @@ export class Moves {
     this.#meshes = this.#byMesh.map((m) => [...m.keys()]);
   }
 
-  /** One of them. */
+  /** One of them, or two at once: what saves memory in one place pays for what takes it in another. */
   from(point: Point): Point {
+    const one = this.#one(point);
+    return this.random.next() < TWICE ? this.#one(one) : one;
+  }
+
+  #one(point: Point): Point {
     const unit = this.random.below(this.units.length), draw = this.random.next();
     if (draw < 0.3) return this.#with(point, unit, this.#anywhere(unit));
     if (draw < 0.6) return this.#with(point, unit, this.#sameMesh(point, unit));

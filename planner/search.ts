@@ -1,12 +1,13 @@
 /** The search for a plan: exhaustive where the space is small, else simulated annealing from every plan that people make. */
 import { type Baseline, baselines } from "./baselines.ts";
-import { type Bound, lowerBound } from "./bound.ts";
+import { type Bound, lowerBound, type Relaxed } from "./bound.ts";
 import type { CostInput } from "./call_cost.ts";
 import { type Candidate, Candidates, placesOf, type SpaceOptions, type Unit, unitsOf } from "./candidates.ts";
 import { Costs } from "./cost.ts";
 import { Best, energyOf, type Found } from "./energy.ts";
 import { Evaluator } from "./evaluate.ts";
 import { Moves } from "./moves.ts";
+import { polish } from "./polish.ts";
 import { Random } from "./random.ts";
 import type { Choice, Point } from "./space.ts";
 
@@ -50,7 +51,7 @@ export function search(input: CostInput, options: SearchOptions = {}): SearchRes
   const o = { ...DEFAULTS, ...options }, units = unitsOf(input), costs = new Costs(input);
   const candidates = new Candidates(costs, o), lists = units.map((u) => candidates.of(u));
   const evaluator = new Evaluator(input, units, costs), best = new Best(evaluator);
-  const bound = lowerBound(input, units, lists, evaluator);
+  const { relaxed, ...bound } = lowerBound(input, units, lists, evaluator);
   const done = (made: readonly Baseline[], exhaustive: boolean): SearchResult => ({
     best: best.first,
     runnerUp: best.second,
@@ -76,9 +77,11 @@ export function search(input: CostInput, options: SearchOptions = {}): SearchRes
     choices: lists.map((list): Choice => ({ candidate: fastest(list), first: 0 })),
     offloaded: [],
   });
-  const starts = [...made.flatMap((b) => b.found ?? []), greedy].sort((a, b) =>
+  const rounded = relaxed.slice(-ROUNDED).map((choice) => placed(input, best, choice));
+  const starts = [...made.flatMap((b) => b.found ?? []), greedy, ...rounded].sort((a, b) =>
     energy(input, a) - energy(input, b)
   );
+  let polished: Found | null = null;
   for (let chain = 0; chain < o.chains && !enough(); chain++) {
     const start = chain === 0
       ? starts[0]!
@@ -93,6 +96,27 @@ export function search(input: CostInput, options: SearchOptions = {}): SearchRes
   }
   return done(made, false);
 }
+
+/** Points that are made of what the lower bound chose. */
+const ROUNDED = 16;
+
+/** A point of what the bound chose for every unit: one after the other is put where it does least harm. */
+function placed({ cluster, graph }: CostInput, best: Best, relaxed: Relaxed): Found {
+  const offloaded = Object.keys(graph.models).filter((model) =>
+    relaxed.some((r, i) => r.offloaded && best.evaluator.units[i]!.model === model)
+  ).sort();
+  let now: Point = { choices: relaxed.map(({ candidate }) => ({ candidate, first: 0 })), offloaded };
+  relaxed.forEach(({ candidate }, i) => {
+    const points = placesOf(candidate.mesh, cluster).slice(0, PLACES).map((first): Point => {
+      return { ...now, choices: now.choices.with(i, { candidate, first }) };
+    });
+    const energies = points.map((p) => energyOf(best.evaluator.about(p), cluster.memoryBytes));
+    now = points[energies.indexOf(Math.min(...energies))]!;
+  });
+  return best.see(now);
+}
+/** Places that are tried for each. */
+const PLACES = 16;
 
 const energy = ({ cluster }: CostInput, found: Found): number =>
   energyOf(found.evaluation, cluster.memoryBytes);
