@@ -1,12 +1,12 @@
 /** Plans that people make without a search: what ours is compared with, and where it starts. */
 import type { Cluster, ParallelStrategy } from "../ir/plan.ts";
 import type { CostInput } from "./call_cost.ts";
-import type { Candidate, Unit } from "./candidates.ts";
+import type { Unit } from "./candidates.ts";
 import { meshShapes, strategiesOf } from "./candidates.ts";
 import type { Best, Found } from "./energy.ts";
-import { energyOf } from "./energy.ts";
+import type { Fit } from "./fit.ts";
 import type { MeshShape } from "./groups.ts";
-import type { Choice, Point } from "./space.ts";
+import type { Choice } from "./space.ts";
 
 /** A layout for every unit; sizes of micro-batches, recomputation, ZeRO and offload are chosen for it. */
 export interface Baseline {
@@ -25,18 +25,14 @@ interface Fixed {
   readonly strategy: ParallelStrategy;
 }
 
-/**
- * All baselines of a graph.
- *
- * @param lists candidates of every unit
- */
+/** All baselines of a graph. */
 export function baselines(
   input: CostInput,
   units: readonly Unit[],
-  lists: readonly (readonly Candidate[])[],
+  fit: Fit,
   best: Best,
 ): Baseline[] {
-  const all = wholeMesh(input.cluster), plans = new Plans(input, units, lists, best);
+  const all = wholeMesh(input.cluster), plans = new Plans(input, units, fit, best);
   const everywhere = (strategy: ParallelStrategy) =>
     plans.best(units.map(() => ({ mesh: all, first: 0, strategy })));
   const strategies = strategiesOf(all), seen = strategies.map(everywhere);
@@ -84,42 +80,19 @@ export class Plans {
   constructor(
     readonly input: CostInput,
     readonly units: readonly Unit[],
-    readonly lists: readonly (readonly Candidate[])[],
+    readonly fit: Fit,
     readonly seen: Best,
   ) {}
 
-  /** The fastest plan with these layouts that fits; null when there is none. */
+  /** A plan with these layouts that fits; null when there is none. */
   best(fixed: readonly Fixed[]): Found | null {
-    const options = this.units.map((_, i) => this.#variants(i, fixed[i]!));
-    if (options.some((o) => o.length === 0)) return null;
-    const choices = options.map((o, i): Choice => ({ candidate: o[0]!, first: fixed[i]!.first }));
-    let now = this.seen.see({ choices, offloaded: [] }), improved = true;
-    const { memoryBytes } = this.input.cluster, models = [...new Set(this.units.map((u) => u.model))];
-    const consider = (point: Point): void => {
-      const other = this.seen.see(point);
-      if (energyOf(other.evaluation, memoryBytes) >= energyOf(now.evaluation, memoryBytes)) return;
-      now = other;
-      improved = true;
-    };
-    if (now.evaluation.overflow === 0) return now;
-    while (improved) {
-      improved = false;
-      for (const [i, list] of options.entries()) {
-        for (const candidate of list) {
-          if (candidate !== now.choices[i]!.candidate) {
-            consider({ ...now, choices: now.choices.with(i, { candidate, first: fixed[i]!.first }) });
-          }
-        }
-      }
-      for (const model of models) {
-        const { offloaded } = now;
-        consider({
-          ...now,
-          offloaded: offloaded.includes(model) ? offloaded.filter((m) => m !== model) : [...offloaded, model],
-        });
-      }
-    }
-    return now.evaluation.overflow > 0 ? null : now;
+    const choices = fixed.flatMap((f, i): Choice[] => {
+      const [candidate] = this.fit.variants(i, f);
+      return candidate ? [{ candidate, first: f.first }] : [];
+    });
+    if (choices.length < fixed.length) return null;
+    const found = this.seen.see(this.fit.of({ choices, offloaded: [] }));
+    return found.evaluation.overflow > 0 ? null : found;
   }
 
   /** Models that write text on one half of the devices, those that judge it on the other (OpenRLHF, NeMo-Aligner). */
@@ -153,19 +126,10 @@ export class Plans {
   #likely(mesh: MeshShape, wanted: (u: Unit) => boolean): ParallelStrategy[] {
     const sum = (strategy: ParallelStrategy) =>
       this.units.reduce(
-        (n, u, i) =>
-          n + (wanted(u) ? this.#variants(i, { mesh, first: 0, strategy })[0]?.seconds ?? Infinity : 0),
+        (n, u, i) => n + (wanted(u) ? this.fit.variants(i, { mesh, strategy })[0]?.seconds ?? Infinity : 0),
         0,
       );
     return strategiesOf(mesh).map((s) => ({ s, seconds: sum(s) })).filter(({ seconds }) => seconds < Infinity)
       .sort((a, b) => a.seconds - b.seconds).slice(0, LIKELY).map(({ s }) => s);
-  }
-
-  /** Fastest first. */
-  #variants(unit: number, { mesh, strategy }: Fixed): Candidate[] {
-    return this.lists[unit]!.filter((c) =>
-      c.mesh.nodes === mesh.nodes && c.mesh.devices === mesh.devices && c.strategy.dp === strategy.dp &&
-      c.strategy.tp === strategy.tp && c.strategy.pp === strategy.pp
-    ).toSorted((a, b) => a.seconds - b.seconds);
   }
 }

@@ -24,20 +24,19 @@ export interface DeviceBytes {
   readonly total: number;
 }
 
-/** Every stretch of devices between two places where some stage begins or ends. */
+/**
+ * Every stretch of devices between two places where some stage begins or ends.
+ *
+ * @param only these devices
+ */
 export function deviceBytes(
   input: CostInput,
   units: readonly Unit[],
   point: Point,
   schedule: Schedule,
+  only?: readonly number[],
 ): DeviceBytes[] {
-  const { cluster, scratchBytes = 0 } = input, cuts = new Set<number>();
-  for (const choice of point.choices) {
-    const { dp, tp } = choice.candidate.strategy;
-    for (let at = choice.first; at < endOf(choice); at += dp * tp) cuts.add(at);
-    cuts.add(endOf(choice));
-  }
-  const last = Math.max(...cuts), devices = [...cuts].filter((d) => d < last).sort((a, b) => a - b);
+  const { cluster, scratchBytes = 0 } = input, devices = only ?? stretches(point);
   const homes = new Map(Object.values(schedule.replicas).filter((r) => r.home).map((r) => [r.model, r]));
   const spots = Object.entries(schedule.replicas).map(([name, spec]) => ({
     name,
@@ -80,6 +79,18 @@ export function deviceBytes(
       pool = pools.get(device)?.bytes ?? 0;
     return { device, models, arena, calls, pool, other, total: models + arena + calls + pool + other };
   });
+}
+
+/** First devices of stretches that run the same stages. */
+function stretches({ choices }: Point): number[] {
+  const cuts = new Set<number>();
+  for (const choice of choices) {
+    const { dp, tp } = choice.candidate.strategy;
+    for (let at = choice.first; at < endOf(choice); at += dp * tp) cuts.add(at);
+    cuts.add(endOf(choice));
+  }
+  const last = Math.max(...cuts);
+  return [...cuts].filter((d) => d < last).sort((a, b) => a - b);
 }
 
 const stageOf = ({ strategy: { dp, tp } }: Pick<Candidate, "strategy">, rank: number): number =>

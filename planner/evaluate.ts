@@ -69,6 +69,13 @@ export class Evaluator {
     return { period, overflow: this.#overflow(deviceBytes(this.input, this.units, point, schedule)) };
   }
 
+  /** The device that has least room, or one that is asked for. */
+  fullest(point: Point, device?: number): DeviceBytes {
+    const { schedule } = this.#scheduled(point);
+    return deviceBytes(this.input, this.units, point, schedule, device === undefined ? undefined : [device])
+      .reduce((a, b) => b.total > a.total ? b : a);
+  }
+
   /** A time that the point cannot beat: without reallocations. */
   least(point: Point): number {
     const { schedule, early } = this.#scheduled(point);

@@ -1,25 +1,30 @@
 /** Neighbours of a point: one unit runs otherwise, two of one model alike, two change places, a model waits elsewhere. */
 import type { CostInput } from "./call_cost.ts";
 import { type Candidate, placesOf, type Unit } from "./candidates.ts";
+import type { Fit } from "./fit.ts";
 import type { MeshShape } from "./groups.ts";
 import type { Random } from "./random.ts";
-import type { Choice, Point } from "./space.ts";
+import { type Choice, endOf, type Point } from "./space.ts";
 
 const keyOf = ({ nodes, devices }: MeshShape): string => `${nodes}x${devices}`;
 
 /** Share of moves that are two. */
 const TWICE = 0.3;
+/** Meshes that are tried beside another one: the largest that there is room for. */
+const LARGEST = 3;
 
 export class Moves {
   /** Candidates of every unit by mesh, fastest first. */
   readonly #byMesh: readonly ReadonlyMap<string, readonly Candidate[]>[];
   readonly #meshes: readonly (readonly string[])[];
+  readonly #shapes: readonly (readonly (readonly [key: string, mesh: MeshShape])[])[];
 
   constructor(
     readonly input: CostInput,
     readonly units: readonly Unit[],
     lists: readonly (readonly Candidate[])[],
     readonly random: Random,
+    readonly fit: Fit,
   ) {
     this.#byMesh = lists.map((list) =>
       new Map(
@@ -30,6 +35,7 @@ export class Moves {
       )
     );
     this.#meshes = this.#byMesh.map((m) => [...m.keys()]);
+    this.#shapes = this.#byMesh.map((m) => [...m].map(([key, all]) => [key, all[0]!.mesh] as const));
   }
 
   /** One of them, or two at once: what saves memory in one place pays for what takes it in another. */
@@ -42,7 +48,9 @@ export class Moves {
     const unit = this.random.below(this.units.length), draw = this.random.next();
     if (draw < 0.3) return this.#with(point, unit, this.#anywhere(unit));
     if (draw < 0.6) return this.#with(point, unit, this.#sameMesh(point, unit));
-    if (draw < 0.7) return this.#with(point, unit, this.#shifted(point.choices[unit]!));
+    if (draw < 0.65) return this.#with(point, unit, this.#shifted(point.choices[unit]!));
+    if (draw < 0.72) return this.#beside(point, unit);
+    if (draw < 0.75) return this.fit.of(point);
     if (draw < 0.85) return this.#alike(point, unit);
     if (draw < 0.97) return this.#swapped(point, unit);
     return this.#offload(point);
@@ -69,6 +77,23 @@ export class Moves {
 
   #shifted({ candidate }: Choice): Choice {
     return { candidate, first: this.random.pick(placesOf(candidate.mesh, this.input.cluster)) };
+  }
+
+  /** Puts a unit on devices that another one leaves free. */
+  #beside(point: Point, unit: number): Point {
+    const other = point.choices[this.random.below(this.units.length)]!,
+      { nodes, devicesPerNode } = this.input.cluster;
+    const [from, to] = this.random.next() < 0.5 ? [0, other.first] : [endOf(other), nodes * devicesPerNode];
+    const fitting = this.#shapes[unit]!.flatMap(([key, mesh]) => {
+      const places = placesOf(mesh, this.input.cluster).filter((p) =>
+        p >= from && p + mesh.nodes * mesh.devices <= to
+      );
+      return places.length ? [{ key, places }] : [];
+    }).slice(-LARGEST);
+    if (!fitting.length) return point;
+    const { key, places } = this.random.pick(fitting);
+    const candidate = this.#fast(this.#byMesh[unit]!.get(key)!);
+    return this.#with(point, unit, { candidate, first: this.random.pick(places) });
   }
 
   /** Gives a unit the layout of another one of its model, or its mesh of another one of any. */

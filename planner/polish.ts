@@ -2,10 +2,13 @@
 import type { CostInput } from "./call_cost.ts";
 import { type Candidate, placesOf, type Unit } from "./candidates.ts";
 import { type Best, energyOf, type Found } from "./energy.ts";
+import type { Fit } from "./fit.ts";
 import type { Choice, Point } from "./space.ts";
 
 /** Points that one round looks at, at most: fast candidates of every mesh before slow ones. */
 const MOST = 3000;
+/** Layouts of a unit for which all others are fitted anew. */
+const REFITS = 40;
 
 /** The point that the best one leads to. */
 export function polish(
@@ -13,6 +16,7 @@ export function polish(
   units: readonly Unit[],
   lists: readonly (readonly Candidate[])[],
   best: Best,
+  fit: Fit,
   start: Found,
 ): void {
   const options = lists.map((list) => optionsOf(list, cluster, MOST / lists.length));
@@ -35,6 +39,18 @@ export function polish(
       const offloaded = there ? now.offloaded.filter((m) => m !== model) : [...now.offloaded, model].sort();
       consider({ choices: now.choices, offloaded });
     }
+    if (better) continue;
+    // Another mesh or strategy of one unit with everything else made to fit again.
+    options.forEach((list, i) => {
+      let tried = 0;
+      for (const choice of list) {
+        if (choice.candidate !== fit.variants(i, choice.candidate)[0] || tried >= REFITS) continue;
+        const point = { choices: now.choices.with(i, choice), offloaded: [] };
+        if (best.evaluator.least(point) >= energy) continue;
+        tried++;
+        consider(fit.of(point));
+      }
+    });
   }
 }
 
