@@ -37,6 +37,11 @@ export function deviceBytes(
   only?: readonly number[],
 ): DeviceBytes[] {
   const { cluster, scratchBytes = 0 } = input, devices = only ?? stretches(point);
+  const tables = new Map<string, number>();
+  point.choices.forEach(({ candidate: { costs } }, i) => {
+    const most = Math.max(...costs.flatMap((c) => c.stages.map((s) => s.constants))), { model } = units[i]!;
+    tables.set(model, Math.max(tables.get(model) ?? 0, most));
+  });
   const homes = new Map(Object.values(schedule.replicas).filter((r) => r.home).map((r) => [r.model, r]));
   const spots = Object.entries(schedule.replicas).map(([name, spec]) => ({
     name,
@@ -57,13 +62,14 @@ export function deviceBytes(
   }, devices);
   return devices.map((device) => {
     let models = 0, arena = 0, calls = 0;
-    const constants = new Map<string, number>();
+    const present = new Set<string>();
     for (const spot of spots) {
       const rank = device - spot.first;
       if (rank < 0 || rank >= spot.spec.mesh.nodes * spot.spec.mesh.devices) continue;
       const { params, grads, moments } = heldAt(spot, rank, device), { home, residence } = spot.spec;
       if (residence === "device") models += params + (home ? moments : 0);
       if (home) models += grads;
+      present.add(spot.spec.model);
     }
     point.choices.forEach((choice, i) => {
       if (device < choice.first || device >= endOf(choice)) return;
@@ -72,10 +78,10 @@ export function deviceBytes(
         const bytes = cost.stages[stage]!;
         arena = Math.max(arena, bytes.arena);
         calls += bytes.own;
-        constants.set(model, Math.max(constants.get(model) ?? 0, bytes.constants));
+        present.add(model);
       }
     });
-    const other = scratchBytes + [...constants.values()].reduce((n, b) => n + b, 0),
+    const other = scratchBytes + [...present].reduce((n, model) => n + tables.get(model)!, 0),
       pool = pools.get(device)?.bytes ?? 0;
     return { device, models, arena, calls, pool, other, total: models + arena + calls + pool + other };
   });

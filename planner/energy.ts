@@ -21,6 +21,8 @@ export class Best {
   first: Found | null = null;
   second: Found | null = null;
   evaluated = 0;
+  /** Least overflow of all points that were looked at. */
+  closest = Infinity;
 
   constructor(readonly evaluator: Evaluator) {}
 
@@ -28,6 +30,7 @@ export class Best {
   see(point: Point): Found {
     this.evaluated++;
     const found = { ...point, evaluation: this.evaluator.of(point) };
+    this.closest = Math.min(this.closest, found.evaluation.overflow);
     if (found.evaluation.overflow > 0) return found;
     const { period } = found.evaluation;
     if (!this.first || period < this.first.evaluation.period) {

@@ -38,6 +38,8 @@ export interface SearchResult {
   readonly candidates: Candidates;
   readonly units: readonly Unit[];
   readonly lists: readonly (readonly Candidate[])[];
+  /** Bytes that the fullest device lacks in the plan that lacks least; 0 when one fits. */
+  readonly closest: number;
   /** Points whose seconds were worked out. */
   readonly evaluated: number;
   /** Every point of the space was looked at. */
@@ -63,6 +65,7 @@ export function search(input: CostInput, options: SearchOptions = {}): SearchRes
     candidates,
     units,
     lists,
+    closest: best.closest,
     evaluated: best.evaluated,
     exhaustive,
   });
