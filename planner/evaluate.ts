@@ -30,17 +30,22 @@ interface Scheduled {
 /** Schedules that are remembered at a time; a search comes back to most layouts soon or never. */
 const KEPT = 4096;
 
+/** Reallocations among so few devices are worked out at once; among more they are estimated first. */
+const SMALL = 16;
+
 /** Evaluates points of one run's space. */
 export class Evaluator {
   readonly reallocations: Reallocations;
   readonly #schedules = new Map<string, Scheduled>();
   readonly #host: ReadonlyMap<string, number>;
   readonly #digest: string;
+  readonly #devices: number;
   /** Unit and place in it, by call. */
   readonly #unit: ReadonlyMap<string, readonly [unit: number, call: number]>;
 
   constructor(readonly input: CostInput, readonly units: readonly Unit[], costs: Costs) {
     this.reallocations = new Reallocations(input);
+    this.#devices = input.cluster.nodes * input.cluster.devicesPerNode;
     this.#digest = digest(input.graph);
     const { calls } = input.graph;
     this.#host = new Map(calls.filter((c) => !("model" in c)).map((c) => [c.id, costs.hostSeconds(c)]));
@@ -110,7 +115,7 @@ export class Evaluator {
         return point.choices[unit]!.candidate.costs[call]!.seconds;
       }
       case "reallocate":
-        return about
+        return about && this.#devices > SMALL
           ? this.reallocations.estimate(
             replicas[i.from]!,
             replicas[i.to]!,

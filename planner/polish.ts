@@ -7,6 +7,8 @@ import type { Choice, Point } from "./space.ts";
 
 /** Points that one round looks at, at most: fast candidates of every mesh before slow ones. */
 const MOST = 3000;
+/** Pairs of choices of two units at most. */
+const PAIRS = 2500;
 /** Layouts of a unit for which all others are fitted anew. */
 const REFITS = 40;
 
@@ -29,6 +31,19 @@ export function polish(
     if (exact >= energy * (1 - 1e-9)) return;
     [now, energy, better] = [found, exact, true];
   };
+  /** Two units at once, where there are few choices. */
+  function pairs(): void {
+    options.forEach((first, i) =>
+      options.slice(0, i).forEach((second, j) => {
+        if (first.length * second.length > PAIRS) return;
+        for (const a of first) {
+          for (const b of second) {
+            consider({ choices: now.choices.with(i, a).with(j, b), offloaded: now.offloaded });
+          }
+        }
+      })
+    );
+  }
   while (better) {
     better = false;
     options.forEach((list, i) => {
@@ -51,6 +66,7 @@ export function polish(
         consider(fit.of(point));
       }
     });
+    if (!better) pairs();
   }
 }
 

@@ -20,10 +20,7 @@ export class Reallocations {
    * everything that the same reallocation sends over them; then what is copied inside a device.
    */
   seconds(from: Place, to: Place): number {
-    const { cluster } = this.input, base = Math.min(from.mesh.node, to.mesh.node);
-    const near = (mesh: DeviceMesh) => `${mesh.node - base},${mesh.nodes},${mesh.device},${mesh.devices}`;
-    const cut = ({ strategy: { dp, tp, pp } }: Place) => `${dp},${tp},${pp}`;
-    const key = `${from.model} ${near(from.mesh)} ${cut(from)} ${near(to.mesh)} ${cut(to)}`;
+    const { cluster } = this.input, base = Math.min(from.mesh.node, to.mesh.node), key = keyOf(from, to);
     const known = this.#seconds.get(key);
     if (known !== undefined) return known;
     const { sent, received, sentAcross, receivedAcross, bytes, localBytes } = reallocationBytes(
@@ -56,6 +53,8 @@ export class Reallocations {
    * @param bytes of a rank of `to`
    */
   estimate(from: Place, to: Place, bytes: number): number {
+    const known = this.#seconds.get(keyOf(from, to));
+    if (known !== undefined) return known;
     const { cluster: { devicesPerNode: each, links } } = this.input;
     const inside = bytes / (linkOf(each, links).GBps * 1e9);
     if (from.mesh.nodes === 1 && to.mesh.nodes === 1 && from.mesh.node === to.mesh.node) return inside;
@@ -79,4 +78,13 @@ export class Reallocations {
       return { device, shard: shards[at.stage]![at.tp]! };
     });
   }
+}
+
+/** The same for places that are moved by whole nodes. */
+function keyOf(from: Place, to: Place): string {
+  const base = Math.min(from.mesh.node, to.mesh.node);
+  const near = ({ node, nodes, device, devices }: DeviceMesh) =>
+    `${node - base},${nodes},${device},${devices}`;
+  const cut = ({ strategy: { dp, tp, pp } }: Place) => `${dp},${tp},${pp}`;
+  return `${from.model} ${near(from.mesh)} ${cut(from)} ${near(to.mesh)} ${cut(to)}`;
 }
