@@ -1,8 +1,9 @@
 /** Seconds of the operations of a compiled program on a kind of device: the only place where cost comes from. */
+import { elementsOf } from "../compiler/traffic.ts";
 import { AXES, type Axis, type Dim, extent, type Maxima, type OpKind } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
 import type { CollectiveRate, Profile } from "./profile.ts";
-import { lookUp, type Table } from "./table.ts";
+import { lookUp, type Table } from "../ir/table.ts";
 
 /** Live dims of a submission, and tokens of context that decoded rows have on average. */
 export interface Live extends Maxima {
@@ -132,33 +133,7 @@ function attentionSeconds(
 }
 
 const size = (d: Dim, live: Maxima): number => d.times * live[d.symbol];
-const touched = ({ elements }: Work, live: Maxima): number => elements.reduce((n, d) => n + size(d, live), 0);
 const traffic = (elements: number, p: Profile): number => elements * p.elementBytes / (p.memoryGBps * 1e9);
-
-/** Elements that an operation really reads and writes, where that is not all of its operands. */
-function elementsOf(work: Work, live: Live): number {
-  const at = (i: number) => extent(work.attrs[i]!, live);
-  switch (work.kind) {
-    case "embedding":
-    case "embeddingGrad":
-      return 2 * at(0) * at(2);
-    case "gatherRows":
-    case "scatterRows":
-      return 2 * at(0) * at(1);
-    case "kvWrite":
-      return 4 * at(0) * at(1) * at(2);
-    case "copyPages":
-      return 64 * at(0) * at(1) * at(2) * at(3);
-    case "sample":
-      return at(0) * at(1);
-    case "rope":
-      return 2 * at(0) * at(1) * at(2);
-    case "ownRows":
-      return 2 * size(work.elements.at(-1)!, live);
-    default:
-      return touched(work, live);
-  }
-}
 
 function elementwise(work: Work, live: Live, p: Profile): number {
   const elements = elementsOf(work, live), own = p.tables[work.kind];

@@ -2,7 +2,7 @@
 import type { OpKind } from "../ir/op.ts";
 import type { Cluster } from "../ir/plan.ts";
 import { array, count, leaf, literal, number, object, record, type Shape, string } from "../ir/shape_of.ts";
-import { type Table, tableProblems } from "./table.ts";
+import { type Table, tableProblems } from "../ir/table.ts";
 
 /** Time of a collective among some devices of one node: microseconds, then its bytes at GBps (Thakur et al. 2005: α–β). */
 export interface CollectiveRate {

@@ -8,7 +8,7 @@
  * elements of two bytes, latency_ms), as in ai-dynamo/aiconfigurator (Apache-2.0).
  */
 import type { CollectiveRate, Profile } from "../planner/profile.ts";
-import { lookUp, monotone, type Table } from "../planner/table.ts";
+import { lookUp, monotone, type Table } from "../ir/table.ts";
 
 type Row = Readonly<Record<string, string>>;
 /** A measurement: the coordinates of its table, and seconds. */

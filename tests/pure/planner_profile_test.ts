@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type DataSheet, parseProfile, type Profile, roofline } from "../../planner/profile.ts";
 import { collectiveSeconds } from "../../planner/price.ts";
-import { lookUp, monotone, type Table } from "../../planner/table.ts";
+import { lookUp, monotone, type Table } from "../../ir/table.ts";
 import sample from "./profile_sample.json" with { type: "json" };
 
 const read = (name: string): Profile => {
