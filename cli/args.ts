@@ -9,6 +9,8 @@ export interface ParseOptions {
   readonly boolean?: readonly string[];
   /** Flags with a value: `--name value` or `--name=value`. */
   readonly string?: readonly string[];
+  /** Flags of `string` whose values are joined with commas where several are given. */
+  readonly collect?: readonly string[];
   /** Flags that may be turned off as `--no-name`. */
   readonly negatable?: readonly string[];
   /** Short name → long name. */
@@ -67,7 +69,10 @@ export function parseArgs(args: readonly string[], options: ParseOptions = {}): 
       const next = args[i + 1];
       // A value may be a negative number, but not the next flag.
       const takesNext = inline === undefined && next !== undefined && !/^-(?!\d|\.\d|$)/.test(next);
-      flags[name] = inline ?? (takesNext ? next : "");
+      const value = inline ?? (takesNext ? next : ""), before = flags[name];
+      flags[name] = options.collect?.includes(name) && typeof before === "string"
+        ? `${before},${value}`
+        : value;
       if (takesNext) i++;
     } else if (options.boolean?.includes(name)) flags[name] = inline !== "false";
     else if (options.negatable?.includes(negated)) flags[negated] = false;

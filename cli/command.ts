@@ -4,7 +4,16 @@ import { parseArgs } from "./args.ts";
 /** One option. A string or number without a default may be absent. */
 export type Option =
   | { readonly kind: "flag"; readonly help: string }
-  | { readonly kind: "string"; readonly value: string; readonly help: string; readonly default?: string }
+  | {
+    readonly kind: "string";
+    readonly value: string;
+    readonly help: string;
+    readonly default?: string;
+    /** Given several times, the values stand one behind the other with commas between. */
+    readonly several?: true;
+    /** One letter that means the same. */
+    readonly short?: string;
+  }
   | {
     readonly kind: "number";
     readonly value: string;
@@ -98,6 +107,14 @@ export function parseInvocation<O extends Options>(
     string: ofKind("string", "number"),
     boolean: ofKind("flag"),
     "--": true,
+    collect: Object.entries<Option>(command.options).flatMap(([name, o]) =>
+      o.kind === "string" && o.several ? [name] : []
+    ),
+    alias: Object.fromEntries(
+      Object.entries<Option>(command.options).flatMap(([name, o]) =>
+        o.kind === "string" && o.short ? [[o.short, name]] : []
+      ),
+    ),
     unknown: (arg) => faults.push(`there is no option ${arg}${hint}`),
   });
   if (parsed._.length < command.positional) faults.push(`${command.usage.split(" [")[0]} is needed`);

@@ -6,10 +6,12 @@ import { evaluate } from "./eval.ts";
 import { generate } from "./generate.ts";
 import { graph } from "./graph.ts";
 import { commandHelp, mainHelp } from "./help.ts";
+import { plan } from "./plan.ts";
+import { profile } from "./profile.ts";
 import { run } from "./run.ts";
 import { score } from "./score.ts";
 
-export const COMMANDS: readonly Command[] = [run, graph, generate, score, evaluate, doctor];
+export const COMMANDS: readonly Command[] = [run, plan, profile, graph, generate, score, evaluate, doctor];
 
 /** One line of an error. Messages of several lines (every violation of a file) are joined. */
 function errorLine(error: unknown): string {

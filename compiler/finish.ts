@@ -7,7 +7,7 @@ import { encode } from "./encode.ts";
 import { flops } from "./flops.ts";
 import { fuse } from "./fuse.ts";
 import type { Shard } from "./layout.ts";
-import { bytesOf, reservedBytes } from "./shape.ts";
+import { bytesOf, reservedBytes, size } from "./shape.ts";
 import { forwardCopies, pinOutputs, removeDead } from "./simplify.ts";
 import { checkProgram } from "./specification.ts";
 
@@ -55,6 +55,11 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     table,
     liveBytes: plan.liveBytes,
     operations: ops.length,
+    work: ops.map(({ kind, attrs, ins, outs }) => ({
+      kind,
+      attrs,
+      elements: [...ins, ...outs].map((v) => size(v.shape)),
+    })),
     flops: (live) => ops.reduce((n, op) => n + flops(op, live), 0),
   };
 }

@@ -92,19 +92,37 @@ export function shardsOf(
   }
   const all = parameters(config, head);
   return stagesOf(config, head, pp).map((layers, stage) =>
-    Array.from({ length: tp }, (_, rank): Shard => {
-      const ranges = rangesOf(config, tp, rank), first = stage === 0, last = stage === pp - 1;
-      const place = { config, head, stages: pp, stage, tp, rank, layers, first, last };
-      const { headDim } = config, { heads, kvHeads, vocab } = ranges;
-      return {
-        ...place,
-        heads: (heads.to - heads.from) / headDim,
-        kvHeads: (kvHeads.to - kvHeads.from) / headDim,
-        vocab,
-        parameters: localParameters(all, place, ranges),
-      };
-    })
+    Array.from(
+      { length: tp },
+      (_, rank) => shardOf(config, head, { stages: pp, stage, layers, tp, rank }, all),
+    )
   );
+}
+
+/** Which part of a model a rank has: a stage with some of the layers, and a place in the tensor-parallel group. */
+export type Part = Pick<Shard, "stages" | "stage" | "layers" | "tp" | "rank">;
+
+/**
+ * What one rank of a stage with given layers holds.
+ *
+ * @param all parameters of the whole model, where the caller has them
+ */
+export function shardOf(
+  config: ModelConfig,
+  head: Head,
+  part: Part,
+  all: readonly ModelParameter[] = parameters(config, head),
+): Shard {
+  const { stage, stages, tp, rank } = part, ranges = rangesOf(config, tp, rank);
+  const place = { config, head, ...part, first: stage === 0, last: stage === stages - 1 };
+  const { headDim } = config, { heads, kvHeads, vocab } = ranges;
+  return {
+    ...place,
+    heads: (heads.to - heads.from) / headDim,
+    kvHeads: (kvHeads.to - kvHeads.from) / headDim,
+    vocab,
+    parameters: localParameters(all, place, ranges),
+  };
 }
 
 /** The whole model on one device. */

@@ -20,6 +20,9 @@ export interface ReallocationBytes {
   /** Bytes by device, for those that send or receive any. */
   readonly sent: ReadonlyMap<number, number>;
   readonly received: ReadonlyMap<number, number>;
+  /** Of these, what goes from one node to another. */
+  readonly sentAcross: ReadonlyMap<number, number>;
+  readonly receivedAcross: ReadonlyMap<number, number>;
 }
 
 /** A reallocation, ready to be carried out. */
@@ -51,7 +54,7 @@ export function reallocate(from: readonly Holder[], to: readonly Holder[], clust
       }
     }
   }
-  return { moves: coalesce(copies), ...bytesOf(plan) };
+  return { moves: coalesce(copies), ...bytesOf(plan, cluster) };
 }
 
 /** What {@link reallocate} gives but the moves: cheap enough to compare thousands of layouts. */
@@ -59,7 +62,7 @@ export const reallocationBytes = (
   from: readonly Holder[],
   to: readonly Holder[],
   cluster: Nodes,
-): ReallocationBytes => bytesOf(planOf(from, to, cluster));
+): ReallocationBytes => bytesOf(planOf(from, to, cluster), cluster);
 
 interface Plan {
   /** Shards by device, before and after. */
@@ -135,8 +138,10 @@ function transfersOf(demand: Demand, senders: readonly Share[], entries: readonl
   });
 }
 
-function bytesOf({ shared, minimum, transfers }: Plan): ReallocationBytes {
+function bytesOf({ shared, minimum, transfers }: Plan, { devicesPerNode }: Nodes): ReallocationBytes {
   const sent = new Map<number, number>(), received = new Map<number, number>();
+  const sentAcross = new Map<number, number>(), receivedAcross = new Map<number, number>();
+  const nodeOf = (device: number) => Math.floor(device / devicesPerNode);
   let bytes = 0, localBytes = 0;
   const add = (to: Map<number, number>, device: number, n: number) =>
     to.set(device, (to.get(device) ?? 0) + n);
@@ -148,8 +153,11 @@ function bytesOf({ shared, minimum, transfers }: Plan): ReallocationBytes {
     bytes += end - begin;
     add(sent, from, end - begin);
     add(received, to, end - begin);
+    if (nodeOf(from) === nodeOf(to)) continue;
+    add(sentAcross, from, end - begin);
+    add(receivedAcross, to, end - begin);
   }
-  return { shared, bytes, minimum, localBytes, sent, received };
+  return { shared, bytes, minimum, localBytes, sent, received, sentAcross, receivedAcross };
 }
 
 /** The boxes that a stretch of a demand goes through: cuts are between rows. */

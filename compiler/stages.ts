@@ -8,37 +8,35 @@ export interface Range {
   readonly to: number;
 }
 
-interface Cuts {
-  readonly most: number;
-  readonly squares: number;
-  readonly stages: readonly Range[];
-}
-
 /**
  * Layers of each stage. A stage costs the multiplications of its products per token; the head is the last stage's, and the
  * embedding costs nothing. Among equally good cuts the most even one is taken.
  */
 export function stagesOf(config: ModelConfig, head: Head, stages: number): readonly Range[] {
   const { layers } = config, layer = layerProducts(config), behind = headProducts(config, head);
-  const known = new Map<string, Cuts>();
-  const best = (from: number, left: number): Cuts => {
-    const key = `${from} ${left}`, found = known.get(key);
-    if (found) return found;
-    const last = left === 1, candidates: Cuts[] = [];
-    for (let to = last ? layers : from + 1; to <= layers - (left - 1); to++) {
-      const cost = (to - from) * layer + (last ? behind : 0);
-      const rest = last ? { most: 0, squares: 0, stages: [] } : best(to, left - 1);
-      candidates.push({
-        most: Math.max(cost, rest.most),
-        squares: cost * cost + rest.squares,
-        stages: [{ from, to }, ...rest.stages],
-      });
+  // By stages that are left, then by first layer: the costliest stage, the sum of squares, and where the first stage ends.
+  let most: number[] = [], squares: number[] = [];
+  const ends: number[][] = [];
+  for (let left = 1; left <= stages; left++) {
+    const nowMost: number[] = [], nowSquares: number[] = [], end: number[] = [];
+    for (let from = 0; from <= layers - left; from++) {
+      for (let to = left === 1 ? layers : from + 1; to <= layers - (left - 1); to++) {
+        const cost = (to - from) * layer + (left === 1 ? behind : 0);
+        const m = left === 1 ? cost : Math.max(cost, most[to]!),
+          q = cost * cost + (left === 1 ? 0 : squares[to]!);
+        if (end[from] !== undefined && (m - nowMost[from]! || q - nowSquares[from]!) >= 0) continue;
+        [nowMost[from], nowSquares[from], end[from]] = [m, q, to];
+      }
     }
-    const chosen = candidates.reduce((a, b) => (b.most - a.most || b.squares - a.squares) < 0 ? b : a);
-    known.set(key, chosen);
-    return chosen;
-  };
-  return best(0, stages).stages;
+    [most, squares] = [nowMost, nowSquares];
+    ends.push(end);
+  }
+  let from = 0;
+  return Array.from({ length: stages }, (_, i): Range => {
+    const range = { from, to: ends[stages - 1 - i]![from]! };
+    from = range.to;
+    return range;
+  });
 }
 
 function layerProducts(c: ModelConfig): number {

@@ -1,4 +1,5 @@
 /** One call graph bound to an engine: begins its steps, the next one perhaps before the last has ended. */
+import { earlyInstructions } from "../ir/early.ts";
 import type { Batch } from "./batch.ts";
 import { Calls, type StageInput } from "./calls.ts";
 import type { Engine } from "./engine.ts";
@@ -26,7 +27,7 @@ export class Stage {
   /** Allocates inputs, outputs and caches of every call; nothing is allocated on a device afterwards. */
   constructor(readonly engine: Engine, readonly input: StageInput) {
     this.calls = new Calls(engine, input);
-    this.#early = earlyInstructions(input);
+    this.#early = earlyInstructions(input.schedule, input.graph);
     // Working out what moves where takes up to seconds for large models: not in the first step.
     for (const a of input.schedule.step) if (a.op === "reallocate") engine.reallocator(a.from, a.to);
   }
@@ -69,20 +70,4 @@ export class Stage {
   dispose(): void {
     this.calls.dispose();
   }
-}
-
-/** Generation from the data set's own fields, and the reallocations around it. */
-function earlyInstructions({ schedule, graph }: StageInput): ReadonlySet<number> {
-  const early = new Set<number>();
-  schedule.step.forEach((a, i) => {
-    if (a.op === "run") {
-      const call = graph.calls.find((c) => c.id === a.call)!;
-      const given = Object.values(call.reads).every((field) => field in graph.source.fields);
-      if (call.kind !== "generate" || !given) return;
-    }
-    // A checkpoint between the steps has the weights that the step's own generation samples from.
-    if (a.op === "reallocate" && schedule.replicas[a.to]!.lag > 0) return;
-    if (a.after.every((j) => early.has(j))) early.add(i);
-  });
-  return early;
 }

@@ -1,5 +1,5 @@
 /** A compiled device program and the exact table of the memory that it touches. */
-import type { DType, Maxima, Segment, Shape } from "./op.ts";
+import type { Attr, Dim, DType, Maxima, OpKind, Segment, Shape } from "./op.ts";
 
 /** One row of the byte table. */
 export interface BufferRow {
@@ -19,6 +19,14 @@ export interface Port {
   readonly bytes: number;
 }
 
+/** An operation as far as its cost goes: what it is and how large. */
+export interface Work {
+  readonly kind: OpKind;
+  readonly attrs: readonly Attr[];
+  /** Elements of every operand, inputs first; of a table that is read here and there, all of it. */
+  readonly elements: readonly Dim[];
+}
+
 export interface Program {
   readonly name: string;
   /** What `baton_program_load` takes; see docs/program-format.md. */
@@ -33,6 +41,8 @@ export interface Program {
   readonly liveBytes: number;
   /** Operations left after fusion, for printing. */
   readonly operations: number;
+  /** The same operations in order, for whoever asks what they cost. */
+  readonly work: readonly Work[];
   /** Useful floating point operations at given live dims (for MFU and the cost model). */
   readonly flops: (live: Maxima) => number;
 }

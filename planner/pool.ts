@@ -14,20 +14,23 @@ export interface Pool {
  * alive together in any of them do not overlap.
  *
  * @param bytes of a rank of a replica
+ * @param only these devices; all by default
  */
 export function poolOf(
   schedules: readonly Schedule[],
   cluster: Pick<Cluster, "devicesPerNode">,
   bytes: (name: Replica, rank: number) => number,
+  only?: readonly number[],
 ): Map<number, Pool> {
   const pools = new Map<number, Pool>(), { replicas } = schedules[0]!;
   const pooled = Object.entries(replicas).filter(([, spec]) => spec.residence === "pool");
   const spans = new Map(pooled.map(([name]) => [name, schedules.map((s) => lifetime(s, name))]));
-  const devices = new Set(pooled.flatMap(([, spec]) => devicesOf(spec.mesh, cluster)));
+  const meshes = new Map(pooled.map(([name, spec]) => [name, devicesOf(spec.mesh, cluster)]));
+  const devices = only ?? new Set([...meshes.values()].flat());
   for (const device of devices) {
-    const here = pooled.flatMap(([name, spec]) => {
-      const rank = devicesOf(spec.mesh, cluster).indexOf(device);
-      return rank < 0 ? [] : [{ name, bytes: bytes(name, rank), spans: spans.get(name)! }];
+    const here = pooled.flatMap(([name]) => {
+      const rank = device - meshes.get(name)![0]!, has = rank < meshes.get(name)!.length;
+      return rank < 0 || !has ? [] : [{ name, bytes: bytes(name, rank), spans: spans.get(name)! }];
     });
     const together = (a: typeof here[number], b: typeof here[number]) =>
       a.spans.some((x, i) => {

@@ -1,5 +1,4 @@
 /** Which copies of a model's parameters a plan needs: one for each layout that its calls have. */
-import { canonical } from "../ir/digest.ts";
 import type { CallGraph, ModelFunctionCall } from "../ir/graph.ts";
 import type { Assignment, ExecutionPlan, Replica, ReplicaSpec } from "../ir/plan.ts";
 
@@ -15,7 +14,8 @@ export interface Replicas {
   readonly of: (placed: Placed, call: ModelFunctionCall) => Replica;
 }
 
-const layout = ({ mesh, strategy }: Assignment): string => canonical({ mesh, strategy });
+const layout = ({ mesh, strategy }: Pick<Assignment, "mesh" | "strategy">): string =>
+  `${mesh.node},${mesh.nodes},${mesh.device},${mesh.devices} ${strategy.dp},${strategy.tp},${strategy.pp}`;
 
 /**
  * Versions that the weights of a call may be behind: `maxLag` counts steps, and each makes as many as the model has train calls.
@@ -81,6 +81,6 @@ function keyOf(
   assignment: Assignment,
   home: Pick<Assignment, "mesh" | "strategy">,
 ): string {
-  const own = layout(assignment), atHome = own === canonical({ mesh: home.mesh, strategy: home.strategy });
+  const own = layout(assignment), atHome = own === layout(home);
   return `${model} ${own}${!atHome && lag > 0 ? " lagging" : ""}`;
 }

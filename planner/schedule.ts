@@ -167,8 +167,28 @@ function computeDevices(call: Call, placed: Placed, devices: (name: Replica) => 
   return devicesOf(plan.assignments[user.id]!.mesh, plan.cluster).slice(0, 1);
 }
 
-const isState = (name: string): boolean => name.startsWith("state ");
-const isField = (name: string): boolean => name.startsWith("field ");
+/** What two actions are compared by: names as numbers, those within a step and those from one step to the next. */
+interface Compared {
+  readonly reads: readonly number[];
+  readonly writes: readonly number[];
+  readonly devices: readonly number[];
+}
+
+/** Fields are a step's own; states order the steps; devices and replicas both. */
+function compared(all: readonly Touches[], across: boolean): Compared[] {
+  const numbers = new Map<string, number>(), skip = across ? "field " : "state ";
+  const numbered = (names: readonly string[]): number[] =>
+    names.filter((n) => !n.startsWith(skip)).map((n) => {
+      if (!numbers.has(n)) numbers.set(n, numbers.size);
+      return numbers.get(n)!;
+    });
+  return all.map((t) => ({ reads: numbered(t.reads), writes: numbered(t.writes), devices: t.devices }));
+}
+
+const shares = (a: readonly number[], b: readonly number[]): boolean => a.some((x) => b.includes(x));
+const conflict = (a: Compared, b: Compared): boolean =>
+  overlap(a.devices, b.devices) || shares(a.writes, b.writes) || shares(a.writes, b.reads) ||
+  shares(a.reads, b.writes);
 
 /** Adds what every action waits for: the last ones before it, in this step or the step before, that it conflicts with. */
 function withWaits(
@@ -177,37 +197,19 @@ function withWaits(
   devices: (name: Replica) => readonly number[],
 ): Instruction[] {
   const all = actions.map((a) => touches(a, placed, devices));
-  const shares = (a: readonly string[], b: readonly string[]) => a.some((x) => b.includes(x));
-  /** Fields are a step's own; states order the steps; devices and replicas both. */
-  const conflicts = (earlier: Touches, later: Touches, across: boolean): boolean => {
-    const keep = (names: readonly string[]) => names.filter((n) => across ? !isField(n) : !isState(n));
-    const [w, r, W, R] = [earlier.writes, earlier.reads, later.writes, later.reads].map(keep) as [
-      string[],
-      string[],
-      string[],
-      string[],
-    ];
-    return shares(w, W) || shares(w, R) || shares(r, W) ||
-      earlier.devices.some((d) => later.devices.includes(d));
-  };
-  return actions.map((a, i) => {
-    const after = direct(
-      all.slice(0, i).flatMap((t, j) => conflicts(t, all[i]!, false) ? [j] : []),
-      all,
-      conflicts,
-    );
-    const afterPrevious = direct(
-      all.flatMap((t, j) => conflicts(t, all[i]!, true) ? [j] : []),
-      all,
-      conflicts,
-    );
-    return { ...a, devices: all[i]!.devices, after, afterPrevious };
-  });
+  const inside = compared(all, false), across = compared(all, true);
+  const ordered = inside.map((b, i) => inside.slice(0, i).map((a) => conflict(a, b)));
+  /** Those that no later one of them waits for anyway. */
+  const direct = (found: readonly number[]) =>
+    found.filter((j) => !found.some((k) => k > j && ordered[k]![j]));
+  return actions.map((a, i) => ({
+    ...a,
+    devices: all[i]!.devices,
+    after: direct(ordered[i]!.flatMap((does, j) => does ? [j] : [])),
+    afterPrevious: direct(across.flatMap((t, j) => conflict(t, across[i]!) ? [j] : [])),
+  }));
 }
 
-/** Those that no later one of them waits for anyway. */
-const direct = (
-  found: readonly number[],
-  all: readonly Touches[],
-  conflicts: (earlier: Touches, later: Touches, across: boolean) => boolean,
-): number[] => found.filter((j) => !found.some((k) => k > j && conflicts(all[j]!, all[k]!, false)));
+/** Whether two meshes share a device: each is a range of neighbours. */
+const overlap = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length > 0 && b.length > 0 && a[0]! <= b.at(-1)! && b[0]! <= a.at(-1)!;

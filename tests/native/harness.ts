@@ -55,6 +55,7 @@ export function program(
     table: [],
     liveBytes: bytes,
     operations: ops.length,
+    work: [],
     flops: () => 0,
   };
 }

@@ -1,0 +1,47 @@
+/** `baton profile`: measures what this machine's devices can do. */
+import { replaceFile } from "../engine/files.ts";
+import { parseDevices } from "../ir/notation.ts";
+import { command, UsageError } from "./command.ts";
+
+export const profile = command({
+  name: "profile",
+  summary: "measure this machine's devices for the planner",
+  usage: "[options]",
+  positional: 0,
+  about: [
+    "Runs the operations of small models on all virtual devices at once, in several sizes, and writes what they take as JSON. A",
+    "cluster file names it as its profile. Takes a minute or two; other programs that run meanwhile make it wrong.",
+  ].join("\n"),
+  options: {
+    devices: { kind: "string", value: "cpu:N", help: "virtual devices", default: "cpu:2" },
+    threads: {
+      kind: "number",
+      value: "N",
+      help: "threads of all devices together; all cores by default",
+      integer: true,
+      min: 1,
+    },
+    out: { kind: "string", value: "FILE", help: "where to write it; stdout by default", short: "o" },
+  },
+  examples: [
+    ["baton profile -o mine.json", "two devices that share all cores"],
+    ["baton profile --devices cpu:4 --threads 4 -o four.json", "four devices with a thread each"],
+  ],
+  run: async ({ values }, io) => {
+    const devices = parseDevices(values.devices);
+    if (typeof devices === "string") throw new UsageError(`Cannot run baton profile: --devices ${devices}`);
+    const { profileMachine } = await import("../run/profiling.ts"), count = devices.nodes * devices.perNode;
+    const threads = Math.max(1, Math.floor((values.threads ?? navigator.hardwareConcurrency) / count));
+    let tenths = 0;
+    const made = await profileMachine(count, threads, (share) => {
+      if (Math.floor(10 * share) > tenths) io.err(`${10 * (tenths = Math.floor(10 * share))} %`);
+    });
+    const text = JSON.stringify(made, null, 1).replace(/\n\s+(?=[\d\]])/g, " ");
+    if (values.out === undefined) io.out(text);
+    else {
+      await replaceFile(values.out, `${text}\n`);
+      io.err(`wrote ${values.out}`);
+    }
+    return 0;
+  },
+});

@@ -1,0 +1,41 @@
+/** The profile of this machine's virtual devices. */
+import { Devices } from "../engine/devices.ts";
+import { measureDevices } from "../engine/profile.ts";
+import { measureLinks } from "../engine/profile_links.ts";
+import { parseProfile, type Profile } from "../planner/profile.ts";
+import { memory } from "./available.ts";
+
+/** Host work of a micro-batch, as round trips of an empty program: it writes what programs read, and reads what they leave. */
+const ROUNDS = 3;
+
+/** Measures `count` devices with `threads` threads each, all at once. @param onProgress gets the share that is done */
+export async function profileMachine(
+  count: number,
+  threads: number,
+  onProgress?: (share: number) => void,
+): Promise<Profile> {
+  using devices = Devices.open({ count, threads });
+  const measured = await measureDevices(devices, onProgress), links = await measureLinks(devices);
+  const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
+  return parseProfile({
+    version: 1,
+    name: `${count} CPU ${count === 1 ? "device" : "devices"} with ${threads} ${
+      threads === 1 ? "thread" : "threads"
+    }, ${isa}`,
+    source: "baton profile",
+    elementBytes: 4,
+    memoryBytes: Math.floor(memory().availableBytes / count),
+    memoryGBps: short(measured.memoryGBps),
+    hostGBps: short(measured.memoryGBps / 2),
+    launchMicroseconds: short(measured.launchMicroseconds),
+    submitMicroseconds: short(measured.submitMicroseconds),
+    roundMicroseconds: short(ROUNDS * links.roundMicroseconds),
+    tables: measured.tables,
+    collectives: links.collectives.map((r) => ({
+      ...r,
+      microseconds: short(r.microseconds),
+      GBps: short(r.GBps),
+    })),
+    links: [{ devices: 1024, microseconds: short(links.microseconds), GBps: short(links.GBps) }],
+  }, "the measured profile");
+}
