@@ -10,7 +10,13 @@ import { keepsTogether } from "../compiler/expression.ts";
 import type { Shard } from "../compiler/layout.ts";
 import { microMaxima, stepMaxima } from "../compiler/sizes.ts";
 import { stagesOf } from "../compiler/stages.ts";
-import type { Call, InferCall, ModelFunctionCall, TrainCall } from "../ir/graph.ts";
+import {
+  type Call,
+  type InferCall,
+  isHostCall,
+  type ModelFunctionCall,
+  type TrainCall,
+} from "../ir/graph.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import {
   assigned,
@@ -59,7 +65,7 @@ export class Costs implements Pricing {
   /** Seconds of a call that uses no model. */
   hostSeconds(call: Call): number {
     const { workload: { sizes, hostSeconds }, graph, profile } = this.input;
-    if (call.kind === "score") return hostSeconds[call.id] ?? 0;
+    if (isHostCall(call)) return hostSeconds[call.id] ?? 0;
     if (call.kind !== "compute") return 0;
     const maxima = stepMaxima(sizes), program = compileCompute(call.expr, { maxima, fields: graph.fields });
     const alone = { ranks: 1, perNode: 1, microseconds: 0, GBps: Infinity };
