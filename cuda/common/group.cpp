@@ -13,7 +13,7 @@
 #include <new>
 #include <vector>
 
-#include "runtime.h"
+#include "clock.h"
 
 namespace baton {
 namespace {
