@@ -25,7 +25,7 @@ export interface Description {
 
 /** What the native library is and found. */
 export function describe(): Description {
-  const json = new Uint8Array(1024);
+  const json = new Uint8Array(32768);
   check(native().baton_describe(json, json.length), "describe the native library");
   return JSON.parse(text(json));
 }

@@ -12,7 +12,7 @@ let opened: Native | undefined;
  */
 export function native(): Native {
   if (opened) return opened;
-  const path = find() ?? buildInChild();
+  const path = Deno.env.get("BATON_LIBRARY") || (find() ?? buildInChild());
   let symbols: Native;
   try {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;

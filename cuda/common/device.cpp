@@ -96,7 +96,7 @@ void Device::work() {
       status = BATON_OUT_OF_MEMORY;
       error = "there is no memory";
     }
-    if (status != BATON_OK || !follow(job, begin)) finish(job, begin, status, error);
+    if (!follow(job, begin, status, error)) finish(job, begin, status, error);
   }
   leave();
 }

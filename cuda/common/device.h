@@ -33,10 +33,12 @@ class Device : public std::enable_shared_from_this<Device> {
   // On the worker thread, before its first job and after its last.
   virtual void enter() {}
   virtual void leave() {}
-  // A job that nothing stops: a status, and why. Work may still be under way afterwards when `follow` says so.
+  // A job that nothing stops: a status, and why.
   virtual int32_t perform(Job& job, std::string& error) = 0;
-  // True when the backend calls `finish` itself once the job's work has ended.
-  virtual bool follow(const std::shared_ptr<Job>&, uint64_t /*begin_ns*/) { return false; }
+  // Takes over a job that `perform` has begun or that failed: true when the backend calls `finish` itself, once it has ended.
+  virtual bool follow(const std::shared_ptr<Job>&, uint64_t /*begin_ns*/, int32_t /*status*/, const std::string& /*error*/) {
+    return false;
+  }
   virtual void profiled() {}
 
   void finish(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32_t status, const std::string& error);

@@ -100,6 +100,10 @@ bool Group::open(uint32_t rank, const Offer& offer, int threads) {
 const Offer& Group::offer(uint32_t rank, uint32_t of) const {
   return state_->slots[of].offer[(state_->slots[rank].round - 1) % 2];
 }
+Offer& Group::own(uint32_t rank) {
+  Slot& me = state_->slots[rank];
+  return me.offer[(me.round - 1) % 2];
+}
 const void* Group::staged(uint32_t rank, uint32_t of) const { return state_->stage(of, state_->slots[rank].round - 1); }
 
 void Group::leave(uint32_t rank) { state_->slots[rank].reading.store(false, std::memory_order_release); }
