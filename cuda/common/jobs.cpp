@@ -38,6 +38,7 @@ bool Ledger::open(const std::shared_ptr<Job>& job, const uint32_t* after, uint32
     if (found != open_.end() && found->second != job) {
       found->second->successors.push_back(job);
       job->predecessors.push_back(found->second);
+      job->unfinished++;
       if (!found->second->issued) job->waiting++;
       if (found->second->doomed) doom(*job, found->second->cause, nobody);
     } else if (error != errors_.end()) {
@@ -85,6 +86,11 @@ void Ledger::issue(const std::shared_ptr<Job>& job) {
   for (auto& device : ready) device->wake();
 }
 
+void Ledger::settle(const Job& job) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ended_.wait(lock, [&] { return job.unfinished == 0; });
+}
+
 void Ledger::close(const std::shared_ptr<Job>& job, const baton_completion& completion, const std::string& error) {
   Devices ready;
   {
@@ -95,8 +101,11 @@ void Ledger::close(const std::shared_ptr<Job>& job, const baton_completion& comp
       errors_[job->ticket] = error;
       failed_.push_back(job->ticket);
     }
-    if (completion.status != BATON_OK)
-      for (auto& next : job->successors) doom(*next, error, ready);
+    for (auto& next : job->successors) {
+      if (completion.status != BATON_OK) doom(*next, error, ready);
+      next->unfinished--;
+      next->not_before = std::max(next->not_before, completion.end_ns);
+    }
     release(*job, ready);
     job->successors.clear(), job->predecessors.clear();
     completions_.push_back(completion);

@@ -47,6 +47,8 @@ struct Job {
   std::weak_ptr<Device> device;
   std::vector<std::shared_ptr<Job>> successors, predecessors;  // unfinished ones
   bool issued = false;  // its work is under way, behind its mark: who waits for it may be issued too
+  uint32_t unfinished = 0;   // predecessors that have not ended
+  uint64_t not_before = 0;   // when the last of them ended
 
   // Ends every group that it is in.
   void abort(const std::string& why) const;
@@ -62,6 +64,8 @@ class Ledger {
   bool open(const std::shared_ptr<Job>& job, const uint32_t* after, uint32_t count);
   // Lets those that wait for a job begin, while its own work is under way.
   void issue(const std::shared_ptr<Job>& job);
+  // Returns when all that an issued job waits for has ended: it then knows whether one of them failed.
+  void settle(const Job& job);
   void close(const std::shared_ptr<Job>& job, const baton_completion& completion, const std::string& error);
   int32_t wait(baton_completion* out, uint32_t capacity, uint32_t timeout_ms);
   bool error(uint32_t ticket, std::string& text);

@@ -159,6 +159,7 @@ void GpuDevice::end(Issued& issued, uint64_t& last_end) {
   Job& job = *issued.job;
   if (issued.fault) {
     cudaError_t e = cudaEventSynchronize(static_cast<Event*>(job.mark.get())->id);
+    ledger().settle(job);
     if (issued.status != BATON_OK) {
       // It is said already why.
     } else if (e != cudaSuccess) {
@@ -181,7 +182,7 @@ void GpuDevice::end(Issued& issued, uint64_t& last_end) {
     spent[issued.codes[i]] += double(ms) * 1e6, spent[0] += double(ms) * 1e6;
   }
   if (!issued.codes.empty()) spend(spent);
-  uint64_t begin = std::max(issued.begin_ns, last_end);
+  uint64_t begin = std::max({issued.begin_ns, last_end, job.not_before});
   last_end = clock_ns();
   finish(issued.job, begin, issued.status, issued.error);
 }
