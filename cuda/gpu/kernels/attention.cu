@@ -1,5 +1,6 @@
 // Causal attention over packed sequences with grouped heads, in fp32 and in the order of the CPU backend: keys in blocks of
 // 256 from the start of a sequence. A block of threads takes one row of one head.
+#include "attention.cuh"
 #include "softmax.cuh"
 
 namespace baton {
@@ -8,30 +9,9 @@ namespace {
 constexpr int THREADS = 128, KEYS = 256;
 constexpr int COLUMNS = MAX_HEAD_DIM / THREADS;  // of an output row, for each thread
 
-struct Shapes {
-  long tokens, sequences, heads, kv, d, window;
-  float scale;
-  explicit Shapes(const Call& c)
-      : tokens(size(c, 0)), sequences(size(c, 1)), heads(size(c, 2)), kv(size(c, 3)), d(size(c, 4)), window(size(c, 5)),
-        scale(real(c, 6)) {}
-  __device__ long query(long token, long head) const { return (token * heads + head) * d; }
-  __device__ long key(long token, long head) const { return (token * kv + head) * d; }
-  __device__ long kv_head(long head) const { return head / (heads / kv); }
-};
-
-// The sequence that holds a token: the first whose end is past it.
-struct Place {
-  long begin, end;
-  __device__ Place(const Shapes& z, const int* ends, long token) {
-    long low = 0, high = z.sequences;
-    while (low < high) {
-      long middle = (low + high) / 2;
-      if (ends[middle] > token) high = middle;
-      else low = middle + 1;
-    }
-    begin = low ? ends[low - 1] : 0, end = ends[low];
-  }
-};
+typedef AttentionShapes Shapes;
+typedef SequencePlace Place;
+typedef AttentionGradient Gradient;
 
 __device__ float chain_dot(const float* a, const float* b, long d) {
   float s = 0;
@@ -87,10 +67,6 @@ __global__ void delta_kernel(const float* dO, const float* o, float* delta, long
   float s = fold16(row < rows ? lane_dot(dO + row * d, o + row * d, d, int(threadIdx.x % 16)) : 0.f);
   if (row < rows && threadIdx.x % 16 == 0) delta[row] = s;
 }
-
-struct Gradient {
-  const float *dO, *q, *k, *v, *lse, *delta;
-};
 
 // p = exp(scale · q·k − lse) and ds = p · (dO·v − dO·o) · scale
 struct Weights {
@@ -171,6 +147,9 @@ __global__ void __launch_bounds__(THREADS)
 void attention(Call& c) {
   Shapes z(c);
   check_ends(c, ints(c, 3), z.sequences, z.tokens);
+  if (math() == Math::bf16 &&
+      attention_bf16(c, z, floats(c, 0), floats(c, 1), floats(c, 2), ints(c, 3), floats(c, 4), floats(c, 5)))
+    return;
   launch(c, attention_kernel, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, floats(c, 0), floats(c, 1),
          floats(c, 2), ints(c, 3), floats(c, 4), floats(c, 5));
 }
@@ -186,6 +165,7 @@ void attention_grad(Call& c) {
   Gradient g{floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 5), delta};
   check_ends(c, ints(c, 6), z.sequences, z.tokens);
   launch(c, delta_kernel, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, floats(c, 0), floats(c, 4), delta, rows, z.d);
+  if (math() == Math::bf16 && attention_grad_bf16(c, z, g, ints(c, 6), floats(c, 7), floats(c, 8), floats(c, 9))) return;
   launch(c, attention_dq_kernel, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, g, ints(c, 6), floats(c, 7));
   launch(c, attention_dkv_kernel, dim3(unsigned(z.tokens), unsigned(z.kv)), THREADS, 0, reporter(c), z, g, ints(c, 6), floats(c, 8),
          floats(c, 9));

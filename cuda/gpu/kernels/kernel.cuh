@@ -5,6 +5,8 @@
 // subnormals flushed, as the CPU's are.
 #pragma once
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <type_traits>
 
@@ -129,5 +131,10 @@ struct Target {
 };
 // target = left · right (+ prior, which has the target's form).
 void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
+void multiply_bf16(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
+
+// What products and attention are computed in: the CPU's bits, or tensor cores with fp32 sums. BATON_CUDA_MATH says which.
+enum class Math { fp32, bf16 };
+Math math();
 
 }  // namespace baton

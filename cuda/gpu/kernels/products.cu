@@ -1,22 +1,10 @@
 // Matrix products in fp32: every element of the result is one chain of multiply-adds over k, as on the CPU.
-#include "kernel.cuh"
+#include "operands.cuh"
 
 namespace baton {
 namespace {
 
 constexpr int COLUMNS = 64, DEPTH = 16, THREADS = 256, PAD = 4;
-
-__device__ inline float element(const Left& a, long i, long k) { return a.p[i * a.row + k * a.column]; }
-__device__ inline float element(const Right& b, long k, long j) {
-  switch (b.form) {
-    case Right::rows: return b.p[k * b.ld + j];
-    case Right::panels: return b.p[(j >> 4) * 16 * b.ld + 16 * k + (j & 15)];
-    default: return b.p[(k >> 4) * 16 * b.ld + 16 * j + (k & 15)];
-  }
-}
-__device__ inline long place(const Target& c, long i, long j) {
-  return c.panels ? (j >> 4) * 16 * c.ld + 16 * i + (j & 15) : i * c.ld + j;
-}
 
 // A block makes 16·TM rows × 64 columns; thread (x, y) of 16 × 16 makes rows y + 16·r and columns 4x … 4x + 3.
 template <int TM>
@@ -66,7 +54,16 @@ __global__ void __launch_bounds__(THREADS)
 
 }  // namespace
 
+Math math() {
+  static const Math chosen = [] {
+    const char* value = getenv("BATON_CUDA_MATH");
+    return value && !strcmp(value, "bf16") ? Math::bf16 : Math::fp32;
+  }();
+  return chosen;
+}
+
 void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+  if (math() == Math::bf16) return multiply_bf16(c, left, right, target, prior, m, n, k);
   unsigned columns = unsigned(parts(n, COLUMNS));
   if (m > 64) launch(c, multiply_kernel<4>, dim3(columns, unsigned(parts(m, 64))), THREADS, 0, left, right, target, prior, m, n, k);
   else launch(c, multiply_kernel<1>, dim3(columns, unsigned(parts(m, 16))), THREADS, 0, left, right, target, prior, m, n, k);
