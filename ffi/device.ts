@@ -27,6 +27,9 @@ export interface Description {
   readonly missing?: string;
   readonly driver?: string;
   readonly runtime?: string;
+  readonly math?: "fp32" | "bf16";
+  /** Versions of cublasLt, nccl and nvrtc, or one line that says where they were looked for. */
+  readonly libraries?: Readonly<Record<string, string>>;
   readonly gpus?: readonly Gpu[];
 }
 

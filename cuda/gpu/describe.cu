@@ -1,6 +1,8 @@
 // What this machine has: driver, GPUs, memory, which of them reach each other.
 #include <mutex>
 
+#include "kernels/kernel.cuh"
+#include "libraries.h"
 #include "runtime.h"
 
 namespace baton {
@@ -52,8 +54,8 @@ std::string describe_backend() {
             ",\"bytes\":" + std::to_string(total) + ",\"freeBytes\":" + std::to_string(free) + ",\"peers\":[" + reach + "]}";
   }
   return "{\"backend\":\"cuda\",\"isa\":\"" + isa + "\",\"cores\":" + std::to_string(std::thread::hardware_concurrency()) +
-         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
-         version(runtime) + "\",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
+         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
+         version(runtime) + "\",\"math\":\"" + (math() == Math::bf16 ? "bf16" : "fp32") + "\",\"libraries\":" + describe_libraries() + ",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
 }
 
 // There is one set of kernels; a test that asks for the best one gets it.

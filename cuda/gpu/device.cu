@@ -53,7 +53,7 @@ bool GpuDevice::prepare() {
   auto ok = [](cudaError_t e) { return e == cudaSuccess; };
   void *scratch = nullptr, *fault = nullptr, *faults = nullptr;
   if (!ok(cudaSetDevice(gpu_)) || !ok(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)) ||
-      !ok(cudaMalloc(&scratch, SCRATCH_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
+      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
       !ok(cudaHostAlloc(&faults, IN_FLIGHT * sizeof(Fault), cudaHostAllocPortable)))
     return false;
   scratch_ = static_cast<char*>(scratch);

@@ -132,6 +132,8 @@ struct Target {
 // target = left · right (+ prior, which has the target's form).
 void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
 void multiply_bf16(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
+// False when it is not chosen or does not take these sizes.
+bool multiply_blas(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
 
 // What products and attention are computed in: the CPU's bits, or tensor cores with fp32 sums. BATON_CUDA_MATH says which.
 enum class Math { fp32, bf16 };

@@ -63,6 +63,7 @@ Math math() {
 }
 
 void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+  if (math() == Math::bf16 && multiply_blas(c, left, right, target, prior, m, n, k)) return;
   if (math() == Math::bf16) return multiply_bf16(c, left, right, target, prior, m, n, k);
   unsigned columns = unsigned(parts(n, COLUMNS));
   if (m > 64) launch(c, multiply_kernel<4>, dim3(columns, unsigned(parts(m, 64))), THREADS, 0, left, right, target, prior, m, n, k);

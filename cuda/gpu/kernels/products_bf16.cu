@@ -10,48 +10,54 @@ constexpr int TILE_M = 128, TILE_N = 128, DEPTH = 32, STEP = DEPTH + 8;  // STEP
 constexpr int THREADS = 256, EACH = TILE_M * DEPTH / THREADS;
 static_assert(TILE_M == TILE_N, "both operands are loaded alike");
 
-// Which element of a tile a thread loads: neighbours in memory for neighbours in the block.
-struct Spot {
-  int along, depth;
-  __device__ Spot(int e, bool depth_first)
-      : along(depth_first ? e / DEPTH : e % TILE_M), depth(depth_first ? e % DEPTH : e / TILE_M) {}
-};
+// What a thread loads of a tile: element i of EACH is at place (along, depth), neighbours in memory for neighbours in the block.
+enum class Order { depth_first, along_first, panels };
 
-// Transposed panels hold 16 steps of k side by side, then the next column.
-struct SpotOfPanels {
-  int along, depth;
-  __device__ explicit SpotOfPanels(int e) : along(e / 16 % TILE_N), depth(e % 16 + e / (16 * TILE_N) * 16) {}
+template <Order ORDER>
+struct Spots {
+  int along0, depth0;
+  __device__ explicit Spots(int tid)
+      : along0(ORDER == Order::depth_first ? tid / DEPTH : ORDER == Order::panels ? tid / 16 : tid % TILE_M),
+        depth0(ORDER == Order::depth_first ? tid % DEPTH : ORDER == Order::panels ? tid % 16 : tid / TILE_M) {}
+  // Transposed panels hold 16 steps of k side by side, then the next column.
+  __device__ int along(int i) const {
+    return along0 + (ORDER == Order::depth_first ? i * (THREADS / DEPTH) : ORDER == Order::panels ? i % 8 * 16 : 0);
+  }
+  __device__ int depth(int i) const {
+    return depth0 + (ORDER == Order::depth_first ? 0 : ORDER == Order::panels ? i / 8 * 16 : i * (THREADS / TILE_M));
+  }
 };
 
 // A warp makes 64 rows × 32 columns: 4 × 4 products of 16 × 8.
+template <Order LEFT, Right::Form FORM>
 __global__ void __launch_bounds__(THREADS)
     multiply_bf16_kernel(Left left, Right right, Target target, const float* prior, long m, long n, long k) {
   __shared__ bf16 a[TILE_M][STEP], b[TILE_N][STEP];
   int tid = int(threadIdx.x), lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
   int row0 = warp / 4 * 64, column0 = warp % 4 * 32;
   long row = long(blockIdx.y) * TILE_M, column = long(blockIdx.x) * TILE_N;
-  bool depth_first = left.column == 1;
+  Spots<LEFT> of_a(tid);
+  Spots<FORM == Right::transposed ? Order::panels : Order::along_first> of_b(tid);
   float sum[4][4][4] = {}, next_a[EACH], next_b[EACH];
   auto load = [&](long k0) {
+    int depth = int(smaller(k - k0, DEPTH)), rows = int(smaller(m - row, TILE_M)), columns = int(smaller(n - column, TILE_N));
+    const Right form{FORM, right.p, right.ld};
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      Spot at(tid + i * THREADS, depth_first);
-      next_a[i] = row + at.along < m && k0 + at.depth < k ? element(left, row + at.along, k0 + at.depth) : 0.f;
-      int e = tid + i * THREADS;
-      int along, depth;
-      if (right.form == Right::transposed) along = SpotOfPanels(e).along, depth = SpotOfPanels(e).depth;
-      else along = Spot(e, false).along, depth = Spot(e, false).depth;
-      next_b[i] = column + along < n && k0 + depth < k ? element(right, k0 + depth, column + along) : 0.f;
+      int r = of_a.along(i), d = of_a.depth(i);
+      next_a[i] = r < rows && d < depth ? element(left, row + r, k0 + d) : 0.f;
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      int q = of_b.along(i), d = of_b.depth(i);
+      next_b[i] = q < columns && d < depth ? element(form, k0 + d, column + q) : 0.f;
     }
   };
   auto store = [&] {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      int e = tid + i * THREADS;
-      Spot at(e, depth_first);
-      a[at.along][at.depth] = __float2bfloat16_rn(next_a[i]);
-      if (right.form == Right::transposed) b[SpotOfPanels(e).along][SpotOfPanels(e).depth] = __float2bfloat16_rn(next_b[i]);
-      else b[Spot(e, false).along][Spot(e, false).depth] = __float2bfloat16_rn(next_b[i]);
+      a[of_a.along(i)][of_a.depth(i)] = __float2bfloat16_rn(next_a[i]);
+      b[of_b.along(i)][of_b.depth(i)] = __float2bfloat16_rn(next_b[i]);
     }
   };
   load(0);
@@ -96,8 +102,16 @@ __global__ void __launch_bounds__(THREADS)
 }  // namespace
 
 void multiply_bf16(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
-  launch(c, multiply_bf16_kernel, dim3(unsigned(parts(n, TILE_N)), unsigned(parts(m, TILE_M))), THREADS, 0, left, right, target, prior,
-         m, n, k);
+  dim3 blocks(unsigned(parts(n, TILE_N)), unsigned(parts(m, TILE_M)));
+  auto run = [&](auto kernel) { launch(c, kernel, blocks, THREADS, 0, left, right, target, prior, m, n, k); };
+  auto with = [&](auto order) {
+    constexpr Order LEFT = decltype(order)::value;
+    if (right.form == Right::rows) run(multiply_bf16_kernel<LEFT, Right::rows>);
+    else if (right.form == Right::panels) run(multiply_bf16_kernel<LEFT, Right::panels>);
+    else run(multiply_bf16_kernel<LEFT, Right::transposed>);
+  };
+  if (left.column == 1) with(std::integral_constant<Order, Order::depth_first>());
+  else with(std::integral_constant<Order, Order::along_first>());
 }
 
 }  // namespace baton
