@@ -42,6 +42,8 @@ unsigned lane();
 // Shows the warp 8 bytes and returns those of another lane, after all lanes have come.
 uint64_t exchange(uint64_t mine, unsigned from);
 unsigned ballot(bool mine);
+// Shows the warp up to 32 bytes and returns those of all lanes, 32 apart; they stay until the exchange after the next one.
+const char* show(const void* mine, size_t bytes);
 
 template <class T>
 T shuffle(T value, unsigned from) {

@@ -64,7 +64,7 @@ struct Fiber {
 
 struct Warp {
   uint64_t slot[2][WARP];
-  unsigned votes[2];
+  alignas(16) char shown[2][WARP][32];
 };
 
 // What a host thread needs to run one block.
@@ -207,6 +207,16 @@ uint64_t exchange(uint64_t mine, unsigned from) {
   m.warps[me / WARP].slot[parity][me % WARP] = mine;
   m.yield(AT_WARP);
   return m.warps[me / WARP].slot[parity][from % WARP];
+}
+
+const char* show(const void* mine, size_t bytes) {
+  Machine& m = machine();
+  unsigned me = m.current;
+  int parity = m.fibers[me].parity;
+  m.fibers[me].parity ^= 1;
+  memcpy(m.warps[me / WARP].shown[parity][me % WARP], mine, bytes);
+  m.yield(AT_WARP);
+  return m.warps[me / WARP].shown[parity][0];
 }
 
 unsigned ballot(bool mine) {

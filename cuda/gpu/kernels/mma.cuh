@@ -23,22 +23,19 @@ __device__ inline uint32_t pair_at(const bf16* p) { return *reinterpret_cast<con
 
 __device__ inline void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #ifdef BATON_EMULATION
-  auto number = [](uint32_t word, int half) {
-    uint32_t bits = half ? word & 0xffff0000u : word << 16;
-    return __int_as_float(int(bits));
-  };
-  uint32_t all_a[32][4], all_b[32][2];
-  for (unsigned l = 0; l < 32; l++) {
-    for (int i = 0; i < 4; i++) all_a[l][i] = __shfl_sync(ALL, a[i], int(l));
-    for (int i = 0; i < 2; i++) all_b[l][i] = __shfl_sync(ALL, b[i], int(l));
-  }
+  struct Words {
+    uint32_t a[4], b[2];
+  } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const char* shown = emulation::show(&mine, sizeof mine);
+  auto of = [&](int l) { return reinterpret_cast<const Words*>(shown + 32 * l); };
+  auto number = [](uint32_t word, int half) { return __int_as_float(int(half ? word & 0xffff0000u : word << 16)); };
   int g = int(threadIdx.x % 32) / 4, t = int(threadIdx.x % 4);
   for (int i = 0; i < 4; i++) {
     int row = g + (i >= 2 ? 8 : 0), column = 2 * t + i % 2;
     for (int k = 0; k < 16; k++) {
       int from = k % 8 / 2, half = k % 2;
-      sum[i] += number(all_a[row % 8 * 4 + from][(row >= 8) + (k >= 8 ? 2 : 0)], half) *
-                number(all_b[column * 4 + from][k >= 8], half);
+      sum[i] += number(of(row % 8 * 4 + from)->a[(row >= 8) + (k >= 8 ? 2 : 0)], half) *
+                number(of(column * 4 + from)->b[k >= 8], half);
     }
   }
 #else
