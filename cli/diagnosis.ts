@@ -17,8 +17,27 @@ export interface Machine {
   readonly library: string | null;
   /** One line per GPU: name, driver, memory. */
   readonly gpus: readonly string[];
-  readonly nvcc: string | null;
-  readonly nccl: string | null;
+  /** The CUDA compiler, or one line that says why there is none. */
+  readonly nvcc: { readonly found: string } | { readonly missing: string };
+  /** What the CUDA library found; `null` when it has not been built. */
+  readonly cuda: Cuda | null;
+}
+
+/** What the CUDA library says of driver, GPUs and libraries. */
+export interface Cuda {
+  /** Why no GPU can be used, or nothing. */
+  readonly missing: string;
+  /** CUDA version of the driver. */
+  readonly driver: string;
+  readonly gpus: readonly {
+    readonly name: string;
+    readonly bytes: number;
+    readonly freeBytes: number;
+    /** GPUs whose memory this one reads directly. */
+    readonly peers: readonly number[];
+  }[];
+  /** Version, or one line that says where it was looked for, of cublasLt, nccl and nvrtc. */
+  readonly libraries: Readonly<Record<string, string>>;
 }
 
 /** One thing that was looked for. */
@@ -47,7 +66,7 @@ export function checks(machine: Machine): Check[] {
   const { os, arch, deno, compilerCommand, gpus } = machine;
   const isa = instructionSet(machine.cpuFlags);
   const memory = `${gib(machine.availableBytes)} of ${gib(machine.memoryBytes)} free`;
-  const forGpu = "not needed, this version runs on the CPU; for a GPU";
+  const forGpu = "not needed to run on the CPU; for a GPU";
   return [
     os === "linux"
       ? ok("system", `${os} ${arch}`)
@@ -86,12 +105,37 @@ export function checks(machine: Machine): Check[] {
     gpus.length === 0
       ? lack("GPU", "optional", "none that nvidia-smi lists", `${forGpu} install NVIDIA's driver`)
       : ok("GPU", gpus.join("; ")),
-    machine.nvcc === null
-      ? lack("CUDA compiler", "optional", "no nvcc", `${forGpu} install the CUDA toolkit`)
-      : ok("CUDA compiler", machine.nvcc),
-    machine.nccl === null
-      ? lack("NCCL", "optional", "no libnccl.so.2", `${forGpu} install libnccl2 from NVIDIA's repository`)
-      : ok("NCCL", machine.nccl),
+    "missing" in machine.nvcc
+      ? lack("CUDA compiler", "optional", "none that can be used", machine.nvcc.missing)
+      : ok("CUDA compiler", machine.nvcc.found),
+    ...cudaChecks(machine.cuda),
+  ];
+}
+
+/** What the CUDA library found, GPU by GPU. */
+function cudaChecks(cuda: Cuda | null): Check[] {
+  if (cuda === null) {
+    return [
+      lack("CUDA library", "optional", "not built", "deno task build:cuda, where there is a CUDA compiler"),
+    ];
+  }
+  const cards = cuda.gpus.map(({ name, bytes, freeBytes, peers }, i) =>
+    ok(
+      `GPU ${i}`,
+      `${name}, ${gib(freeBytes)} of ${gib(bytes)} free, reads ${
+        peers.length ? `the memory of GPU ${peers.join(", ")}` : "no other GPU's memory"
+      }`,
+    )
+  );
+  const libraries = Object.entries(cuda.libraries).map(([name, found]) =>
+    /^[\d.]+$/.test(found) ? ok(name, found) : lack(name, "optional", "not found", found)
+  );
+  return [
+    cuda.missing === ""
+      ? ok("CUDA library", `built, driver for CUDA ${cuda.driver}`)
+      : lack("CUDA library", "optional", "built, and finds no GPU", cuda.missing),
+    ...cards,
+    ...libraries,
   ];
 }
 

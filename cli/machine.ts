@@ -1,7 +1,9 @@
 /** Finds the facts about this machine; never fails: what cannot be found is not there. */
 import { find as findLibrary } from "../ffi/build.ts";
+import { findToolkit } from "../ffi/build_cuda.ts";
+import { describeCuda } from "../ffi/cuda.ts";
 import { memory } from "../run/available.ts";
-import type { Machine } from "./diagnosis.ts";
+import type { Cuda, Machine } from "./diagnosis.ts";
 
 /** What a program prints, or `null` when there is no such program or it fails. */
 async function printed(program: string, ...args: string[]): Promise<string | null> {
@@ -29,8 +31,7 @@ export async function inspect(): Promise<Machine> {
     "--query-gpu=name,driver_version,memory.total",
     "--format=csv,noheader",
   );
-  const nvcc = await printed("nvcc", "--version");
-  const nccl = /libnccl\.so\.2.*=> (.*)/.exec(await printed("/sbin/ldconfig", "-p") ?? "");
+  const toolkit = findToolkit();
   return {
     os: Deno.build.os,
     arch: Deno.build.arch,
@@ -43,7 +44,16 @@ export async function inspect(): Promise<Machine> {
     compilerCommand,
     library: findLibrary(),
     gpus: gpus ? gpus.split("\n") : [],
-    nvcc: nvcc?.split("\n").find((line) => line.includes("release"))?.trim() ?? null,
-    nccl: nccl?.[1] ?? null,
+    nvcc: typeof toolkit === "string"
+      ? { missing: toolkit }
+      : { found: `${toolkit.nvcc}, ${toolkit.version}` },
+    cuda: cudaFacts(),
   };
+}
+
+function cudaFacts(): Cuda | null {
+  const found = describeCuda();
+  if (found === null) return null;
+  const { missing = "", driver = "", gpus = [], libraries = {} } = found;
+  return { missing, driver, gpus, libraries };
 }

@@ -35,13 +35,15 @@ typedef struct { uint32_t group, rank; } baton_membership;
 
 // The version of this interface; ffi/library.ts refuses another one.
 BATON_API uint32_t baton_version(void);
-// JSON: {"backend":"cpu","isa":"avx512"|"avx2"|"generic","cores":2,"scratchBytesPerThread":4194304}.
+// JSON: {"backend":"cpu","isa":"avx512"|"avx2"|"generic","cores":2,"scratchBytesPerThread":4194304}, or
+// {"backend":"cuda","isa":"sm_90",…,"gpus":[…],"libraries":{…}}: what was found, and one line for what was not.
 BATON_API int32_t baton_describe(char* json, uint32_t capacity);
 // isa: 0 = the best there is, 1 = generic, 2 = avx2, 3 = avx512 (for tests); BATON_BAD_ARGUMENT when this machine lacks it.
 BATON_API int32_t baton_select_isa(uint32_t isa);
 
-// A device: one worker thread with its queue, and a fork-join pool of `threads` threads (worker included).
-BATON_API int32_t baton_device_create(uint32_t threads, uint32_t* device);
+// A device: one worker thread with its queue. CPU: `unit` is the threads of its fork-join pool (worker included). CUDA: `unit`
+// is the GPU; several devices may be on one, each with a stream of its own.
+BATON_API int32_t baton_device_create(uint32_t unit, uint32_t* device);
 BATON_API int32_t baton_device_destroy(uint32_t device);
 
 // Ranks that meet in collective operations. A rank waits for the others for at most `deadline_ms`; when one of them fails, is
@@ -50,8 +52,11 @@ BATON_API int32_t baton_device_destroy(uint32_t device);
 BATON_API int32_t baton_group_create(uint32_t size, uint32_t deadline_ms, uint32_t* group);
 BATON_API int32_t baton_group_destroy(uint32_t group);
 
-// Device memory, zeroed lazily by the system. `read` and `write` are immediate, not queued.
-BATON_API int32_t baton_segment_create(uint64_t bytes, uint32_t* segment);
+// Where memory may be, beside a device: wherever the backend likes, or host memory that devices copy from and to fast.
+#define BATON_ANYWHERE 0u
+#define BATON_HOST UINT32_MAX
+// Zeroed memory near a device. `read` and `write` are immediate, not queued.
+BATON_API int32_t baton_segment_create(uint32_t near, uint64_t bytes, uint32_t* segment);
 // A part of another segment's memory, which lives as long as its last view.
 BATON_API int32_t baton_segment_view(uint32_t segment, uint64_t offset, uint64_t bytes, uint32_t* view);
 BATON_API int32_t baton_segment_destroy(uint32_t segment);

@@ -3,12 +3,13 @@ import { type Maxima, OPCODE, SEGMENTS, SYMBOLS } from "../ir/op.ts";
 import { check, create, NativeError, reason, text } from "./errors.ts";
 import { encodeGroups, type Memberships, misgrouped } from "./group.ts";
 import { type Job, startJob, tickets } from "./job.ts";
-import { native } from "./library.ts";
+import { native, nextGpu } from "./library.ts";
 import type { LoadedProgram } from "./program.ts";
 import { encodeMoves, misplaced, type SegmentMove, type Segments } from "./segment.ts";
 import { STATUS } from "./symbols.ts";
 
 export { NativeError } from "./errors.ts";
+export { useCuda } from "./library.ts";
 export { Group, type Membership, type Memberships } from "./group.ts";
 export type { Job, Span } from "./job.ts";
 export { LoadedProgram } from "./program.ts";
@@ -16,22 +17,43 @@ export { DeviceSegment, type SegmentMove, type Segments } from "./segment.ts";
 
 export interface Description {
   readonly backend: "cpu" | "cuda";
-  readonly isa: "generic" | "avx2" | "avx512";
+  /** Instruction set of the CPU, or "sm_90" of the first GPU. */
+  readonly isa: string;
   /** Cores that the machine shows. */
   readonly cores: number;
   /** A row of the byte table: what kernels use beside the segments, for each thread of a device. */
   readonly scratchBytesPerThread: number;
+  /** Of the CUDA backend: one line that says why no GPU can be used, or nothing. */
+  readonly missing?: string;
+  readonly driver?: string;
+  readonly runtime?: string;
+  readonly math?: "fp32" | "bf16";
+  /** Versions of cublasLt, nccl and nvrtc, or one line that says where they were looked for. */
+  readonly libraries?: Readonly<Record<string, string>>;
+  readonly gpus?: readonly Gpu[];
+}
+
+/** A GPU, as the CUDA backend sees it. */
+export interface Gpu {
+  readonly name: string;
+  /** Compute capability, "9.0". */
+  readonly capability: string;
+  readonly multiprocessors: number;
+  readonly bytes: number;
+  readonly freeBytes: number;
+  /** GPUs whose memory its kernels can read. */
+  readonly peers: readonly number[];
 }
 
 /** What the native library is and found. */
 export function describe(): Description {
-  const json = new Uint8Array(1024);
+  const json = new Uint8Array(32768);
   check(native().baton_describe(json, json.length), "describe the native library");
   return JSON.parse(text(json));
 }
 
 /** Chooses the instruction set of every device of this process; false when the machine lacks it. For tests. */
-export function selectInstructions(isa: "best" | Description["isa"]): boolean {
+export function selectInstructions(isa: "best" | "generic" | "avx2" | "avx512"): boolean {
   return native().baton_select_isa(["best", "generic", "avx2", "avx512"].indexOf(isa)) === STATUS.OK;
 }
 
@@ -58,16 +80,30 @@ export class Device implements Disposable {
   private constructor(readonly id: number, readonly threads: number, readonly description: Description) {}
 
   /**
-   * @param options.threads Threads that run one operation together, 1 … 1024. Results do not depend on it.
-   * @throws Error when the library cannot be built or opened; NativeError when there is no memory.
+   * @param options.threads Threads of the CPU that run one operation together, 1 … 1024. Results do not depend on it.
+   * @param options.gpu With the CUDA backend, the GPU that it is on; several devices may be on one. By default the next of those
+   * that {@link useCuda} named.
+   * @throws Error when the library cannot be built or opened; NativeError when there is no memory, or no such GPU.
    */
-  static open(options: { readonly threads: number }): Device {
+  static open(options: { readonly threads: number; readonly gpu?: number }): Device {
+    const description = describe();
+    if (description.backend === "cuda") {
+      const { gpu = nextGpu() } = options;
+      if (description.missing) {
+        throw new NativeError(`Cannot open GPU ${gpu}: ${description.missing}`, STATUS.FAILED);
+      }
+      return new Device(
+        create((id) => native().baton_device_create(gpu, id), `open GPU ${gpu}`),
+        1,
+        description,
+      );
+    }
     const { threads } = options;
     const id = create(
       (id) => native().baton_device_create(threads, id),
       `open a device with ${threads} threads`,
     );
-    return new Device(id, threads, describe());
+    return new Device(id, threads, description);
   }
 
   /**

@@ -1,18 +1,46 @@
-/** Finds, builds on first use, and opens the native library. */
+/** Finds, builds on first use, and opens the native library: the CPU's, or the one for CUDA when that was asked for. */
 import { find } from "./build.ts";
+import { findCuda, libraryFolders } from "./build_cuda.ts";
 import { SYMBOLS, VERSION } from "./symbols.ts";
 
 export type Native = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Native | undefined;
+/** GPUs that devices are opened on in turn; `null` is the CPU. */
+let gpus: readonly number[] | null = fromEnvironment();
+let next = 0;
+
+/** `BATON_GPUS=0,0,1`: the CUDA backend with devices on these GPUs in turn. */
+function fromEnvironment(): readonly number[] | null {
+  const list = Deno.env.get("BATON_GPUS");
+  return list ? list.split(",").map(Number) : null;
+}
+
+/**
+ * Chooses the CUDA backend for this process.
+ * @param on GPUs that devices are opened on in turn: [0, 0, 0, 0] are four ranks on one GPU.
+ * @throws Error when another library is open already.
+ */
+export function useCuda(on: readonly number[]): void {
+  if (opened && gpus === null) {
+    throw new Error(
+      "Cannot use CUDA: the CPU library is open already, choose before the first device is opened",
+    );
+  }
+  gpus = on;
+}
+
+/** The GPU of the next device. */
+export const nextGpu = (): number => gpus?.length ? gpus[next++ % gpus.length]! : 0;
 
 /**
  * The native functions. The library stays open until the process ends: closing it while a call is in flight would crash.
+ * `BATON_LIBRARY` names a library to open instead of the one that belongs to the sources.
  * @throws Error when it cannot be built or opened, or has another version than this TypeScript.
  */
 export function native(): Native {
   if (opened) return opened;
-  const path = find() ?? buildInChild();
+  const path = Deno.env.get("BATON_LIBRARY") || (gpus ? cudaLibrary() : find() ?? buildInChild("./build.ts"));
   let symbols: Native;
   try {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;
@@ -30,10 +58,16 @@ export function native(): Native {
   return opened = symbols;
 }
 
+/** The CUDA library opens cuBLASLt, NCCL and others itself, and looks in pip wheels first. */
+function cudaLibrary(): string {
+  if (!Deno.env.get("BATON_CUDA_LIBRARIES")) Deno.env.set("BATON_CUDA_LIBRARIES", libraryFolders().join(":"));
+  return findCuda() ?? buildInChild("./build_cuda.ts");
+}
+
 /** Compilers run side by side, which takes promises; opening a device takes none. So another process builds. */
-function buildInChild(): string {
+function buildInChild(builder: string): string {
   console.error("Building the native library (once, about half a minute)");
-  const script = new URL("./build.ts", import.meta.url).href;
+  const script = new URL(builder, import.meta.url).href;
   const args = ["run", "-A", "--quiet", script, "--silent"];
   const child = new Deno.Command(Deno.execPath(), { args, stdout: "piped", stderr: "piped" }).outputSync();
   const [output, message] = [child.stdout, child.stderr].map((bytes) =>

@@ -3,18 +3,36 @@ import type { Segment } from "../ir/op.ts";
 import { check, create } from "./errors.ts";
 import { native } from "./library.ts";
 
-/** Device memory: zero until written, and only what is touched costs memory. */
+/** Where memory is: near a device, on the host where devices copy from and to fast, or inside other memory. */
+export type Where =
+  | { readonly near: { readonly id: number } }
+  | "host"
+  | { readonly of: DeviceSegment; readonly offset: number };
+
+const ANYWHERE = 0, HOST = 0xffffffff;
+
+/** Device memory: zero until written. On the CPU only what is touched costs memory. */
 export class DeviceSegment implements Disposable {
   readonly id: number;
 
-  /** @throws NativeError when there is no memory. */
-  constructor(readonly bytes: number, part?: { readonly of: DeviceSegment; readonly offset: number }) {
-    this.id = part
-      ? create(
-        (id) => native().baton_segment_view(part.of.id, BigInt(part.offset), BigInt(bytes), id),
-        `view ${bytes} bytes at ${part.offset} of a segment of ${part.of.bytes}`,
-      )
-      : create((id) => native().baton_segment_create(BigInt(bytes), id), `allocate ${bytes} bytes`);
+  /**
+   * @param where Near the first device that was opened by default; the CPU has one memory.
+   * @throws NativeError when there is no memory.
+   */
+  constructor(readonly bytes: number, where?: Where) {
+    if (typeof where === "object" && "of" in where) {
+      const { of, offset } = where;
+      this.id = create(
+        (id) => native().baton_segment_view(of.id, BigInt(offset), BigInt(bytes), id),
+        `view ${bytes} bytes at ${offset} of a segment of ${of.bytes}`,
+      );
+    } else {
+      const near = where === undefined ? ANYWHERE : where === "host" ? HOST : where.near.id;
+      this.id = create(
+        (id) => native().baton_segment_create(near, BigInt(bytes), id),
+        `allocate ${bytes} bytes`,
+      );
+    }
   }
 
   /** A part of this memory, which lives as long as its last view. `offset` is a multiple of 64. */

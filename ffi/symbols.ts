@@ -7,7 +7,7 @@ export const SYMBOLS = {
   baton_device_destroy: { parameters: ["u32"], result: "i32" },
   baton_group_create: { parameters: ["u32", "u32", "buffer"], result: "i32" },
   baton_group_destroy: { parameters: ["u32"], result: "i32" },
-  baton_segment_create: { parameters: ["u64", "buffer"], result: "i32" },
+  baton_segment_create: { parameters: ["u32", "u64", "buffer"], result: "i32" },
   baton_segment_view: { parameters: ["u32", "u64", "u64", "buffer"], result: "i32" },
   baton_segment_destroy: { parameters: ["u32"], result: "i32" },
   baton_segment_write: { parameters: ["u32", "u64", "buffer", "u64"], result: "i32" },
@@ -52,4 +52,4 @@ export const STATUS = {
 } as const;
 
 /** What `baton_version` must return. */
-export const VERSION = 2;
+export const VERSION = 3;

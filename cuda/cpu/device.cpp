@@ -1,137 +1,43 @@
-#include <string.h>
-
-#include <chrono>
-#include <new>
-#include <system_error>
+#include <algorithm>
 #include <thread>
 
 #include "runtime.h"
 
 namespace baton {
 
-uint64_t clock_ns() {
-  auto time = std::chrono::steady_clock::now().time_since_epoch();
-  return uint64_t(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
+int32_t Device::create(uint32_t threads, std::shared_ptr<Device>& device) {
+  if (threads == 0 || threads > 1024) return BATON_BAD_ARGUMENT;
+  auto d = std::make_shared<CpuDevice>(int(threads));
+  if (!d->ok() || !d->start()) return BATON_OUT_OF_MEMORY;
+  device = d;
+  return BATON_OK;
 }
 
-bool Device::start() {
-  if (!pool_.ok()) return false;
-  try {
-    std::thread([self = shared_from_this()] { self->work(); }).detach();
-  } catch (const std::system_error&) {
-    return false;
+std::string describe_backend() {
+  return std::string("{\"backend\":\"cpu\",\"isa\":\"") + instructions().name + "\",\"cores\":" +
+         std::to_string(std::max(1u, std::thread::hardware_concurrency())) +
+         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES) + "}";
+}
+
+double CpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) {
+  uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
+  auto segment = [&](uint64_t floats) { return Segment::create(floats * 4, this, false); };
+  auto x = segment(uint64_t(m) * k), w = segment(columns * k), y = segment(uint64_t(m) * n + 16384);
+  if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
+  auto at = [](const std::shared_ptr<Segment>& s) { return reinterpret_cast<float*>(s->base); };
+  for (auto& s : {x, w, y}) std::fill(at(s), at(s) + s->bytes / 4, .01f);
+  std::vector<double> seconds;
+  for (uint32_t i = 0; i < reps; i++) {
+    std::lock_guard<std::mutex> lock(kernels_);
+    uint64_t start = clock_ns();
+    instructions().product(pool_, mode, m, n, k, at(x), at(w), at(y));
+    seconds.push_back(double(clock_ns() - start) * 1e-9);
   }
-  return true;
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
 }
 
-bool Device::submit(const std::shared_ptr<Job>& job, const uint32_t* after, uint32_t count) {
-  job->device = weak_from_this();
-  if (!ledger().open(job, after, count)) return false;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back(job);
-  }
-  queued_.notify_one();
-  return true;
-}
-
-void Device::wake() {
-  { std::lock_guard<std::mutex> lock(mutex_); }  // whoever looked before this sleeps now
-  queued_.notify_all();
-}
-
-void Device::close() {
-  closing_ = true;
-  abort_groups();
-}
-
-void Device::cancel(bool on) {
-  cancelled_ = on;
-  if (on) abort_groups();
-}
-
-// Jobs that were there stay cancelled even when the flag goes off again before their turn.
-void Device::abort_groups() {
-  std::deque<std::shared_ptr<Job>> jobs;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    jobs = queue_;
-    if (running_) jobs.push_back(running_);
-  }
-  for (auto& job : jobs) {
-    job->cancelled = true;
-    job->abort(stop_reason());
-  }
-  wake();
-}
-
-void Device::profile(double* nanoseconds) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  memcpy(nanoseconds, spent_, sizeof spent_);
-  memset(spent_, 0, sizeof spent_);
-}
-
-double Device::product(uint32_t mode, long m, long n, long k, float* x, float* w, float* y) {
-  std::lock_guard<std::mutex> lock(kernels_);
-  uint64_t start = clock_ns();
-  instructions().product(pool_, mode, m, n, k, x, w, y);
-  return double(clock_ns() - start) * 1e-9;
-}
-
-void Device::work() {
-  flush_subnormals();
-  for (;;) {
-    std::shared_ptr<Job> job;
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      queued_.wait(lock, [&] {
-        if (queue_.empty()) return closing_.load();
-        const Job& next = *queue_.front();
-        return next.waiting == 0 || next.doomed || stopped(next);
-      });
-      if (queue_.empty()) return;
-      job = running_ = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    baton_completion end{job->ticket, BATON_OK, clock_ns(), 0};
-    std::string error;
-    try {
-      end.status = run(*job, error);
-    } catch (const std::bad_alloc&) {
-      end.status = BATON_OUT_OF_MEMORY;
-      error = "there is no memory";
-    }
-    if (end.status != BATON_OK) {
-      job->abort(error);
-      for (const Member& m : job->members)
-        if (m.group) m.group->drain(m.rank);
-    }
-    end.end_ns = clock_ns();
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      running_ = nullptr;
-    }
-    // Memory of destroyed handles goes before the completion is seen.
-    job->program = nullptr;
-    job->segments.clear(), job->moves.clear();
-    ledger().close(job, end, error);
-  }
-}
-
-int32_t Device::run(Job& job, std::string& error) {
-  if (stopped(job)) {
-    error = stop_reason();
-    return BATON_CANCELLED;
-  }
-  if (job.doomed) {
-    error = job.cause;
-    return BATON_CANCELLED;
-  }
-  for (const Member& m : job.members) {
-    if (!m.group || !m.group->failed()) continue;
-    error = m.group->failure();
-    return BATON_CANCELLED;
-  }
+int32_t CpuDevice::perform(Job& job, std::string& error) {
   std::lock_guard<std::mutex> lock(kernels_);
   count_busy(pool_.threads());
   struct Idle {
@@ -145,11 +51,9 @@ int32_t Device::run(Job& job, std::string& error) {
   return BATON_CANCELLED;
 }
 
-int32_t Device::execute(Job& job, std::string& error) {
+int32_t CpuDevice::execute(Job& job, std::string& error) {
   const Instructions& isa = instructions();
-  std::vector<void*> operands;
-  std::vector<uint64_t> bytes;
-  std::vector<double> attributes;
+  Operands operands;
   std::vector<Group*> groups;
   std::vector<uint32_t> ranks;
   for (const Member& m : job.members) groups.push_back(m.group.get()), ranks.push_back(m.rank);
@@ -163,35 +67,22 @@ int32_t Device::execute(Job& job, std::string& error) {
       error = stop_reason();
       break;
     }
-    operands.clear(), bytes.clear(), attributes.clear();
-    for (const Operand& o : op.operands) {
-      operands.push_back(job.segments[o.segment] ? job.segments[o.segment]->base + o.offset : nullptr);
-      bytes.push_back(o.bytes);
-    }
-    for (const Attribute& a : op.attributes)
-      attributes.push_back(a.is_size ? double(a.times) * job.dims[a.symbol] : a.value);
+    operands.bind(job, op);
     char text[ERROR_BYTES] = "";
-    Call call{operands.data(), bytes.data(),  attributes.data(), int(operands.size()), int(attributes.size()), &pool_,
-              groups.data(),   ranks.data(), int(groups.size()), nullptr,              text};
+    Call call{operands.at.data(), operands.bytes.data(), operands.attributes.data(), int(operands.at.size()),
+              int(operands.attributes.size()), &pool_, groups.data(), ranks.data(), int(groups.size()), nullptr, text};
     isa.kernels[op.code](call);
     uint64_t t = clock_ns();
     spent[op.code] += double(t - last);
     last = t;
     if (text[0] || call.stopped) {
-      bool own = true;
-      error = text;
-      for (const Member& m : job.members)
-        if (call.stopped && m.group.get() == call.stopped) error = m.group->failure(m.rank, &own);
-      // A rank that was told to stop has not failed itself.
-      status = call.stopped && (stopped(job) || !own) ? BATON_CANCELLED : BATON_FAILED;
-      error = "operation " + std::to_string(index) + " (" + opcode_name(op.code) + "): " + error;
+      status = failure(job, index, call.stopped, stopped(job), text, error);
       break;
     }
     index++;
   }
   spent[0] = double(last - start);
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (int i = 0; i < OPCODES; i++) spent_[i] += spent[i];
+  spend(spent);
   return status;
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "group.h"
+#include "../common/group.h"
 #include "pool.h"
 
 namespace baton {

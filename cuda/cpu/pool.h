@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "../common/clock.h"
+
 namespace baton {
 
 constexpr uint64_t SCRATCH_BYTES = 4 << 20;  // per thread; every kernel tiles itself to fit
@@ -17,9 +19,6 @@ constexpr uint64_t SCRATCH_BYTES = 4 << 20;  // per thread; every kernel tiles i
 // Numbers below 2⁻¹²⁶ count as zero on the calling thread, as inputs and as results: processors take a hundred times as
 // long for them, and moments and attention weights that fade away are full of them.
 void flush_subnormals();
-
-// Tells the core that the thread only waits.
-void spin_pause();
 
 class Pool {
  public:

@@ -1,51 +1,32 @@
-// Devices: worker threads with their queues, and the pools that they run kernels on.
+// The CPU's devices: the pools that they run kernels on.
 #pragma once
-#include <atomic>
-#include <condition_variable>
-#include <deque>
-#include <memory>
 #include <mutex>
-#include <string>
 
-#include "../common/opcodes.h"
-#include "jobs.h"
+#include "../common/device.h"
 #include "kernels.h"
 
 namespace baton {
 
-class Device : public std::enable_shared_from_this<Device> {
+class CpuDevice : public Device {
  public:
-  explicit Device(int threads) : pool_(threads) {}
-  bool start();  // false when there was no memory or no thread
-  void close();
-  bool submit(const std::shared_ptr<Job>& job, const uint32_t* after, uint32_t count);  // false when the ticket is in use
-  void cancel(bool on);
-  void wake();
-  void profile(double* nanoseconds);
-  double product(uint32_t mode, long m, long n, long k, float* x, float* w, float* y);
+  explicit CpuDevice(int threads) : pool_(threads) {}
+  bool ok() const { return pool_.ok(); }  // false when there was no memory
+  double product(uint32_t mode, long m, long n, long k, uint32_t reps) override;
 
  private:
-  void work();
-  int32_t run(Job& job, std::string& error);
+  void enter() override { flush_subnormals(); }
+  int32_t perform(Job& job, std::string& error) override;
   int32_t execute(Job& job, std::string& error);
-  bool stopped(const Job& job) const { return closing_ || cancelled_ || job.cancelled; }
-  const char* stop_reason() const { return closing_ ? "the device was closed" : "it was cancelled"; }
-  void abort_groups();
 
   Pool pool_;
-  std::mutex mutex_, kernels_;  // kernels_ is held while kernels use the pool
-  std::condition_variable queued_;
-  std::deque<std::shared_ptr<Job>> queue_;
-  std::shared_ptr<Job> running_;
-  std::atomic<bool> cancelled_{false}, closing_{false};
-  double spent_[OPCODES] = {};
+  std::mutex kernels_;  // held while kernels use the pool
 };
 
 // The instruction set in use.
 const Instructions& instructions();
-bool select_instructions(uint32_t isa);
 
-// Nanoseconds of the monotonic clock.
-uint64_t clock_ns();
+// Runs moves on the pool: to = from, or weight · from + (1 − weight) · to over floats when `weight` is not 1. Ends early
+// once `stop` is set.
+void copy_memory(Pool& pool, const std::vector<Move>& moves, double weight, const std::atomic<bool>& stop);
 
 }  // namespace baton

@@ -175,8 +175,13 @@ const FULL: Machine = {
   compilerCommand: "g++",
   library: "/repo/build/libbaton_cpu.so",
   gpus: ["Card, 555.1, 80 GiB"],
-  nvcc: "release 12.4",
-  nccl: "/lib/libnccl.so.2",
+  nvcc: { found: "nvcc, 13.0" },
+  cuda: {
+    missing: "",
+    driver: "13.0",
+    gpus: [{ name: "Card", bytes: 2 ** 36, freeBytes: 2 ** 35, peers: [1] }],
+    libraries: { cublasLt: "13.1.0", nccl: "2.30.7" },
+  },
 };
 const BARE: Machine = {
   ...FULL,
@@ -186,8 +191,13 @@ const BARE: Machine = {
   compiler: null,
   library: null,
   gpus: [],
-  nvcc: null,
-  nccl: null,
+  nvcc: { missing: "no nvcc in PATH, install the CUDA toolkit" },
+  cuda: {
+    missing: "no CUDA driver",
+    driver: "0.0",
+    gpus: [],
+    libraries: { nccl: "no libnccl.so.2, install it" },
+  },
 };
 
 Deno.test("checks() gives every lack a fix and nothing else", () => {
@@ -200,9 +210,16 @@ Deno.test("checks() gives every lack a fix and nothing else", () => {
     "native library optional",
     "GPU optional",
     "CUDA compiler optional",
-    "NCCL optional",
+    "CUDA library optional",
+    "nccl optional",
   ]);
   for (const { fix } of lacks) assert.ok(fix);
+  const gpu = checks(FULL).find(({ name }) => name === "GPU 0");
+  assert.equal(gpu?.found, "Card, 32.0 GiB of 64.0 GiB free, reads the memory of GPU 1");
+  assert.equal(
+    checks({ ...FULL, cuda: null }).find(({ name }) => name === "CUDA library")?.found,
+    "not built",
+  );
   const built = checks({ ...BARE, library: "/x.so" }).find(({ name }) => name === "C++ compiler");
   assert.equal(built?.state, "optional");
   assert.equal(checks({ ...FULL, deno: "2.9.5" }).find(({ name }) => name === "Deno")?.state, "missing");

@@ -6,7 +6,7 @@ namespace baton {
 namespace BATON_ISA {
 
 #define KERNEL(code, name) void name(Call&);
-#include "kernel_list.h"
+#include "../../common/kernel_list.h"
 #undef KERNEL
 
 namespace {
@@ -17,7 +17,7 @@ struct Table {
 constexpr Table make_table() {
   Table t{};
 #define KERNEL(code, name) t.at[code] = name;
-#include "kernel_list.h"
+#include "../../common/kernel_list.h"
 #undef KERNEL
   return t;
 }

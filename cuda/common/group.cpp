@@ -13,7 +13,7 @@
 #include <new>
 #include <vector>
 
-#include "runtime.h"
+#include "clock.h"
 
 namespace baton {
 namespace {
@@ -99,6 +99,10 @@ bool Group::open(uint32_t rank, const Offer& offer, int threads) {
 }
 const Offer& Group::offer(uint32_t rank, uint32_t of) const {
   return state_->slots[of].offer[(state_->slots[rank].round - 1) % 2];
+}
+Offer& Group::own(uint32_t rank) {
+  Slot& me = state_->slots[rank];
+  return me.offer[(me.round - 1) % 2];
 }
 const void* Group::staged(uint32_t rank, uint32_t of) const { return state_->stage(of, state_->slots[rank].round - 1); }
 

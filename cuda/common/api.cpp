@@ -4,16 +4,15 @@
 
 #include <algorithm>
 #include <new>
-#include <thread>
 #include <unordered_map>
 
-#include "runtime.h"
+#include "device.h"
 
 using namespace baton;
 
 namespace {
 
-constexpr uint32_t VERSION = 2, NONE = UINT32_MAX;
+constexpr uint32_t VERSION = 3, NONE = UINT32_MAX;
 
 // Handles count up and are never used twice, so a stale one is an error and not another object.
 template <class T>
@@ -78,22 +77,19 @@ uint32_t baton_version(void) { return VERSION; }
 
 int32_t baton_describe(char* json, uint32_t capacity) {
   return guarded([&] {
-    put(json, capacity, std::string("{\"backend\":\"cpu\",\"isa\":\"") + instructions().name + "\",\"cores\":" +
-                            std::to_string(std::max(1u, std::thread::hardware_concurrency())) +
-                            ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES) + "}");
+    put(json, capacity, describe_backend());
     return BATON_OK;
   });
 }
 
 int32_t baton_select_isa(uint32_t isa) { return select_instructions(isa) ? BATON_OK : BATON_BAD_ARGUMENT; }
 
-int32_t baton_device_create(uint32_t threads, uint32_t* device) {
-  if (threads == 0 || threads > 1024) return BATON_BAD_ARGUMENT;
+int32_t baton_device_create(uint32_t unit, uint32_t* device) {
   return guarded([&]() -> int32_t {
-    auto d = std::make_shared<Device>(int(threads));
-    if (!d->start()) return BATON_OUT_OF_MEMORY;
-    *device = devices.add(d);
-    return BATON_OK;
+    std::shared_ptr<Device> d;
+    int32_t status = Device::create(unit, d);
+    if (status == BATON_OK) *device = devices.add(d);
+    return status;
   });
 }
 
@@ -117,9 +113,12 @@ int32_t baton_group_create(uint32_t size, uint32_t deadline_ms, uint32_t* group)
 
 int32_t baton_group_destroy(uint32_t group) { return groups.take(group) ? BATON_OK : BATON_BAD_HANDLE; }
 
-int32_t baton_segment_create(uint64_t bytes, uint32_t* segment) {
+int32_t baton_segment_create(uint32_t near, uint64_t bytes, uint32_t* segment) {
   return guarded([&]() -> int32_t {
-    auto s = Segment::create(bytes);
+    bool somewhere = near == BATON_ANYWHERE || near == BATON_HOST;
+    auto d = somewhere ? nullptr : devices.get(near);
+    if (!somewhere && !d) return BATON_BAD_HANDLE;
+    auto s = Segment::create(bytes, d.get(), near == BATON_HOST);
     if (!s) return BATON_OUT_OF_MEMORY;
     *segment = segments.add(s);
     return BATON_OK;
@@ -144,8 +143,7 @@ int32_t baton_segment_write(uint32_t segment, uint64_t offset, const void* from,
   if (!s) return BATON_BAD_HANDLE;
   char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
-  if (bytes) memcpy(p, from, bytes);
-  return BATON_OK;
+  return guarded([&] { return s->write(p, from, bytes); });
 }
 
 int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t bytes) {
@@ -153,9 +151,7 @@ int32_t baton_segment_read(uint32_t segment, uint64_t offset, void* to, uint64_t
   if (!s) return BATON_BAD_HANDLE;
   char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
-  if (bytes) memcpy(to, p, bytes);
-  std::atomic_thread_fence(std::memory_order_acquire);  // reads that follow see what the worker wrote before
-  return BATON_OK;
+  return guarded([&] { return s->read(p, to, bytes); });
 }
 
 int32_t baton_segment_fill(uint32_t segment, uint64_t offset, uint64_t bytes, uint32_t byte) {
@@ -163,8 +159,7 @@ int32_t baton_segment_fill(uint32_t segment, uint64_t offset, uint64_t bytes, ui
   if (!s) return BATON_BAD_HANDLE;
   char* p = s->place(offset, bytes);
   if (!p) return BATON_BAD_ARGUMENT;
-  memset(p, int(byte & 255), bytes);
-  return BATON_OK;
+  return guarded([&] { return s->fill(p, uint8_t(byte), bytes); });
 }
 
 int32_t baton_program_load(const void* bytes, uint64_t length, uint32_t* program, char* error, uint32_t capacity) {
@@ -260,13 +255,7 @@ int32_t baton_profile(uint32_t device, double* nanoseconds) {
 double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps) {
   auto d = devices.get(device);
   if (!d || mode > 3 || reps == 0) return BATON_BAD_ARGUMENT;
-  uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
-  auto x = Segment::create(uint64_t(m) * k * 4), w = Segment::create(columns * k * 4), y = Segment::create(uint64_t(m) * n * 4 + 65536);
-  if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
-  auto at = [](const std::shared_ptr<Segment>& s) { return reinterpret_cast<float*>(s->base); };
-  for (auto& s : {x, w, y}) std::fill(at(s), at(s) + s->bytes / 4, .01f);
-  std::vector<double> seconds;
-  for (uint32_t i = 0; i < reps; i++) seconds.push_back(d->product(mode, m, n, k, at(x), at(w), at(y)));
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
+  double seconds = BATON_FAILED;
+  int32_t status = guarded([&] { return seconds = d->product(mode, m, n, k, reps), BATON_OK; });
+  return status == BATON_OK ? seconds : status;
 }

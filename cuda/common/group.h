@@ -15,6 +15,9 @@ struct Offer {
   const void* in;
   void* out;
   long from, to;  // what this rank alone brings
+  // Of a backend whose ranks meet before their work is done: when `in` may be read, and when this rank has read the others',
+  // once in each phase of an operation.
+  void *ready = nullptr, *done[2] = {};
 };
 
 // Bytes that a rank can leave in the group, so that the others need not wait until everybody has read them.
@@ -36,6 +39,8 @@ class Group {
   void leave(uint32_t rank);
   // What a rank offered, or staged, at the last `open`.
   const Offer& offer(uint32_t rank, uint32_t of) const;
+  // What the rank itself offered: the others see a change once they have passed the next barrier.
+  Offer& own(uint32_t rank);
   const void* staged(uint32_t rank, uint32_t of) const;
 
   // ---- for the runtime ----

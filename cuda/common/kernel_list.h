@@ -1,4 +1,4 @@
-// Every kernel, in the order of its opcode. Expanded by table.cpp, which also declares them.
+// Every kernel, in the order of its opcode. Expanded by the table of each backend, which also declares them.
 KERNEL(1, embedding)
 KERNEL(2, embedding_grad)
 KERNEL(3, matmul)

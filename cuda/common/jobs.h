@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "../baton.h"
-#include "../common/program.h"
 #include "group.h"
-#include "memory.h"
+#include "program.h"
+#include "segment.h"
 
 namespace baton {
 
@@ -38,23 +38,34 @@ struct Job {
   double weight = 1;
 
   std::atomic<bool> cancelled{false};
+  std::shared_ptr<void> mark;  // of the backend: where its work ends, once it is issued
 
   // Of the ledger: how many jobs it still waits for, and the text of one that failed, written before `doomed`.
   std::atomic<uint32_t> waiting{0};
   std::atomic<bool> doomed{false};
   std::string cause;
   std::weak_ptr<Device> device;
-  std::vector<std::shared_ptr<Job>> successors;
+  std::vector<std::shared_ptr<Job>> successors, predecessors;  // unfinished ones
+  bool issued = false;  // its work is under way, behind its mark: who waits for it may be issued too
+  uint32_t unfinished = 0;   // predecessors that have not ended
+  uint64_t not_before = 0;   // when the last of them ended
 
   // Ends every group that it is in.
   void abort(const std::string& why) const;
 };
+
+// The status and text of an operation that failed, or that stopped because its group had.
+int32_t failure(const Job& job, size_t operation, const Group* stopped, bool told, const char* text, std::string& error);
 
 // All jobs of the process.
 class Ledger {
  public:
   // Enters a job; false when its ticket is in use. The device is woken up when it may begin.
   bool open(const std::shared_ptr<Job>& job, const uint32_t* after, uint32_t count);
+  // Lets those that wait for a job begin, while its own work is under way.
+  void issue(const std::shared_ptr<Job>& job);
+  // Returns when all that an issued job waits for has ended: it then knows whether one of them failed.
+  void settle(const Job& job);
   void close(const std::shared_ptr<Job>& job, const baton_completion& completion, const std::string& error);
   int32_t wait(baton_completion* out, uint32_t capacity, uint32_t timeout_ms);
   bool error(uint32_t ticket, std::string& text);
@@ -62,6 +73,7 @@ class Ledger {
  private:
   typedef std::vector<std::shared_ptr<Device>> Devices;
   void doom(Job& first, const std::string& error, Devices& ready);
+  static void release(Job& job, Devices& ready);
 
   std::mutex mutex_;
   std::condition_variable ended_;

@@ -1,9 +1,12 @@
-#include "memory.h"
+#include "../common/segment.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
+
+#include "runtime.h"
 
 namespace baton {
 namespace {
@@ -34,7 +37,7 @@ struct Segment::Pages {
 Segment::Segment(char* base, uint64_t bytes, std::shared_ptr<const Pages> pages)
     : base(base), bytes(bytes), pages_(std::move(pages)) {}
 
-std::shared_ptr<Segment> Segment::create(uint64_t bytes) {
+std::shared_ptr<Segment> Segment::create(uint64_t bytes, const Device*, bool) {
   constexpr uint64_t HUGE_PAGE = 2 << 20;
   if (bytes > uint64_t(1) << 46) return nullptr;
   void* p = mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -51,6 +54,22 @@ std::shared_ptr<Segment> Segment::view(uint64_t offset, uint64_t length) const {
 
 char* Segment::place(uint64_t offset, uint64_t length) const {
   return offset <= bytes && length <= bytes - offset ? base + offset : nullptr;
+}
+
+int32_t Segment::write(char* to, const void* from, uint64_t length) const {
+  if (length) memcpy(to, from, length);
+  return BATON_OK;
+}
+
+int32_t Segment::read(const char* from, void* to, uint64_t length) const {
+  if (length) memcpy(to, from, length);
+  std::atomic_thread_fence(std::memory_order_acquire);  // reads that follow see what the worker wrote before
+  return BATON_OK;
+}
+
+int32_t Segment::fill(char* to, uint8_t byte, uint64_t length) const {
+  memset(to, byte, length);
+  return BATON_OK;
 }
 
 void copy_memory(Pool& pool, const std::vector<Move>& moves, double weight, const std::atomic<bool>& stop) {

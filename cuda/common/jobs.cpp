@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "runtime.h"
+#include "device.h"
 
 namespace baton {
 namespace {
@@ -37,13 +37,25 @@ bool Ledger::open(const std::shared_ptr<Job>& job, const uint32_t* after, uint32
     auto error = errors_.find(after[i]);
     if (found != open_.end() && found->second != job) {
       found->second->successors.push_back(job);
-      job->waiting++;
+      job->predecessors.push_back(found->second);
+      job->unfinished++;
+      if (!found->second->issued) job->waiting++;
       if (found->second->doomed) doom(*job, found->second->cause, nobody);
     } else if (error != errors_.end()) {
       doom(*job, error->second, nobody);
     }
   }
   return true;
+}
+
+int32_t failure(const Job& job, size_t operation, const Group* stopped, bool told, const char* text, std::string& error) {
+  bool own = true;
+  error = text;
+  for (const Member& m : job.members)
+    if (stopped && m.group.get() == stopped) error = m.group->failure(m.rank, &own);
+  error = "operation " + std::to_string(operation) + " (" + opcode_name(job.program->operations[operation].code) + "): " + error;
+  // A rank that was told to stop has not failed itself.
+  return stopped && (told || !own) ? BATON_CANCELLED : BATON_FAILED;
 }
 
 // It will fail, and so will what waits for it: ranks that would wait for them need to know at once.
@@ -62,6 +74,29 @@ void Ledger::doom(Job& first, const std::string& error, Devices& ready) {
   }
 }
 
+// Its successors wait for one less.
+void Ledger::release(Job& job, Devices& ready) {
+  if (job.issued) return;
+  job.issued = true;
+  for (auto& next : job.successors)
+    if (--next->waiting == 0)
+      if (auto device = next->device.lock()) ready.push_back(device);
+}
+
+void Ledger::issue(const std::shared_ptr<Job>& job) {
+  Devices ready;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    release(*job, ready);
+  }
+  for (auto& device : ready) device->wake();
+}
+
+void Ledger::settle(const Job& job) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ended_.wait(lock, [&] { return job.unfinished == 0; });
+}
+
 void Ledger::close(const std::shared_ptr<Job>& job, const baton_completion& completion, const std::string& error) {
   Devices ready;
   {
@@ -74,10 +109,11 @@ void Ledger::close(const std::shared_ptr<Job>& job, const baton_completion& comp
     }
     for (auto& next : job->successors) {
       if (completion.status != BATON_OK) doom(*next, error, ready);
-      if (--next->waiting == 0)
-        if (auto device = next->device.lock()) ready.push_back(device);
+      next->unfinished--;
+      next->not_before = std::max(next->not_before, completion.end_ns);
     }
-    job->successors.clear();
+    release(*job, ready);
+    job->successors.clear(), job->predecessors.clear();
     completions_.push_back(completion);
   }
   ended_.notify_all();

@@ -1,0 +1,42 @@
+// Attention over packed sequences: its sizes, and where a token's sequence lies.
+#pragma once
+#include "kernel.cuh"
+
+namespace baton {
+
+struct AttentionShapes {
+  long tokens, sequences, heads, kv, d, window;
+  float scale;
+  explicit AttentionShapes(const Call& c)
+      : tokens(size(c, 0)), sequences(size(c, 1)), heads(size(c, 2)), kv(size(c, 3)), d(size(c, 4)), window(size(c, 5)),
+        scale(real(c, 6)) {}
+  __device__ long query(long token, long head) const { return (token * heads + head) * d; }
+  __device__ long key(long token, long head) const { return (token * kv + head) * d; }
+  __device__ long kv_head(long head) const { return head / (heads / kv); }
+};
+
+// The sequence that holds a token: the first whose end is past it.
+struct SequencePlace {
+  long begin, end;
+  __device__ SequencePlace(const AttentionShapes& z, const int* ends, long token) {
+    long low = 0, high = z.sequences;
+    while (low < high) {
+      long middle = (low + high) / 2;
+      if (ends[middle] > token) high = middle;
+      else low = middle + 1;
+    }
+    begin = low ? ends[low - 1] : 0, end = ends[low];
+  }
+};
+
+struct AttentionGradient {
+  const float *dO, *q, *k, *v, *lse, *delta;  // delta = Σ dO·o of every row and head
+};
+
+// False when the head size is none that the tensor-core kernels were made for.
+bool attention_bf16(Call& c, const AttentionShapes& z, const float* q, const float* k, const float* v, const int* ends, float* o,
+                    float* lse);
+bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient& g, const int* ends, float* dq, float* dk,
+                         float* dv);
+
+}  // namespace baton

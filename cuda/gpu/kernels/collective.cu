@@ -1,0 +1,159 @@
+// Operations in which the ranks of a group read each other's memory. Every sum goes over the ranks in their order, one chain
+// per element, as on the CPU.
+#include "collective.cuh"
+#include "head.cuh"
+
+namespace baton {
+namespace {
+
+template <class T>
+__global__ void sum_ranks_kernel(Peers<T> in, long begin, long end, T* out) {
+  for (long i = begin + first_index(); i < end; i += index_step()) {
+    T s = in.at[0][i];
+    for (int r = 1; r < in.ranks; r++) s = s + in.at[r][i];
+    out[i - begin] = s;
+  }
+}
+
+__global__ void gather_columns_kernel(Peers<float> in, float* y, long rows, long width) {
+  for (long i = first_index(); i < rows * width; i += index_step()) {
+    long row = i / width, column = i % width;
+    for (int r = 0; r < in.ranks; r++)
+      if (column >= in.from[r] && column < in.to[r]) y[i] = in.at[r][row * (in.to[r] - in.from[r]) + column - in.from[r]];
+  }
+}
+
+template <class T>
+void all_reduce_of(Call& c, uint32_t code, long n) {
+  Meeting m(c, 1);
+  if (!m.valid()) return;
+  const T* x = static_cast<const T*>(c.operand[0]);
+  T* y = static_cast<T*>(c.operand[1]);
+  if (!m.open(code, n, 1, x, y)) return;
+  // Each rank adds up its slice; x of a slice is read by its rank only, so y may be x. Then all fetch the others' slices.
+  Rows mine(n, m.rank, m.ranks);
+  launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count(), 256)), 256, 0, m.peers<T>(), mine.from, mine.to, y + mine.from);
+  if (!m.close()) return;
+  // The events of `close` say that the slices are there, and those of the next one that they were fetched.
+  Peers<T> made = m.peers<T>(true);
+  for (long r = 0; r < m.ranks; r++) {
+    Rows s(n, r, m.ranks);
+    if (r != m.rank && s.count() > 0)
+      succeeded(c, cudaMemcpyAsync(y + s.from, made.at[r] + s.from, size_t(s.count()) * sizeof(T), cudaMemcpyDefault, c.stream));
+  }
+  m.close();
+}
+
+// The rows that a rank owns, of `whole` [rows, width], lie at `own`: inside at their place, or nowhere in it.
+bool well_placed(Call& c, const Meeting& m, int own, int whole, long rows, long width) {
+  Rows mine(rows, m.rank, m.ranks);
+  long n = mine.count() * width;
+  if (n * 4 > long(c.bytes[own]))
+    return fail(c, "rank %ld of %ld owns %ld rows and its operand has room for %ld bytes", m.rank, m.ranks, mine.count(),
+                long(c.bytes[own]));
+  const float *a = floats(c, own), *b = floats(c, whole);
+  if (n == 0 || a == b + mine.from * width || a + n <= b || b + rows * width <= a) return true;
+  return fail(c, "the rows of rank %ld lie over rows of another rank", m.rank);
+}
+
+void copy_to(Call& c, const float* from, float* to, long n) {
+  if (n > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(n) * 4, cudaMemcpyDefault, c.stream));
+}
+
+}  // namespace
+
+void all_reduce(Call& c) { all_reduce_of<float>(c, ALL_REDUCE, size(c, 0)); }
+void sum_doubles(Call& c) { all_reduce_of<double>(c, SUM_DOUBLES, size(c, 0)); }
+
+void all_gather_rows(Call& c) {
+  long rows = size(c, 0), width = size(c, 1);
+  Meeting m(c, 2);
+  if (!m.valid() || !well_placed(c, m, 0, 1, rows, width)) return;
+  if (!m.open(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  Peers<float> in = m.peers<float>();
+  for (long k = 0; k < m.ranks; k++) {
+    long r = (m.rank + k) % m.ranks;
+    Rows s(rows, r, m.ranks);
+    copy_to(c, in.at[r], floats(c, 1) + s.from * width, s.count() * width);
+  }
+  m.close();
+}
+
+void reduce_scatter_rows(Call& c) {
+  long rows = size(c, 0), width = size(c, 1);
+  Meeting m(c, 2);
+  if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
+  if (!m.open(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  Rows mine(rows, m.rank, m.ranks);
+  launch(c, sum_ranks_kernel<float>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<float>(), mine.from * width,
+         mine.to * width, floats(c, 1));
+  m.close();
+}
+
+void own_rows(Call& c) {
+  long rows = size(c, 0), width = size(c, 1);
+  Meeting m(c, 2);
+  if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
+  Rows mine(rows, m.rank, m.ranks);
+  copy_to(c, floats(c, 0) + mine.from * width, floats(c, 1), mine.count() * width);
+}
+
+void all_gather_columns(Call& c) {
+  long rows = size(c, 0), width = size(c, 1), from = size(c, 2), to = size(c, 3);
+  Meeting m(c, 4);
+  if (!m.valid() || !m.open(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to)) return;
+  for (long r = 0, end = 0; r < m.ranks; r++) {
+    const Offer& o = m.offer(r);
+    if (o.from != end || (end = o.to, r + 1 == m.ranks && end != width)) {
+      fail(c, "rank %ld brings columns %ld to %ld of %ld, which leaves a gap or an overlap", r, o.from, o.to, width);
+      return;
+    }
+  }
+  launch(c, gather_columns_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<float>(), floats(c, 1), rows, width);
+  m.close();
+}
+
+namespace {
+
+// Combines maximum, sum and weighted sum of the shards in the order of the ranks. The score of a row's target lies in the
+// `logprob` of the rank that has it: that one writes its result later.
+__global__ void combine_shards_kernel(Peers<float> work, Peers<float> scores, const int* targets, float* logprob, float* lse,
+                                      float* entropy, long rows, int rank) {
+  for (long i = first_index(); i < rows; i += index_step()) {
+    float top = -INF, total = 0, weighted = 0, picked = 0;
+    for (int r = 0; r < work.ranks; r++) top = most(work.at[r][3 * i], top);
+    for (int r = 0; r < work.ranks; r++) {
+      const float* part = work.at[r] + 3 * i;
+      float shrink = exp_of(part[0] - top);
+      total = total + part[1] * shrink;
+      weighted = weighted + part[2] * shrink;
+      if (targets[i] >= work.from[r] && targets[i] < work.to[r]) picked = scores.at[r][i];
+    }
+    lse[i] = top + log_of(total);
+    if (entropy) entropy[i] = lse[i] - weighted / total;
+    if (targets[i] < work.from[rank] || targets[i] >= work.to[rank]) logprob[i] = picked - lse[i];
+  }
+}
+__global__ void own_targets_kernel(const int* targets, float* logprob, const float* lse, long rows, long from, long to) {
+  for (long i = first_index(); i < rows; i += index_step())
+    if (targets[i] >= from && targets[i] < to) logprob[i] = logprob[i] - lse[i];
+}
+
+}  // namespace
+
+void shard_logprob(Call& c) {
+  long rows = size(c, 0), vocabulary = size(c, 2), first = size(c, 4), total = size(c, 5);
+  bool entropy = size(c, 3) == 1;
+  float *logprob = floats(c, 4), *lse = floats(c, 5), *work = floats(c, c.operands - 1);
+  Meeting m(c, 6);
+  if (!m.valid()) return;
+  head_rows(c, first, total, entropy, {logprob, lse, lse, work});
+  if (c.error[0] || !m.open(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+  unsigned blocks = blocks_of(rows, 256);
+  launch(c, combine_shards_kernel, dim3(blocks), 256, 0, m.peers<float>(), m.peers<float>(true), ints(c, 2), logprob, lse,
+         entropy ? floats(c, 6) : nullptr, rows, int(m.rank));
+  if (!m.close()) return;
+  launch(c, own_targets_kernel, dim3(blocks), 256, 0, ints(c, 2), logprob, lse, rows, first, first + vocabulary);
+}
+
+}  // namespace baton

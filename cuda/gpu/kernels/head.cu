@@ -1,0 +1,133 @@
+// log p(target) and entropy of a vocabulary head, in panels of logits that fit into the scratch.
+// With s = x·wᵀ / T: logprob = s[target] − lse, entropy H = lse − Σ p s.
+#include "head.cuh"
+#include "softmax.cuh"
+
+namespace baton {
+namespace {
+
+constexpr long ROWS = 1024, WIDTH = 8192;  // of a panel of logits
+constexpr unsigned THREADS = 256;
+constexpr long STATE = 34;                 // floats of a row: top, 16 sums, 16 weighted sums, the target's score
+static_assert((ROWS * WIDTH + ROWS * STATE) * 4 <= long(SCRATCH_BYTES), "a panel fits into the scratch");
+
+__global__ void __launch_bounds__(THREADS) absorb_kernel(Reporter r, const float* logits, float* states, const int* targets,
+                                                         const float* inverse, long v0, long columns, long first, long total,
+                                                         bool entropy, long row0) {
+  __shared__ float s[TILE], scaled[TILE], share[32];
+  long i = blockIdx.x;
+  float *state = states + i * STATE, scale = *inverse;
+  const float* row = logits + i * WIDTH;
+  RowSoftmax z;
+  if (v0 > 0) {
+    z.top = state[0];
+    if (threadIdx.x < 16) z.sum = state[1 + threadIdx.x], z.weighted = state[17 + threadIdx.x];
+  } else if (threadIdx.x == 0) {
+    state[33] = 0;
+    r.inside(TARGET, row0 + i, targets[i], total);
+  }
+  if (threadIdx.x == 0) {
+    long target = targets[i] - first - v0;
+    if (target >= 0 && target < columns) state[33] = row[target] * scale;
+  }
+  for (long begin = 0; begin < columns; begin += TILE) {
+    long n = smaller(TILE, columns - begin);
+    __syncthreads();
+    for (long j = threadIdx.x; j < n; j += THREADS) s[j] = row[begin + j];
+    absorb(z, s, entropy ? scaled : nullptr, 0, n, scale, share);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) state[0] = z.top;
+  if (threadIdx.x < 16) state[1 + threadIdx.x] = z.sum, state[17 + threadIdx.x] = z.weighted;
+}
+
+// A half-warp finishes a row.
+__global__ void finish_kernel(const float* states, HeadOutputs out, long rows, bool entropy) {
+  long i = long(blockIdx.x) * 8 + threadIdx.x / 16;
+  int lane = int(threadIdx.x % 16);
+  bool live = i < rows;
+  const float* state = states + i * STATE;
+  float total = fold16(live ? state[1 + lane] : 0.f), weighted = fold16(live ? state[17 + lane] : 0.f);
+  if (!live || lane != 0) return;
+  if (out.work) {
+    out.logprob[i] = state[33];
+    out.work[3 * i] = state[0], out.work[3 * i + 1] = total, out.work[3 * i + 2] = entropy ? weighted : 0.f;
+    return;
+  }
+  float lse = state[0] + log_of(total);
+  out.lse[i] = lse;
+  out.logprob[i] = state[33] - lse;
+  if (entropy) out.entropy[i] = lse - weighted / total;
+}
+
+struct HeadGradient {
+  const float *dlogprob, *lse, *dentropy, *entropy, *inverse;
+  const int* targets;
+};
+
+// Raw logits become their gradients: with ℓ = s − lse and p = eˡ, ds = dlogprob (δ − p) − dentropy · p (ℓ + H).
+__global__ void differentiate_kernel(Reporter r, float* logits, HeadGradient g, long v0, long columns, long first, long total,
+                                     long row0) {
+  long i = blockIdx.y;
+  float inverse = *g.inverse, lse = g.lse[i], dl = g.dlogprob[i], de = g.dentropy ? g.dentropy[i] : 0.f;
+  float entropy = g.dentropy ? g.entropy[i] : 0.f;
+  long target = g.targets[i] - first - v0;
+  if (v0 == 0 && blockIdx.x == 0 && threadIdx.x == 0) r.inside(TARGET, row0 + i, g.targets[i], total);
+  for (long j = first_index(); j < columns; j += index_step()) {
+    float* s = logits + i * WIDTH + j;
+    float l = *s * inverse - lse, mass = exp_of(l) * fmaf(de, l + entropy, dl);
+    *s = j == target ? (dl - mass) * inverse : 0.f - mass * inverse;
+  }
+}
+
+}  // namespace
+
+void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
+  const float *x = floats(c, 0), *w = floats(c, 1);
+  float *logits = reinterpret_cast<float*>(c.scratch), *states = logits + ROWS * WIDTH;
+  for (long r0 = 0; r0 < rows; r0 += ROWS) {
+    long count = smaller(ROWS, rows - r0);
+    for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
+      long columns = smaller(WIDTH, vocabulary - v0);
+      multiply(c, {x + r0 * h, h, 1}, {Right::panels, w + v0 * h, h}, {logits, WIDTH, false}, nullptr, count, columns, h);
+      launch(c, absorb_kernel, dim3(unsigned(count)), THREADS, 0, reporter(c), logits, states, ints(c, 2) + r0, floats(c, 3), v0,
+             columns, first, total, entropy, r0);
+    }
+    HeadOutputs at{out.logprob + r0, out.lse + r0, out.entropy + r0, out.work ? out.work + 3 * r0 : nullptr};
+    launch(c, finish_kernel, dim3(unsigned(parts(count, 8))), 128, 0, states, at, count, entropy);
+  }
+}
+
+void linear_logprob(Call& c) {
+  bool entropy = size(c, 3) == 1;
+  head_rows(c, 0, size(c, 2), entropy, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
+}
+
+void linear_logprob_grad(Call& c) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2), first = size(c, 5);
+  bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
+  const float *x = floats(c, 1), *w = floats(c, 2);
+  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1), *logits = reinterpret_cast<float*>(c.scratch);
+  const float* prior = carry ? floats(c, c.operands - 3) : nullptr;
+  size_t bytes = size_t(parts(vocabulary, 16) * 16 * h) * 4;
+  if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
+  else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
+  for (long r0 = 0; r0 < rows; r0 += ROWS) {
+    long count = smaller(ROWS, rows - r0);
+    HeadGradient g{floats(c, 0) + r0, floats(c, 5) + r0, entropy ? floats(c, 6) + r0 : nullptr, entropy ? floats(c, 7) + r0 : nullptr,
+                   floats(c, 4), ints(c, 3) + r0};
+    for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
+      long columns = smaller(WIDTH, vocabulary - v0);
+      float* dx_rows = dx + r0 * h;
+      multiply(c, {x + r0 * h, h, 1}, {Right::panels, w + v0 * h, h}, {logits, WIDTH, false}, nullptr, count, columns, h);
+      launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
+             columns, first, size(c, 6), r0);
+      multiply(c, {logits, WIDTH, 1}, {Right::transposed, w + v0 * h, h}, {dx_rows, h, false}, v0 > 0 ? dx_rows : nullptr, count, h,
+               columns);
+      multiply(c, {x + r0 * h, 1, h}, {Right::rows, logits, WIDTH}, {dw + v0 * h, h, true}, dw + v0 * h, h, columns, count);
+    }
+  }
+}
+
+}  // namespace baton

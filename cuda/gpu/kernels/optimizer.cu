@@ -1,0 +1,79 @@
+// AdamW (Loshchilov and Hutter 2019, algorithm 2) and the sums of squares that its clipping needs.
+#include "kernel.cuh"
+
+namespace baton {
+namespace {
+
+constexpr long CHUNK = 65536;  // as on the CPU: summed in sixteen double lanes, chunks in order
+
+__global__ void chunk_squares_kernel(const float* g, long n, double* chunks, long count) {
+  long chunk = long(blockIdx.x) * 8 + threadIdx.x / 16;
+  int lane = int(threadIdx.x % 16);
+  double s = 0;
+  if (chunk < count)
+    for (long j = chunk * CHUNK + lane; j < smaller(n, (chunk + 1) * CHUNK); j += 16) s = s + double(g[j]) * double(g[j]);
+  s = fold16(s);
+  if (chunk < count && lane == 0) chunks[chunk] = s;
+}
+
+__global__ void add_chunks_kernel(const double* chunks, long count, double* sum) {
+  double s = *sum;
+  for (long i = 0; i < count; i++) s = s + chunks[i];
+  *sum = s;
+}
+
+__global__ void norm_kernel(const double* sums, float* norm, long n) {
+  double s = 0;
+  for (long i = 0; i < n; i++) s = s + sums[i];
+  *norm = float(sqrt(s));
+}
+
+struct Adam {
+  double decay;
+  float beta1, beta2, rest2, eps, clip;  // 1 − β₁, β₂, 1 − β₂
+};
+
+__global__ void adamw_kernel(const float* p, const float* g, const float* m, const float* v, const float* hyper, const float* norm,
+                             float* p_out, float* m_out, float* v_out, long n, Adam a) {
+  float length = *norm;
+  if (!(fabsf(length) < INF)) return;
+  float lr = hyper[0], scale = 1;
+  if (a.clip > 0 && length + 1e-6f > a.clip) scale = a.clip / (length + 1e-6f);
+  float keep = float(1 - double(lr) * a.decay), step = lr / hyper[1], unbias = 1.f / sqrtf(hyper[2]);
+  for (long i = first_index(); i < n; i += index_step()) {
+    float gi = g[i] * scale, mi = m[i], vi = v[i];
+    mi = mi + a.beta1 * (gi - mi);
+    vi = a.beta2 * vi + a.rest2 * gi * gi;
+    m_out[i] = mi, v_out[i] = vi;
+    p_out[i] = p[i] * keep - step * mi / (sqrtf(vi) * unbias + a.eps);
+  }
+}
+
+}  // namespace
+
+void square_sums(Call& c) {
+  double *chunks = reinterpret_cast<double*>(c.scratch), *sums = static_cast<double*>(c.operand[c.operands - 1]);
+  if (size(c, 0)) succeeded(c, cudaMemsetAsync(sums, 0, size_t(size(c, 0)) * sizeof(double), c.stream));
+  for (int i = 0; i < c.operands - 1; i++) {
+    long n = size(c, 1 + 2 * i), count = parts(n, CHUNK);
+    if (uint64_t(count) * sizeof(double) > SCRATCH_BYTES) {
+      fail(c, "%ld chunks of a gradient do not fit into the scratch", count);
+      return;
+    }
+    launch(c, chunk_squares_kernel, dim3(unsigned(parts(count, 8))), 128, 0, floats(c, i), n, chunks, count);
+    launch(c, add_chunks_kernel, dim3(1), 1, 0, chunks, count, sums + size(c, 2 + 2 * i));
+  }
+}
+
+void norm(Call& c) {
+  launch(c, norm_kernel, dim3(1), 1, 0, static_cast<const double*>(c.operand[0]), floats(c, 1), size(c, 0));
+}
+
+void adamw(Call& c) {
+  long n = size(c, 0);
+  Adam a{c.attribute[4], float(1 - c.attribute[1]), float(c.attribute[2]), float(1 - c.attribute[2]), real(c, 3), real(c, 5)};
+  launch(c, adamw_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 4),
+         floats(c, 5), floats(c, 6), floats(c, 7), floats(c, 8), n, a);
+}
+
+}  // namespace baton

@@ -1,0 +1,119 @@
+// swiglu, and the register machine that runs a fused chain of element-by-element operations.
+#include "kernel.cuh"
+
+namespace baton {
+namespace {
+
+__global__ void swiglu_kernel(const float* gate, const float* up, float* y, long n) {
+  for (long i = first_index(); i < n; i += index_step()) {
+    float g = gate[i];
+    y[i] = g * sigmoid_of(g) * up[i];
+  }
+}
+
+__global__ void swiglu_grad_kernel(const float* dy, const float* gate, const float* up, float* dgate, float* dup, long n) {
+  for (long i = first_index(); i < n; i += index_step()) {
+    float d = dy[i], g = gate[i], u = up[i], s = sigmoid_of(g), silu = g * s;
+    dgate[i] = d * u * (s * (1.f + (g - silu)));
+    dup[i] = d * silu;
+  }
+}
+
+__device__ float apply(int op, float a, float b, float c) {
+  switch (op) {
+    case ADD: return a + b;
+    case SUB: return a - b;
+    case MUL: return a * b;
+    case DIV: return a / b;
+    case MIN: return least_of(a, b);
+    case MAX: return most_of(a, b);
+    case NEG: return a * -1.f;
+    case EXP: return exp_of(a);
+    case LOG: return log_of(a);
+    case SIGMOID: return sigmoid_of(a);
+    case LT: return a < b ? 1.f : 0.f;
+    case GE: return a >= b ? 1.f : 0.f;
+    case WHERE: return a < 0.f || 0.f < a ? b : a >= 0.f ? c : b;  // NaN is not 0
+    case ABS: return fabsf(a);
+    case SQRT: return sqrtf(a);
+    case LOG_SIGMOID: return log_sigmoid_of(a);
+    case SIGN: return 0.f < a ? 1.f : a < 0.f ? -1.f : a;
+  }
+  return a;
+}
+
+struct Step {
+  uint16_t op, a, b, c;
+};
+// A chain as a kernel's argument: nothing has to be copied before it runs. STEPS and PORTS are what fits.
+template <int STEPS, int PORTS>
+struct Chain {
+  int inputs, steps, outputs;
+  float* port[PORTS];         // inputs, then outputs
+  uint16_t result[PORTS];     // register of an output
+  uint8_t broadcast[PORTS];   // an input that is one number
+  Step step[STEPS];           // of a constant, a and b are its bits
+};
+
+// Registers lie side by side for threads side by side.
+template <int STEPS, int PORTS>
+__global__ void chain_kernel(Chain<STEPS, PORTS> z, float* registers, long n) {
+  long step = index_step();
+  float* r = registers + first_index();
+  for (long i = first_index(); i < n; i += step) {
+    for (int k = 0; k < z.inputs; k++) r[k * step] = z.port[k][z.broadcast[k] ? 0 : i];
+    for (int k = 0; k < z.steps; k++) {
+      const Step s = z.step[k];
+      float value;
+      if (s.op == CONSTANT) value = __int_as_float(int(unsigned(s.b) << 16 | s.a));
+      else value = apply(s.op, r[s.a * step], r[s.b * step], r[s.c * step]);
+      r[(z.inputs + k) * step] = value;
+    }
+    for (int k = 0; k < z.outputs; k++) z.port[z.inputs + k][i] = r[z.result[k] * step];
+  }
+}
+
+template <int STEPS, int PORTS>
+void run_chain(Call& c) {
+  long n = size(c, 0);
+  int inputs = int(size(c, 1)), steps = int(size(c, 2)), outputs = int(size(c, 3));
+  const double *stride = c.attribute + 4, *code = stride + inputs, *out = code + 4 * steps;
+  Chain<STEPS, PORTS> z{inputs, steps, outputs, {}, {}, {}, {}};
+  for (int k = 0; k < inputs + outputs; k++) z.port[k] = floats(c, k);
+  for (int k = 0; k < inputs; k++) z.broadcast[k] = stride[k] == 0;
+  for (int k = 0; k < outputs; k++) z.result[k] = uint16_t(out[k]);
+  for (int k = 0; k < steps; k++) {
+    const double* s = code + 4 * k;
+    z.step[k] = {uint16_t(s[0]), uint16_t(s[1]), uint16_t(s[2]), uint16_t(s[3])};
+    if (int(s[0]) != CONSTANT) continue;
+    float value = float(s[1]);
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    z.step[k] = {CONSTANT, uint16_t(bits & 0xffff), uint16_t(bits >> 16), 0};
+  }
+  // As many threads as have room for their registers.
+  long room = long(SCRATCH_BYTES / 4) / larger(inputs + steps, 1) / 128;
+  unsigned blocks = unsigned(smaller(smaller(parts(n, 128), room), 4096));
+  launch(c, chain_kernel<STEPS, PORTS>, dim3(blocks), 128, 0, z, reinterpret_cast<float*>(c.scratch), n);
+}
+
+}  // namespace
+
+void swiglu(Call& c) {
+  long n = size(c, 0);
+  launch(c, swiglu_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), n);
+}
+
+void swiglu_grad(Call& c) {
+  long n = size(c, 0);
+  launch(c, swiglu_grad_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 4), n);
+}
+
+void pointwise(Call& c) {
+  long inputs = size(c, 1), steps = size(c, 2), outputs = size(c, 3);
+  if (outputs == 0) return;
+  if (steps <= 128 && inputs + outputs <= 64) run_chain<128, 64>(c);
+  else run_chain<MAX_INSTRUCTIONS, 512>(c);
+}
+
+}  // namespace baton

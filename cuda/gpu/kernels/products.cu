@@ -1,0 +1,118 @@
+// Matrix products in fp32: every element of the result is one chain of multiply-adds over k, as on the CPU.
+#include "operands.cuh"
+
+namespace baton {
+namespace {
+
+constexpr int COLUMNS = 64, DEPTH = 16, THREADS = 256, PAD = 4;
+
+// A block makes 16·TM rows × 64 columns; thread (x, y) of 16 × 16 makes rows y + 16·r and columns 4x … 4x + 3.
+template <int TM>
+__global__ void __launch_bounds__(THREADS)
+    multiply_kernel(Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+  constexpr int ROWS = 16 * TM;
+  __shared__ float a[DEPTH][ROWS + PAD], b[DEPTH][COLUMNS + PAD];
+  int tid = int(threadIdx.x), x = tid % 16, y = tid / 16;
+  long row = long(blockIdx.y) * ROWS, column = long(blockIdx.x) * COLUMNS;
+  long width = target.panels ? parts(n, 16) * 16 : n;  // padding is written too
+  float sum[TM][4];
+  for (int r = 0; r < TM; r++)
+    for (int q = 0; q < 4; q++) {
+      long i = row + y + 16 * r, j = column + 4 * x + q;
+      sum[r][q] = prior && i < m && j < width ? prior[place(target, i, j)] : 0.f;
+    }
+  for (long k0 = 0; k0 < k; k0 += DEPTH) {
+    for (int e = tid; e < ROWS * DEPTH; e += THREADS) {
+      // Threads side by side read what lies side by side.
+      int i = left.column == 1 ? e / DEPTH : e % ROWS, d = left.column == 1 ? e % DEPTH : e / ROWS;
+      a[d][i] = row + i < m && k0 + d < k ? element(left, row + i, k0 + d) : 0.f;
+    }
+    for (int e = tid; e < COLUMNS * DEPTH; e += THREADS) {
+      bool across = right.form == Right::transposed;
+      int j = across ? e / DEPTH : e % COLUMNS, d = across ? e % DEPTH : e / COLUMNS;
+      b[d][j] = column + j < n && k0 + d < k ? element(right, k0 + d, column + j) : 0.f;
+    }
+    __syncthreads();
+    // Steps past k would add 0 · 0, and turn −0 into 0.
+    int depth = int(smaller(DEPTH, k - k0));
+    for (int d = 0; d < depth; d++) {
+      float w[4];
+      for (int q = 0; q < 4; q++) w[q] = b[d][4 * x + q];
+      for (int r = 0; r < TM; r++) {
+        float v = a[d][y + 16 * r];
+        for (int q = 0; q < 4; q++) sum[r][q] = fmaf(v, w[q], sum[r][q]);
+      }
+    }
+    __syncthreads();
+  }
+  for (int r = 0; r < TM; r++)
+    for (int q = 0; q < 4; q++) {
+      long i = row + y + 16 * r, j = column + 4 * x + q;
+      if (i < m && j < width) target.p[place(target, i, j)] = sum[r][q];
+    }
+}
+
+}  // namespace
+
+Math math() {
+  static const Math chosen = [] {
+    const char* value = getenv("BATON_CUDA_MATH");
+    return value && !strcmp(value, "bf16") ? Math::bf16 : Math::fp32;
+  }();
+  return chosen;
+}
+
+void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+  if (math() == Math::bf16 && multiply_blas(c, left, right, target, prior, m, n, k)) return;
+  if (math() == Math::bf16) return multiply_bf16(c, left, right, target, prior, m, n, k);
+  unsigned columns = unsigned(parts(n, COLUMNS));
+  if (m > 64) launch(c, multiply_kernel<4>, dim3(columns, unsigned(parts(m, 64))), THREADS, 0, left, right, target, prior, m, n, k);
+  else launch(c, multiply_kernel<1>, dim3(columns, unsigned(parts(m, 16))), THREADS, 0, left, right, target, prior, m, n, k);
+}
+
+void matmul(Call& c) {
+  long m = size(c, 0), n = size(c, 1), k = size(c, 2);
+  multiply(c, {floats(c, 0), k, 1}, {Right::panels, floats(c, 1), k}, {floats(c, 2), n, false}, nullptr, m, n, k);
+}
+
+void matmul_dx(Call& c) {
+  long m = size(c, 0), n = size(c, 1), k = size(c, 2);
+  const float* prior = size(c, 3) == 1 ? floats(c, 2) : nullptr;
+  multiply(c, {floats(c, 0), n, 1}, {Right::transposed, floats(c, 1), k}, {floats(c, c.operands - 1), k, false}, prior, m, k, n);
+}
+
+void matmul_dw(Call& c) {
+  long m = size(c, 0), n = size(c, 1), k = size(c, 2);
+  const float* prior = size(c, 3) == 1 ? floats(c, 2) : nullptr;
+  multiply(c, {floats(c, 1), 1, k}, {Right::rows, floats(c, 0), n}, {floats(c, c.operands - 1), k, true}, prior, k, n, m);
+}
+
+namespace {
+
+__global__ void add_bias_kernel(const float* x, const float* b, float* y, long m, long n) {
+  for (long i = first_index(); i < m * n; i += index_step()) y[i] = x[i] + b[i % n];
+}
+
+// Rows in order: a thread owns a column.
+__global__ void column_sum_kernel(const float* dy, const float* prior, float* db, long m, long n) {
+  for (long j = first_index(); j < n; j += index_step()) {
+    float s = prior ? prior[j] : 0.f;
+    for (long i = 0; i < m; i++) s = s + dy[i * n + j];
+    db[j] = s;
+  }
+}
+
+}  // namespace
+
+void add_bias(Call& c) {
+  long m = size(c, 0), n = size(c, 1);
+  launch(c, add_bias_kernel, dim3(blocks_of(m * n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), m, n);
+}
+
+void column_sum(Call& c) {
+  long m = size(c, 0), n = size(c, 1);
+  const float* prior = size(c, 2) == 1 ? floats(c, 1) : nullptr;
+  launch(c, column_sum_kernel, dim3(blocks_of(n, 64)), 64, 0, floats(c, 0), prior, floats(c, c.operands - 1), m, n);
+}
+
+}  // namespace baton

@@ -1,0 +1,102 @@
+// The GPU's devices: a stream each, work that is issued ahead of its end, and what is kept for it.
+#pragma once
+#include <condition_variable>
+#include <map>
+#include <thread>
+
+#include "../common/device.h"
+#include "kernels.h"
+
+namespace baton {
+
+// "no CUDA driver: …" when there is no GPU to use, else an empty text.
+std::string missing_gpu();
+int gpu_count();
+
+// An event that goes with its last user.
+class Event {
+ public:
+  explicit Event(bool timed);
+  ~Event();
+  Event(const Event&) = delete;
+  cudaEvent_t id = nullptr;
+};
+
+class GpuDevice : public Device {
+ public:
+  explicit GpuDevice(int gpu) : gpu_(gpu) {}
+  ~GpuDevice() override;
+  bool prepare();  // false when there was no memory
+  int gpu() const { return gpu_; }
+  double product(uint32_t mode, long m, long n, long k, uint32_t reps) override;
+
+  // The next of a ring of events for meetings of ranks. One is used again long after all have waited for it.
+  cudaEvent_t meeting_event() { return meetings_[next_meeting_++ % MEETINGS]->id; }
+  // Whether kernels of this device may read and write memory of that GPU; −1 is the host's.
+  bool reaches(int gpu) const;
+
+ private:
+  static constexpr int MEETINGS = 64, IN_FLIGHT = 256;
+  // A job whose work is under way, or that has failed before.
+  struct Issued {
+    std::shared_ptr<Job> job;
+    uint64_t begin_ns;
+    int32_t status;
+    std::string error;
+    Fault* fault;  // on the host, filled in when the job's mark is reached; null when nothing was issued
+    std::vector<std::shared_ptr<Event>> marks;  // while profiling: before the first operation and after each
+    std::vector<uint16_t> codes;
+  };
+
+  void enter() override;
+  void leave() override;
+  int32_t perform(Job& job, std::string& error) override;
+  bool follow(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32_t status, const std::string& error) override;
+  void profiled() override { profiling_ = true; }
+
+  int32_t execute(Job& job, std::string& error);
+  int32_t issue_operations(Job& job, std::string& error, bool timed);
+  int32_t copy(Job& job, std::string& error);
+  void complete();
+  void end(Issued& issued, uint64_t& last_end);
+  Call call_on(const Operands& operands, char* error) const;
+
+  // A program that was captured on these addresses and sizes.
+  struct Captured {
+    cudaGraphExec_t graph = nullptr;
+    uint64_t used = 0;
+    std::shared_ptr<const Program> program;  // so that its address stays its own
+  };
+  typedef std::vector<uint64_t> Key;
+  bool replay(const Key& key, std::string& error);
+  bool capture(Job& job, const Key& key, std::string& error, int32_t& status);
+
+  const int gpu_;
+  cudaStream_t stream_ = nullptr;
+  char* scratch_ = nullptr;
+  Fault *fault_ = nullptr, *faults_ = nullptr;  // on the device; a ring on the host
+  uint64_t next_fault_ = 0;
+  std::vector<std::shared_ptr<Event>> meetings_;
+  uint64_t next_meeting_ = 0, graph_clock_ = 0;
+  std::map<Key, Captured> graphs_;
+  std::map<Key, int> seen_;
+  std::atomic<bool> profiling_{false};
+  Issued current_;  // of the worker, between perform and follow
+
+  std::mutex issued_mutex_;
+  std::condition_variable issued_changed_;
+  std::deque<Issued> issued_;
+  int in_flight_ = 0;
+  bool leaving_ = false;
+  std::thread completer_;
+};
+
+// Queues moves on a stream: to = from, or weight · from + (1 − weight) · to over floats when `weight` is not 1.
+void copy_memory(Call& c, const std::vector<Move>& moves, double weight);
+
+// The GPU of an address that some segment has, −1 for host memory.
+int gpu_of(const void* address);
+// GPU of segments that are near no device in particular: that of the first device.
+void prefer_gpu(int gpu);
+
+}  // namespace baton

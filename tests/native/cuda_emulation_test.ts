@@ -1,0 +1,50 @@
+/** The kernels and the runtime of the CUDA backend, compiled for the host, against the CPU backend: the same bits. */
+import assert from "node:assert/strict";
+import { find } from "../../ffi/build.ts";
+import { buildEmulation } from "../../ffi/build_cuda.ts";
+import { OPCODE } from "../../ir/op.ts";
+import { distances, outcomes } from "./outcomes.ts";
+
+const emulated = await buildEmulation(() => {});
+
+const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+
+Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block by block on the host", async () => {
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }), gpu = await outcomes({ BATON_LIBRARY: emulated });
+  assert.deepEqual(new Set(gpu.map((o) => o.kind)), new Set(Object.keys(OPCODE)));
+  assert.equal(gpu.length, cpu.length);
+  for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
+});
+
+Deno.test("products and attention on emulated tensor cores stay within what bf16 rounds away", async () => {
+  const kinds = [
+    "matmul",
+    "matmulDx",
+    "matmulDw",
+    "attention",
+    "attentionGrad",
+    "linearLogprob",
+    "linearLogprobGrad",
+  ];
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+  for (const { name, bits, relative } of distances(gpu, cpu)) {
+    // A gradient of the head carries the error of p = exp(logit − lse) too.
+    const most = name.startsWith("linearLogprobGrad") ? 4e-2 : 1e-2;
+    assert.ok(relative < most, `${name} is ${relative} away`);
+    // Gradients of attention with heads of more than 128 have no kernel for tensor cores.
+    const large = name.startsWith("attentionGrad") && name.includes(",256,");
+    assert.equal(bits > 0, !large, `${name} ran ${bits > 0 ? "" : "not "}on tensor cores`);
+  }
+});
+
+Deno.test("the tests of every operation pass on the emulated CUDA backend", async () => {
+  const files = ["attention", "collective", "head", "matmul", "norm", "optimizer", "rows", "sample", "shards"]
+    .map((name) => new URL(`./op_${name}_test.ts`, import.meta.url).pathname);
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["test", "-A", "--no-check", ...files],
+    env: { BATON_LIBRARY: emulated, NO_COLOR: "1" },
+  }).output();
+  assert.ok(success, decode(stdout) + decode(stderr));
+  assert.match(decode(stdout), /\| [1-9]\d* passed \| 0 failed/);
+});

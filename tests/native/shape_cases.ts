@@ -1,0 +1,34 @@
+/** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
+import type { Case } from "./cases.ts";
+import { ends, generator, normal, panels } from "./harness.ts";
+
+const HEADS = [[64, 4, 4], [80, 4, 2], [96, 6, 2], [128, 8, 1], [256, 2, 1]] as const;
+
+/** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
+export function shapeCases(): readonly Case[] {
+  const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
+  const attention = HEADS.flatMap(([d, heads, kv]): Case[] => {
+    const lengths = [5, 0, 97, 64, 1], at = ends(lengths), t = at.at(-1)!;
+    const q = n(t * heads * d), k = n(t * kv * d), v = n(t * kv * d), window = d === 96 ? 40 : 0;
+    const attrs = [t, lengths.length, heads, kv, d, window, d ** -.5];
+    const lse = n(t * heads).map((x) => x + 4);
+    return [
+      { kind: "attention", ins: [q, k, v, at], outs: [q.length, t * heads], attrs },
+      {
+        kind: "attentionGrad",
+        ins: [n(q.length), q, k, v, n(q.length), lse, at],
+        outs: [q.length, k.length, v.length],
+        attrs,
+      },
+    ];
+  });
+  const products = ([[1, 200, 128], [129, 129, 33], [65, 16, 64]] as const).flatMap(([m, o, k]): Case[] => {
+    const w = panels(n(o * k), o, k), x = n(m * k), dy = n(m * o);
+    return [
+      { kind: "matmul", ins: [x, w], outs: [m * o], attrs: [m, o, k] },
+      { kind: "matmulDx", ins: [dy, w], outs: [m * k], attrs: [m, o, k, 0] },
+      { kind: "matmulDw", ins: [dy, x], outs: [w.length], attrs: [m, o, k, 0] },
+    ];
+  });
+  return [...attention, ...products];
+}
