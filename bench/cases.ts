@@ -171,6 +171,10 @@ export async function benchStage(
     ...(layout.timeline && { timeline: layout.timeline }),
     scorers: new Map(Object.entries(workflow.scores).map(([id, fn]) => [id, mainThreadScorer(fn, 10)])),
     stops: {},
+    tools: {},
+    toolSeconds: 10,
+    // No case refills.
+    spare: () => [],
     encode: (text) => Int32Array.from(text, (c) => c.codePointAt(0)!),
     decode: (ids) => String.fromCharCode(...ids),
     retokenize: (_, column) => column,

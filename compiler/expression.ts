@@ -1,5 +1,5 @@
 /** Lowers traced arithmetic (`ir/expr.ts`) to operations of a program. */
-import type { Expr } from "../ir/expr.ts";
+import { type Expr, GROUPWISE } from "../ir/expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "../ir/expr_rules.ts";
 import type { Granularity, Schema } from "../ir/field.ts";
 import { type Attr, dim, type Value } from "../ir/op.ts";
@@ -28,7 +28,7 @@ export const ROWS: Readonly<Record<Granularity, Attr>> = {
  * whole pairs, everything else is done sequence by sequence.
  */
 export function keepsTogether(expr: Expr): "sequence" | "pair" | "group" {
-  if (expr.ops.some((op) => op.op === "groupMean" || op.op === "groupStd")) return "group";
+  if (expr.ops.some((op) => GROUPWISE.includes(op.op))) return "group";
   return expr.ops.some((op) => op.per === "pair") ? "pair" : "sequence";
 }
 
@@ -130,6 +130,12 @@ export function lower(b: Builder, expr: Expr, o: Lowering): Record<string, Value
         return b.segmentSpread(full(op.args[0]!, "sequence"), actionEnds(), ROWS.token);
       case "atEnd":
         return b.segmentAtEnd(full(op.args[0]!, "sequence"), actionEnds(), ROWS.token);
+      case "groupSum":
+        return b.segmentSpread(
+          b.segmentSum(full(op.args[0]!, "sequence"), groupEnds()),
+          groupEnds(),
+          ROWS.sequence,
+        );
       case "groupMean":
         return groupMean(full(op.args[0]!, "sequence"));
       case "groupStd":

@@ -1,5 +1,13 @@
 /** Compiles every call of a graph under its assignment: (graph, plan, models, sizes) → programs. */
-import type { CallGraph, GenerateCall, InferCall, ModelSpec, TrainCall } from "../ir/graph.ts";
+import {
+  type CallGraph,
+  type GenerateCall,
+  type InferCall,
+  isHostCall,
+  type ModelSpec,
+  type TrainCall,
+} from "../ir/graph.ts";
+import { groupAt } from "../ir/groups.ts";
 import type { Assignment, ExecutionPlan } from "../ir/plan.ts";
 import type { Program } from "../ir/program.ts";
 import {
@@ -75,19 +83,21 @@ export function compilePlan(
   const train: Record<string, TrainPrograms> = {}, update: Record<string, Grid<readonly Program[]>> = {};
   const compute: Record<string, Program> = {};
   for (const call of graph.calls) {
-    if (call.kind === "score") continue;
+    if (isHostCall(call)) continue;
+    const group = groupAt(graph, call, sizes.group),
+      here = { ...sizes, group, sequences: sizes.sequences / sizes.group * group };
     if (call.kind === "compute") {
-      compute[call.id] = compileCompute(call.expr, { maxima: stepMaxima(sizes), fields: graph.fields });
+      compute[call.id] = compileCompute(call.expr, { maxima: stepMaxima(here), fields: graph.fields });
       continue;
     }
     const config = configs[call.model]!, model = graph.models[call.model]!, a = plan.assignments[call.id]!;
     const shards = shardsOf(config, model.head, a.strategy);
     if (call.kind === "generate") {
       const o = { maxNew: call.sampling.maxNewTokens, stops: stops[call.id] ?? 0, pages: pages[call.id] };
-      generate[call.id] = generatePrograms(call, shards, a, sizes, cacheSizes(config, a, sizes, o));
-    } else if (call.kind === "infer") infer[call.id] = inferPrograms(call, shards, a, sizes);
+      generate[call.id] = generatePrograms(call, shards, a, here, cacheSizes(config, a, here, o));
+    } else if (call.kind === "infer") infer[call.id] = inferPrograms(call, shards, a, here);
     else {
-      train[call.id] = trainPrograms(call, graph, shards, a, sizes);
+      train[call.id] = trainPrograms(call, graph, shards, a, here);
       update[call.model] ??= updatePrograms(model, shards, a);
     }
   }

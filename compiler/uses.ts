@@ -1,5 +1,5 @@
 /** Which rank of a call's mesh runs which program with which memory: what the engine binds and the byte table adds up. */
-import type { Call, TrainCall } from "../ir/graph.ts";
+import { type Call, isHostCall, type TrainCall } from "../ir/graph.ts";
 import { type Coordinates, coordinatesOf } from "../ir/mesh.ts";
 import type { Segment } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
@@ -41,7 +41,7 @@ export function slotsOf(call: Call, strategy: ParallelStrategy, stage: number): 
 
 /** Everything that a call runs on its mesh. */
 export function usesOf(call: Call, programs: Programs, strategy: ParallelStrategy = ONE): Use[] {
-  if (call.kind === "score") return [];
+  if (isHostCall(call)) return [];
   const ranks = strategy.dp * strategy.tp * strategy.pp;
   return Array.from({ length: ranks }, (_, rank) => {
     const at = coordinatesOf(strategy, rank), slots = slotsOf(call, strategy, at.stage);
@@ -98,6 +98,8 @@ function partsOf(call: Call, programs: Programs, at: Coordinates, slot: number):
     case "compute":
       return [{ part: "compute", program: programs.compute[call.id]! }];
     case "score":
+    case "select":
+    case "refill":
       return [];
   }
 }

@@ -1,6 +1,7 @@
 /** A call before it belongs to a graph, and how drafts become a graph. */
 import type { Schema } from "../ir/field.ts";
 import type { Call, CallGraph, ModelSpec } from "../ir/graph.ts";
+import type { Tool } from "./tools.ts";
 
 /** One sample as a score function sees it: the fields that it declared to read. */
 export type ScoreSample = Readonly<Record<string, string | number>>;
@@ -22,6 +23,7 @@ export interface Draft {
   /** Initial values of the states that it uses. */
   readonly states?: Readonly<Record<string, number>>;
   readonly score?: ScoreFunction;
+  readonly tools?: readonly Tool[];
 }
 
 export const describe = (draft: Draft): string =>
@@ -53,6 +55,8 @@ export interface Assembled {
   readonly graph: Omit<CallGraph, "source">;
   /** Score functions by call id. */
   readonly scores: Readonly<Record<string, ScoreFunction>>;
+  /** Tools of generate calls by call id. */
+  readonly tools: Readonly<Record<string, readonly Tool[]>>;
 }
 
 /** Puts drafts together; throws where two of them mean different things by one name. */
@@ -64,7 +68,8 @@ export function assemble(
 ): Assembled {
   const models: Record<string, ModelSpec> = {},
     states: Record<string, number> = {},
-    scores: Record<string, ScoreFunction> = {};
+    scores: Record<string, ScoreFunction> = {},
+    tools: Record<string, readonly Tool[]> = {};
   for (const draft of drafts) {
     if ("model" in draft.call && draft.spec) {
       const model = draft.call.model, known = models[model];
@@ -88,8 +93,9 @@ export function assemble(
       states[state] = init;
     }
     if (draft.score) scores[ids.get(draft)!] = draft.score;
+    if (draft.tools?.length) tools[ids.get(draft)!] = draft.tools;
   }
   const fields = Object.assign({}, given, ...drafts.map((d) => d.writes)) as Schema;
   const calls = drafts.map((d) => ({ id: ids.get(d)!, ...d.call }) as Call);
-  return { graph: { version: 1, name, models, fields, calls, states }, scores };
+  return { graph: { version: 1, name, models, fields, calls, states }, scores, tools };
 }

@@ -25,6 +25,11 @@ type ReadsOf<N> = N extends readonly [Flow<infer I, infer _>, ...infer Rest]
   : unknown;
 type WritesOf<N> = N extends readonly [Flow<infer _, infer O>, ...infer Rest] ? O & WritesOf<Rest> : unknown;
 
+/** A flow that changes which samples the step goes on with: what stands beside it would not know which it sees. */
+export interface Alone {
+  readonly alone: true;
+}
+
 /** What is written when each of `N` is added: by the chain so far and by its earlier siblings. */
 type Before<Have, N> = N extends readonly [infer F, ...infer Rest]
   ? readonly [Have, ...Before<Have & (F extends Flow<infer _, infer O> ? O : unknown), Rest>]
@@ -36,17 +41,20 @@ type Before<Have, N> = N extends readonly [infer F, ...infer Rest]
 // deno-lint-ignore no-explicit-any -- only the kind of flow matters
 type Clash<Have, F, Out> = F extends CallFlow<any, any> ? keyof Have & keyof Out : Mismatch<Have, Out>;
 type Checked<In, Out, N, Have = Before<Out, N>> = {
-  [I in keyof N]: N[I] extends Flow<infer FIn, infer FOut>
-    ? [Clash<I extends keyof Have ? Have[I] : Out, N[I], FOut>] extends [never]
-      ? [Mismatch<Out, FIn>] extends [never] ? [Mismatch<Omit<In, keyof Out>, FIn>] extends [never] ? N[I]
-        : FieldError<"this field is read as two different types", Mismatch<Omit<In, keyof Out>, FIn>>
-      : FieldError<"this field holds another kind of value than is read here", Mismatch<Out, FIn>>
-    : FieldError<
-      "this field is already written, rename it with .as()",
-      Clash<I extends keyof Have ? Have[I] : Out, N[I], FOut>
-    >
-    : FieldError<"then() takes flows, to run a workflow say `await run(workflow)`", never>;
+  [I in keyof N]: N[I] extends Alone ? N extends readonly [unknown] ? CheckedOne<In, Out, N, Have, I>
+    : FieldError<"select() and refill() change the whole step, give them a then() of their own", never>
+    : CheckedOne<In, Out, N, Have, I>;
 };
+type CheckedOne<In, Out, N, Have, I extends keyof N> = N[I] extends Flow<infer FIn, infer FOut>
+  ? [Clash<I extends keyof Have ? Have[I] : Out, N[I], FOut>] extends [never]
+    ? [Mismatch<Out, FIn>] extends [never] ? [Mismatch<Omit<In, keyof Out>, FIn>] extends [never] ? N[I]
+      : FieldError<"this field is read as two different types", Mismatch<Omit<In, keyof Out>, FIn>>
+    : FieldError<"this field holds another kind of value than is read here", Mismatch<Out, FIn>>
+  : FieldError<
+    "this field is already written, rename it with .as()",
+    Clash<I extends keyof Have ? Have[I] : Out, N[I], FOut>
+  >
+  : FieldError<"then() takes flows, to run a workflow say `await run(workflow)`", never>;
 
 /**
  * Work that reads the fields `In` and adds the fields `Out`. Immutable. `In` holds what earlier calls or the data set
@@ -73,6 +81,13 @@ export class Flow<out In extends Schema, out Out extends Schema> {
     if (!next.every((n) => n instanceof Flow)) {
       throw new TypeError(
         "Cannot continue a flow: then() got a value that is no flow, give it calls of models, compute() or score()",
+      );
+    }
+    const added = next.flatMap((f) => (f as AnyFlow).drafts).filter((d) => !this.drafts.includes(d));
+    const narrows = added.find((d) => d.call.kind === "select" || d.call.kind === "refill");
+    if (narrows && next.length > 1) {
+      throw new TypeError(
+        `Cannot continue a flow: ${describe(narrows)} changes the whole step, give it a then() of its own`,
       );
     }
     return join(this, next as readonly AnyFlow[]) as never;

@@ -5,6 +5,7 @@ import type { None, TokenFieldOf } from "./fields.ts";
 import type { CallFlow } from "./flow.ts";
 import type { LaterOptions } from "./later.ts";
 import type { Loss } from "./loss.ts";
+import type { ToolOptions } from "./tools.ts";
 
 /** A model as the script declares it: what it is, and whether it is trained. */
 export interface Model<H extends Head, O extends AdamW | null> extends ModelSpec {
@@ -31,11 +32,14 @@ export interface TrainOptions<Metrics extends string> {
 
 interface Generates {
   /**
-   * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions), `response`
-   * (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and `finished` (1 where
-   * a stop token was sampled, 0 where the response was cut).
+   * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions),
+   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and
+   * `finished` (1 where a stop token was sampled, 0 where the response was cut). With `tools`, a response is all turns and
+   * the answers between them; the answers' tokens are in `tokens` and `response` and are no actions.
    */
-  generate(options?: Partial<Sampling> & LaterOptions): CallFlow<{ readonly prompt: Text }, Generated>;
+  generate(
+    options?: Partial<Sampling> & ToolOptions & LaterOptions,
+  ): CallFlow<{ readonly prompt: Text }, Generated>;
 }
 interface InfersLogprobs {
   /** Log-probabilities of the actions under this model; with `entropy` also the entropy of each action's distribution. */

@@ -9,6 +9,7 @@ import { type LaterOptions, refuseLater } from "./later.ts";
 import type { Loss } from "./loss.ts";
 import { positive, refuse, whole } from "./options.ts";
 import { at, callSite } from "./site.ts";
+import { type ToolOptions, toolsOf } from "./tools.ts";
 import { tokenFieldOf } from "./trace.ts";
 
 interface Declare<H extends Head> {
@@ -139,10 +140,15 @@ function handle(model: string, spec: ModelSpec) {
     new CallFlow({ ...draft, name: `${model}.${verb}`, named: false, spec });
   return {
     ...(spec.head === "lm" && {
-      generate({ tools, maxTurns, keepSampledMask, ...options }: Partial<Sampling> & LaterOptions = {}) {
+      generate(
+        { tools, maxTurns, keepSampledMask = false, ...options }:
+          & Partial<Sampling>
+          & ToolOptions
+          & LaterOptions = {},
+      ) {
         const site = callSite(), reads = { prompt: text };
-        const later = { tools, maxTurns, keepSampledMask };
-        refuseLater(Object.fromEntries(Object.entries(later).filter(([, v]) => v !== undefined)), site);
+        refuseLater({ keepSampledMask }, site);
+        const turns = toolsOf({ ...(tools && { tools }), ...(maxTurns !== undefined && { maxTurns }) }, site);
         const logprobs = { per: "token", dtype: "f32", of: "tokens" } as const;
         const writes = {
           tokens: tokenIds,
@@ -153,9 +159,10 @@ function handle(model: string, spec: ModelSpec) {
         };
         const ports = { reads: identity(reads), writes: identity(writes), ...(site && { site }) };
         return call("generate", {
-          call: { kind: "generate", model, sampling: sampling(options, site), ...ports },
+          call: { kind: "generate", model, sampling: sampling(options, site), ...turns, ...ports },
           reads,
           writes,
+          ...(tools && { tools }),
         });
       },
     }),

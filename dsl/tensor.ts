@@ -243,6 +243,10 @@ export class Tensor<G extends Granularity = Granularity, Of extends string = "to
   atEnd(this: Tensor<"sequence", Of>): Tensor<"token", Of> {
     return this.#shape("atEnd", ["sequence"], "token");
   }
+  /** Sum over the samples of one prompt, for each of them. */
+  groupSum(this: Tensor<"sequence", Of>): Tensor<"sequence", Of> {
+    return this.#shape("groupSum", ["sequence"], "sequence");
+  }
   /** Mean over the samples of one prompt, for each of them. */
   groupMean(this: Tensor<"sequence", Of>): Tensor<"sequence", Of> {
     return this.#shape("groupMean", ["sequence"], "sequence");

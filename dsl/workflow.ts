@@ -9,6 +9,7 @@ import { type AnyFlow, type Flow, notebookView } from "./flow.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 import type { Source } from "./sources.ts";
+import type { Tool } from "./tools.ts";
 
 type Closed<F, In, Out> = [Exclude<keyof In, keyof F>] extends [never]
   ? [Mismatch<F, In>] extends [never] ? [keyof F & keyof Out] extends [never] ? unknown
@@ -48,6 +49,8 @@ export class Workflow {
     readonly evaluation: Evaluation | null,
     /** Functions of the score calls of both graphs, by call id. */
     readonly scores: Readonly<Record<string, ScoreFunction>>,
+    /** Tools of the generate calls of both graphs, by call id. */
+    readonly tools: Readonly<Record<string, readonly Tool[]>> = {},
   ) {}
 
   toString(): string {
@@ -129,6 +132,9 @@ export function workflow<
     problems.push(...missing(evaluate.flow, evaluate.data ?? w.data).map((p) => `evaluate: ${p}`));
     for (const d of drafts) {
       if (d.call.kind === "train") problems.push(`evaluate: ${describe(d)} trains, an evaluation must not`);
+      if (d.call.kind === "refill") {
+        problems.push(`evaluate: ${describe(d)} changes prompts, an evaluation must not`);
+      }
       if (d.call.kind === "compute" && Object.keys(d.call.states).length) {
         problems.push(`evaluate: ${describe(d)} writes a state, an evaluation must not`);
       }
@@ -151,18 +157,18 @@ export function workflow<
   const evaluated: AnyFlow | undefined = evaluate?.flow;
   const ids = numberCalls([...new Set([...flow.drafts, ...evaluated?.drafts ?? []])]);
   const main = close(w.name, w.data, flow, ids);
-  if (!evaluate || !evaluated) return new Workflow(w.name, main.graph, null, main.scores);
+  if (!evaluate || !evaluated) return new Workflow(w.name, main.graph, null, main.scores, main.tools);
   const side = close(`${w.name}-evaluation`, evaluate.data ?? w.data, evaluated, ids);
   const { every, prompts } = evaluate;
   return new Workflow(w.name, main.graph, { every, prompts, graph: side.graph }, {
     ...main.scores,
     ...side.scores,
-  });
+  }, { ...main.tools, ...side.tools });
 }
 
 function close(name: string, data: Source<Schema>, flow: AnyFlow, ids: ReadonlyMap<Draft, string>) {
-  const { graph, scores } = assemble(name, data.fields, flow.drafts, ids),
+  const { graph, scores, tools } = assemble(name, data.fields, flow.drafts, ids),
     closed: CallGraph = { ...graph, source: data };
   checkGraph(closed);
-  return { graph: closed, scores };
+  return { graph: closed, scores, tools };
 }

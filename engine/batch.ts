@@ -14,6 +14,8 @@ export interface TokenColumn {
   readonly versions: readonly number[];
   /** The model that sampled them; absent for data. */
   readonly model?: string;
+  /** Steps that the weights may have been behind when this is used. */
+  readonly maxLag?: number;
 }
 
 /** Numbers of one field: per token one array a sequence, otherwise one array for all. */
@@ -23,6 +25,9 @@ export type NumberColumn =
 
 /** The fields that exist so far in a step. A field is written once. */
 export class Batch {
+  #sequences: number;
+  #group: number;
+  #rows: readonly Sample[];
   readonly tokens = new Map<string, TokenColumn>();
   readonly numbers = new Map<string, NumberColumn>();
   readonly texts = new Map<string, readonly string[]>();
@@ -32,7 +37,64 @@ export class Batch {
    * @param group sequences that share one prompt (samples), or 2 for preference pairs; they are neighbours
    * @param rows the data set rows of the groups
    */
-  constructor(readonly sequences: number, readonly group: number, readonly rows: readonly Sample[]) {}
+  constructor(sequences: number, group: number, rows: readonly Sample[]) {
+    this.#sequences = sequences;
+    this.#group = group;
+    this.#rows = rows;
+  }
+
+  get sequences(): number {
+    return this.#sequences;
+  }
+  get group(): number {
+    return this.#group;
+  }
+  get rows(): readonly Sample[] {
+    return this.#rows;
+  }
+
+  /** Goes on with these sequences only, `group` of each row as neighbours, in this order. */
+  keep(samples: readonly number[], group: number): void {
+    this.#sequences = samples.length;
+    this.#group = group;
+    this.#each((values) => samples.map((s) => values[s]!));
+  }
+
+  /** Takes rows and all that is known about them from another batch: its groups come to the places `at` of this one's. */
+  replace(at: readonly number[], other: Batch): void {
+    const { group } = this, from = new Map(at.map((place, i) => [place, i]));
+    this.#rows = this.rows.map((row, i) => from.has(i) ? other.rows[from.get(i)!]! : row);
+    this.#each((values, theirs) =>
+      values.map((value, s) => {
+        const i = from.get(Math.floor(s / group));
+        return i === undefined ? value : theirs[i * group + s % group]!;
+      }), other);
+  }
+
+  /** Makes every column that has a value a sequence anew; `of` has a column of the same name for each, or is this batch itself. */
+  #each(change: <T>(values: readonly T[], theirs: readonly T[]) => T[], of: Batch = this): void {
+    for (const [name, values] of this.texts) this.texts.set(name, change(values, of.texts.get(name)!));
+    for (const [name, column] of this.tokens) {
+      const theirs = of.tokens.get(name)!;
+      this.tokens.set(name, {
+        ...column,
+        ids: change(column.ids, theirs.ids),
+        actions: change(column.actions, theirs.actions),
+        versions: change(column.versions, theirs.versions),
+      });
+    }
+    for (const [name, column] of this.numbers) {
+      const theirs = of.numbers.get(name)!;
+      if (column.per === "token" && theirs.per === "token") {
+        this.numbers.set(name, { ...column, values: change(column.values, theirs.values) });
+      } else if (column.per === "sequence") {
+        const values = Float32Array.from(
+          change<number>([...column.values], [...theirs.values as Float32Array]),
+        );
+        this.numbers.set(name, { per: "sequence", values });
+      }
+    }
+  }
 
   /** The row that a sequence came from. */
   rowOf(sequence: number): Sample {

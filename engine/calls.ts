@@ -1,25 +1,31 @@
 /** The calls of one graph bound to an engine: what each does with a batch. */
 import type { Programs } from "../compiler/programs.ts";
 import { devicesOf } from "../ir/mesh.ts";
-import type {
-  Call,
-  CallGraph,
-  ComputeCall,
-  GenerateCall,
-  InferCall,
-  ScoreCall,
-  TrainCall,
+import {
+  type Call,
+  type CallGraph,
+  type ComputeCall,
+  type GenerateCall,
+  type InferCall,
+  isHostCall,
+  type ScoreCall,
+  type TrainCall,
 } from "../ir/graph.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import type { Batch, TokenColumn } from "./batch.ts";
 import { BoundCall } from "./bound.ts";
 import { compute } from "./compute.ts";
+import { converse, type HostTool } from "./conversation.ts";
 import type { Engine } from "./engine.ts";
 import { Generator } from "./generate.ts";
 import { infer, type InferPort } from "./infer.ts";
 import { streamKey } from "./random.ts";
+import type { Rounds } from "./refill.ts";
 import type { Replica } from "./replica.ts";
+import type { GenerateRequest } from "./request.ts";
 import { putResponses } from "./responses.ts";
+import { select } from "./select.ts";
+import type { Sample } from "./sample.ts";
 import type { Scorer } from "./score.ts";
 import { train, type TrainMetrics } from "./train.ts";
 import type { Timeline } from "./timeline.ts";
@@ -34,10 +40,16 @@ export interface StageInput {
   /** Stop token ids of each generate call. */
   readonly stops: Readonly<Record<string, readonly number[]>>;
   readonly decode: (ids: Int32Array, after: Int32Array) => string;
-  readonly encode: (text: string) => Int32Array;
+  readonly encode: (text: string, options?: { readonly bos?: boolean }) => Int32Array;
+  /** Tools of each generate call that has any. */
+  readonly tools: Readonly<Record<string, readonly HostTool[]>>;
+  /** Until when a tool has to have answered. */
+  readonly toolSeconds: number;
   /** Token column as another model's tokenizer sees it; the identity when vocabularies agree (DESIGN §3.5). */
   readonly retokenize: (model: string, column: TokenColumn, batch: Batch) => TokenColumn;
   readonly seed: number;
+  /** Rows for the places that a refill has to fill again. */
+  readonly spare: (count: number, at: { readonly step: number; readonly round: number }) => readonly Sample[];
   /** Updates that each model makes in the whole run, for learning rate schedules. */
   readonly totalUpdates: Readonly<Record<string, number>>;
   /** Takes what devices did and when. */
@@ -48,6 +60,12 @@ export interface StageInput {
 export interface StepContext {
   readonly step: number;
   readonly batch: Batch;
+  /** Where the batch's groups stand in the step: they number the randomness of what is sampled. */
+  readonly places: readonly number[];
+  /** Rounds of a refill, from 1. */
+  readonly round: number;
+  /** Of a graph that refills. */
+  readonly rounds: Rounds | null;
   /** States as the step began. */
   readonly states: ReadonlyMap<string, number>;
   /** Takes what a call writes to a state: the next step begins with it. */
@@ -65,7 +83,7 @@ export class Calls {
   constructor(readonly engine: Engine, readonly input: StageInput) {
     const { graph, programs, plan } = input;
     for (const call of graph.calls) {
-      if (call.kind === "score") continue;
+      if (isHostCall(call)) continue;
       const run = input.schedule.step.find((i) => i.op === "run" && i.call === call.id)!;
       const replica = run.op === "run" && run.replica !== null ? engine.replica(run.replica) : null;
       const bound = new BoundCall(
@@ -83,7 +101,7 @@ export class Calls {
     }
   }
 
-  /** Metrics of a train call; the others only write fields. */
+  /** Metrics of a call that has any; the others only write fields. */
   async run(call: Call, context: StepContext): Promise<TrainMetrics | void> {
     const bound = this.#bound.get(call.id);
     if (bound) bound.step = context.step + 1;
@@ -98,29 +116,38 @@ export class Calls {
         return await this.#compute(call, context);
       case "train":
         return await this.#train(call, context);
+      case "select":
+        return select(call, context.batch);
+      case "refill":
+        context.rounds!.end();
+        return context.rounds!.metrics;
     }
   }
 
-  /** Floating point operations submitted so far. */
-  get flops(): number {
-    return [...this.#bound.values()].reduce((n, b) => n + b.flops, 0);
+  /** Floating point operations that a call has submitted so far. */
+  flopsOf(call: Call): number {
+    return this.#bound.get(call.id)?.flops ?? 0;
   }
 
   #of(call: Call): BoundCall {
     return this.#bound.get(call.id)!;
   }
 
-  async #generate(call: GenerateCall, { step, batch, onPhase, signal }: StepContext): Promise<void> {
+  async #generate(call: GenerateCall, context: StepContext): Promise<void> {
+    const { step, batch, places, round, onPhase, signal } = context;
     const replica = this.#fresh(call), stops = this.input.stops[call.id] ?? [], { version } = replica;
     const { samples, maxNewTokens } = call.sampling;
     const most = batch.sequences * maxNewTokens, prompts = this.#prompts(call, batch);
-    const responses = await this.#generators.get(call.id)!.run({
+    const generator = this.#generators.get(call.id)!, { seed, tools, decode, encode } = this.input;
+    const key = (...more: readonly (string | number)[]) =>
+      streamKey(seed, call.id, step, ...round > 1 ? ["round", round] : [], ...more);
+    const request: GenerateRequest = {
       prompts,
-      indices: prompts.map((_, i) => i),
+      indices: places,
       samples,
       maxNewTokens,
       stops,
-      key: streamKey(this.input.seed, call.id, step),
+      key: key(),
       maxPositions: this.engine.models[call.model]!.config.maxPositions,
       onTokens: (n) => onPhase?.(call.id, n, most),
       check: () => {
@@ -131,7 +158,18 @@ export class Calls {
         );
       },
       ...(signal && { signal }),
-    });
+    };
+    const responses = call.tools
+      ? await converse((turn) => generator.run(turn), request, {
+        call: call.id,
+        tools: tools[call.id]!,
+        maxTurns: call.maxTurns!,
+        seconds: this.input.toolSeconds,
+        decode,
+        encode: (text) => encode(text, { bos: false }),
+        keyOf: (turn) => key("turn", turn),
+      })
+      : await generator.run(request);
     putResponses(batch, call, prompts, responses, version!, this.input.decode);
   }
 

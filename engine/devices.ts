@@ -2,7 +2,7 @@
 import { Device, Group, type Membership } from "../ffi/device.ts";
 import type { Axis } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
-import { coordinatesOf, rankOf } from "../ir/mesh.ts";
+import { groupsOf } from "../ir/mesh.ts";
 
 export type Memberships = Partial<Record<Axis, Membership>>;
 
@@ -43,25 +43,13 @@ export class Devices implements Disposable {
 
   /** The groups that a rank of a mesh is in: those of axes with more than one rank. Made at their first use. */
   memberships(ranks: Ranks, rank: number): Memberships {
-    const { devices, strategy, kvReplicas } = ranks, { dp, tp, pp } = strategy;
-    const at = coordinatesOf(strategy, rank), memberships: Memberships = {};
-    const add = (axis: Axis, members: readonly number[]) => {
-      if (members.length < 2) return;
-      const key = `${axis} ${members.map((r) => devices[r]).join()}`;
+    const memberships: Memberships = {};
+    for (const { axis, members } of groupsOf(ranks.strategy, ranks.kvReplicas, rank)) {
+      const key = `${axis} ${members.map((r) => ranks.devices[r]).join()}`;
       let group = this.#groups.get(key);
       if (!group) this.#groups.set(key, group = Group.create(members.length, this.deadlineSeconds));
       memberships[axis] = { group, rank: members.indexOf(rank) };
-    };
-    const line = (length: number, place: (i: number) => Partial<typeof at>) =>
-      Array.from({ length }, (_, i) => rankOf(strategy, { ...at, ...place(i) }));
-    const firstKv = at.tp - at.tp % kvReplicas;
-    add("tp", line(tp, (i) => ({ tp: i })));
-    add("kv", line(kvReplicas, (i) => ({ tp: firstKv + i })));
-    if (at.stage === 0 || at.stage === pp - 1) {
-      add("tied", line(pp > 1 ? 2 : 1, (i) => ({ stage: i * (pp - 1) })));
     }
-    add("dp", line(dp, (i) => ({ dp: i })));
-    add("world", Array.from({ length: dp * tp * pp }, (_, i) => i));
     return memberships;
   }
 

@@ -12,6 +12,7 @@ import { CallMemory } from "./call_memory.ts";
 import type { Devices } from "./devices.ts";
 import { Reallocator } from "./reallocation.ts";
 import { Replica } from "./replica.ts";
+import { move } from "./residence.ts";
 
 /** What the engine needs to know of a model beside its programs. */
 export interface EngineModel {
@@ -148,6 +149,7 @@ export class Engine {
   /** Copies the weights of its home to a replica, outside any step. */
   async renew(name: Name): Promise<void> {
     const replica = this.replica(name), home = this.home(replica.spec.model);
+    if (home.spec.residence === "pool") await move(this.devices, home, "fetch");
     await this.reallocator(home.name, name).run(1, () => {});
     replica.version = home.version;
   }
@@ -158,13 +160,15 @@ export class Engine {
     { home, base }: { readonly home: Replica | undefined; readonly base: Replica | undefined },
   ): Replica {
     const { models, cluster, memory } = this.options, model = models[spec.model]!;
+    const trained = spec.home && model.spec.optimizer !== null;
     const shards: Grid<Shard> = shardsOf(model.config, model.spec.head, spec.strategy);
     return new Replica(
       name,
       spec,
       devicesOf(spec.mesh, cluster),
       shards,
-      spec.home && model.spec.optimizer !== null,
+      trained,
+      trained || model.spec.ema !== undefined,
       {
         constants: (device) => this.#constantsOf(spec.model, device),
         pooled: (device, offset, bytes) => {

@@ -1,10 +1,10 @@
 /** Runs a generate call: prompts shared out to rollouts, one for each data-parallel replica and pipeline stage. */
 import type { BoundCall } from "./bound.ts";
 import type { GenerateRequest, GenerateSizes, Response } from "./request.ts";
-import { firstCause } from "./lanes.ts";
 import { share } from "./partition.ts";
 import { Rollout } from "./rollout.ts";
 import { RolloutPrograms } from "./rollout_programs.ts";
+import { settleAll } from "./settle.ts";
 
 export class Generator {
   readonly #rollouts: readonly RolloutPrograms[];
@@ -26,11 +26,12 @@ export class Generator {
       weight: (i) => request.prompts[i]!.length + request.maxNewTokens,
     });
     const made = new Array<number>(parts.length).fill(0), all: Response[] = [];
-    const results = await Promise.allSettled(parts.map(async (part, i) => {
+    await settleAll(parts.map(async (part, i) => {
       const own: GenerateRequest = {
         ...request,
         prompts: part.map((p) => request.prompts[p]!),
         indices: part.map((p) => request.indices[p]!),
+        ...(request.limits && { limits: part.map((p) => request.limits![p]!) }),
         onTokens: (n) => {
           made[i] = n;
           request.onTokens?.(made.reduce((a, b) => a + b, 0));
@@ -44,8 +45,6 @@ export class Generator {
         all[prompt * request.samples + at % request.samples] = { ...r, prompt };
       });
     }));
-    const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
-    if (failed.length) throw firstCause(failed);
     return all;
   }
 }

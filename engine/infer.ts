@@ -1,8 +1,9 @@
 /** Runs an infer call: the batch shared out to data-parallel ranks, in micro-batches, each result put in the batch's order. */
 import { type Batch, concatenate, cutMicroBatches, pack, type Packed, type TokenColumn } from "./batch.ts";
 import type { Live } from "./binding.ts";
-import { firstCause, settled, type Staged } from "./lanes.ts";
+import type { Staged } from "./lanes.ts";
 import { share } from "./partition.ts";
+import { settleAll } from "./settle.ts";
 
 export type InferPort = "logprobs" | "entropy" | "values" | "finalValues" | "rewards";
 /** What inputs are written to: a program, or all stages of one. */
@@ -25,11 +26,7 @@ export async function infer(
   const lengths = column.ids.map((ids) => ids.length), samples = lengths.map((_, i) => i);
   const parts = share(samples, { parts: replicas.length, together: 1, weight: (s) => lengths[s]! });
   const values = new Map(ports.map((port) => [port, new Array<Float32Array>(samples.length)]));
-  const results = await Promise.allSettled(
-    replicas.map((slots, dp) => inferPart(slots, column, parts[dp]!, values, signal)),
-  );
-  const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
-  if (failed.length) throw firstCause(failed);
+  await settleAll(replicas.map((slots, dp) => inferPart(slots, column, parts[dp]!, values, signal)));
   return Object.fromEntries([...values].map(([port, of]) => [port, concatenate(of)]));
 }
 
@@ -59,13 +56,13 @@ async function inferPart(
       signal?.throwIfAborted();
       const slot = slots[i % slots.length]!, packed = pack(column, run);
       writePacked(slot, packed, column.temperature);
-      pending.push(settled(slot.submit(packed)).then(() => collect(slot, run, packed)));
+      pending.push(slot.run(packed).then(() => collect(slot, run, packed)));
       pending.at(-1)!.catch(() => {});
     }
   } finally {
     await Promise.allSettled(pending);
   }
-  await Promise.all(pending);
+  await settleAll(pending);
 }
 
 /** Writes what every program over packed sequences may read. */

@@ -1,8 +1,8 @@
 /** A program of a call on the ranks of one data-parallel replica: tensor-parallel lanes side by side, stages one after the other. */
-import { type Job, NativeError, type SegmentMove } from "../ffi/device.ts";
-import { STATUS } from "../ffi/symbols.ts";
+import type { Job, SegmentMove } from "../ffi/device.ts";
 import { ownRows } from "../ir/op.ts";
 import type { Binding, Live } from "./binding.ts";
+import { settleAll } from "./settle.ts";
 
 /** One stage: the bindings of its tensor-parallel ranks, in their order. All are given the same inputs. */
 export class Lanes {
@@ -96,36 +96,25 @@ export class Staged {
     return this.result.readFloats(name, count, from);
   }
 
-  /** Queues all stages, each behind the one before it, and returns the jobs of the last. */
-  submit(live: Live): Job[] {
-    let jobs: Job[] = [];
+  /** Queues all stages, each behind the one before it; the jobs of every stage, by lane. */
+  submit(live: Live): readonly (readonly Job[])[] {
+    const all: Job[][] = [];
     this.stages.forEach((stage, s) => {
-      const before = jobs;
       if (s > 0 && stage.has("inputs/x")) {
-        stage.pull("inputs/x", this.stages[s - 1]!, "outputs/y", live, before);
+        stage.pull("inputs/x", this.stages[s - 1]!, "outputs/y", live, all[s - 1]!);
       }
-      jobs = stage.submit(live, () => []);
+      all.push(stage.submit(live, () => []));
     });
-    return jobs;
+    return all;
   }
 
-  /** Queues all stages and resolves when the last has run. */
+  /** Queues all stages and resolves when all have run: of page copies the last stage says nothing about the others. */
   async run(live: Live): Promise<void> {
-    await settled(this.submit(live));
+    await settled(this.submit(live).flat());
   }
 }
 
-/** Waits for all jobs even when one fails, and then throws what went wrong first: not what merely waited for it. */
+/** Resolves when all jobs have ended well. */
 export async function settled(jobs: readonly Job[]): Promise<void> {
-  const results = await Promise.allSettled(jobs.map((job) => job.done));
-  const failed = results.flatMap((result) => result.status === "rejected" ? [result.reason] : []);
-  if (failed.length) throw firstCause(failed);
+  await settleAll(jobs.map((job) => job.done));
 }
-
-/** Of several failures the one that caused the others. */
-export const firstCause = (errors: readonly unknown[]): unknown =>
-  errors.find((e) => !isSecondary(e)) ?? errors[0];
-
-/** A job that was stopped because of another one, or cancelled from outside. */
-const isSecondary = (error: unknown): boolean =>
-  error instanceof NativeError && error.status === STATUS.CANCELLED;

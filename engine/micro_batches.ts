@@ -68,20 +68,24 @@ export class Accumulation {
     for (const b of this.#last.bindings) b.zero("outputs");
     const packs = runs.map((run) => pack(column, run)), flow = new Flow(this.#stages);
     let worst = NaN, done = 0;
+    const last = this.#stages.length - 1;
+    /** The last stage's memory holds one micro-batch: its results are read before the next one is written. */
+    const finish = async (micro: number) => {
+      if (micro < 0) return;
+      await flow.ended(last, micro);
+      if (o.compare) worst = larger(worst, this.#parity(runs[micro]!, packs[micro]!));
+      o.onMicroBatch(++done, runs.length);
+    };
     try {
       for (const work of oneForwardOneBackward(this.#stages.length, runs.length)) {
         const { stage, micro } = work, run = runs[micro]!, packed = packs[micro]!;
-        const entering = stage === this.#stages.length - 1 || work.pass === "forward";
-        if (entering) {
+        if (stage === last) await finish(micro - 1);
+        if (stage === last || work.pass === "forward") {
           const lanes = await flow.enter(stage, micro), live = this.#write(lanes, run, packed, counts);
           flow.forward(stage, micro, live);
         } else flow.backward(stage, micro, this.#live(run, packed));
-        if (stage < this.#stages.length - 1 || work.pass === "forward") continue;
-        // The last stage's memory holds one micro-batch: its results are read before the next one is written.
-        await flow.ended(stage, micro);
-        if (o.compare) worst = larger(worst, this.#parity(run, packed));
-        o.onMicroBatch(++done, runs.length);
       }
+      await finish(runs.length - 1);
     } finally {
       await flow.drained();
     }

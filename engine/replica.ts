@@ -47,6 +47,7 @@ export class Replica {
    * @param devices of the mesh by rank
    * @param shards by stage and tensor-parallel rank
    * @param trained whether it has gradients and optimizer states: a home with an optimizer
+   * @param changes whether its weights change at all: it is trained, or follows a model that is
    */
   constructor(
     readonly name: string,
@@ -54,6 +55,7 @@ export class Replica {
     devices: readonly number[],
     shards: readonly (readonly Shard[])[],
     readonly trained: boolean,
+    readonly changes: boolean,
     memory: Memory,
   ) {
     const own = (bytes: number) => {

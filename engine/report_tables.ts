@@ -1,6 +1,6 @@
 /** Tables of the report about the plan: where every call runs, and what moving its parameters there took. */
 import { printDevices } from "../ir/mesh.ts";
-import type { CallGraph } from "../ir/graph.ts";
+import { type CallGraph, isHostCall } from "../ir/graph.ts";
 import type { ExecutionPlan, Replica } from "../ir/plan.ts";
 import type { ReportTable } from "./report.ts";
 import { type Column, shortBytes, shortNumber } from "./table.ts";
@@ -11,7 +11,7 @@ const right = (title: string): Column => ({ title, align: "right" });
 export function planTable(graph: CallGraph, plan: ExecutionPlan): ReportTable {
   const rows = graph.calls.map((call) => {
     const a = plan.assignments[call.id];
-    if (!a) return [call.id, call.kind === "score" ? "host" : "where its fields are", "", "", "", ""];
+    if (!a) return [call.id, isHostCall(call) ? "host" : "where its fields are", "", "", "", ""];
     const { dp, tp, pp } = a.strategy, trains = call.kind === "train";
     return [
       call.id,
@@ -42,20 +42,23 @@ export interface ReallocationRow {
   /** The least that any way of doing it must move. */
   readonly minimum: number;
   readonly seconds: number;
+  /** The most that one device received. */
+  readonly most: number;
   /** How often it was done in the run. */
   readonly times: number;
 }
 
 /** One row a reallocation. */
 export function reallocationTable(all: readonly ReallocationRow[]): ReportTable {
-  const rows = all.map(({ from, to, bytes, minimum, seconds, times }) => [
+  const rows = all.map(({ from, to, bytes, minimum, most, seconds, times }) => [
     `${from} → ${to}`,
     shortBytes(bytes),
     shortBytes(minimum),
+    shortBytes(most),
     `${shortNumber(1000 * seconds)} ms`,
     bytes > 0 && seconds > 0 ? shortNumber(bytes / seconds / 1e9) : "",
     shortNumber(times),
   ]);
-  const columns = ["bytes", "at least", "time", "GB/s", "times"].map(right);
+  const columns = ["bytes", "at least", "most on a device", "time", "GB/s", "times"].map(right);
   return { title: "Reallocations", columns: [{ title: "replicas" }, ...columns], rows };
 }

@@ -25,6 +25,8 @@ export interface GenerateRequest {
   readonly indices: readonly number[];
   readonly samples: number;
   readonly maxNewTokens: number;
+  /** Fewer tokens for some prompts: one number each. */
+  readonly limits?: readonly number[];
   readonly stops: readonly number[];
   /** Philox key of this call in this step. */
   readonly key: StreamKey;
@@ -39,7 +41,11 @@ export interface GenerateRequest {
 /** What the model said. */
 export interface Response {
   readonly prompt: number;
+  /** All that follows the prompt. */
   readonly tokens: Int32Array;
+  /** Positions in `tokens` of those that the model chose; all of them where no tool answered. */
+  readonly actions?: Int32Array;
+  /** Of the actions. */
   readonly logprobs: Float32Array;
   /** A stop token was seen; otherwise it was cut by length. */
   readonly finished: boolean;

@@ -2,17 +2,20 @@
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import { align } from "../ir/op.ts";
 import type { SegmentMove } from "../ffi/device.ts";
-import type { Engine } from "./engine.ts";
+import type { Devices } from "./devices.ts";
 import { settled } from "./lanes.ts";
+import type { Replica } from "./replica.ts";
 
 /**
  * `fetch` copies parameters and optimizer states from host memory to the replica's place in the pool, `offload` copies them
  * back; of a model that nothing changes the host's copy is good already.
  */
-export async function move(engine: Engine, name: string, direction: "fetch" | "offload"): Promise<void> {
-  const replica = engine.replica(name);
-  const changes = replica.trained || engine.models[replica.spec.model]!.spec.ema !== undefined;
-  if (direction === "offload" && !changes) return;
+export async function move(
+  devices: Devices,
+  replica: Replica,
+  direction: "fetch" | "offload",
+): Promise<void> {
+  if (direction === "offload" && !replica.changes) return;
   const jobs = replica.holders.map(({ rank, device, shard, segments }) => {
     const host = replica.host[rank]!, params = parameterBytes(shard.parameters);
     const moves: SegmentMove[] = [];
@@ -27,7 +30,7 @@ export async function move(engine: Engine, name: string, direction: "fetch" | "o
     };
     add(segments.params, 0, params);
     add(segments.moments, align(params), segments.moments?.bytes ?? 0);
-    return engine.devices.all[device]!.copy(moves, { label: `the ${direction} of ${name}` });
+    return devices.all[device]!.copy(moves, { label: `the ${direction} of ${replica.name}` });
   });
   await settled(jobs);
 }

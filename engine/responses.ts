@@ -22,11 +22,14 @@ export function putResponses(
   if (tokens) {
     batch.tokens.set(tokens, {
       ids: responses.map((r) => Int32Array.of(...prompts[r.prompt]!, ...r.tokens)),
-      actions: responses.map((r) => r.tokens.map((_, i) => prompts[r.prompt]!.length + i)),
+      actions: responses.map((r) =>
+        (r.actions ?? r.tokens.map((_, i) => i)).map((at) => prompts[r.prompt]!.length + at)
+      ),
       // Greedy log-probabilities are those of temperature 1 (DESIGN §3.1).
       temperature: call.sampling.temperature || 1,
       versions: responses.map(() => version),
       model: call.model,
+      maxLag: call.sampling.maxLag,
     });
   }
   if (response) batch.texts.set(response, responses.map((r) => decode(r.tokens, prompts[r.prompt]!)));
@@ -37,6 +40,6 @@ export function putResponses(
       values: responses.map((r) => r.logprobs),
     });
   }
-  perSequence(length, (r) => r.tokens.length);
+  perSequence(length, (r) => r.logprobs.length);
   perSequence(finished, (r) => Number(r.finished));
 }

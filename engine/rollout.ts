@@ -7,6 +7,7 @@ import { PAGE } from "../ir/op.ts";
 import { PagePool } from "./pages.ts";
 import { partialPages, writePrefill } from "./prefill.ts";
 import type { GenerateRequest, Response, RolloutSizes } from "./request.ts";
+import { settleAll } from "./settle.ts";
 import { type Runnable, SlotState } from "./slots.ts";
 
 /** Share of the rows that must have finished before the host waits for the device to leave them out: until then they are masked. */
@@ -21,12 +22,6 @@ interface Sequence {
   context: Int32Array;
   slot: number;
   pages: number[];
-}
-
-/** Waits for all programs even when one fails: a cancelled rollout must leave none in the queue. */
-async function settled(programs: readonly Promise<void>[]): Promise<void> {
-  const failed = (await Promise.allSettled(programs)).find((result) => result.status === "rejected");
-  if (failed) throw failed.reason;
 }
 
 /** One run of a generate call: who is waiting, who runs in which slot with which pages. */
@@ -58,7 +53,10 @@ export class Rollout {
         order: prompt * request.samples + sample,
         prompt,
         sample,
-        limit: Math.min(request.maxNewTokens, request.maxPositions - ids.length),
+        limit: Math.min(
+          request.limits?.[prompt] ?? request.maxNewTokens,
+          request.maxPositions - ids.length,
+        ),
         context: ids,
         slot: -1,
         pages: [],
@@ -104,7 +102,7 @@ export class Rollout {
     if (!this.#queued.length) return;
     const queued = this.#queued;
     this.#queued = [];
-    await settled(queued);
+    await settleAll(queued);
     this.#collect();
   }
 
@@ -140,7 +138,7 @@ export class Rollout {
     }
     this.#state.write(this.prefill);
     const ran = this.prefill.run(writePrefill(this.prefill, units));
-    await settled([ran, this.#copyPartialPages(units)]);
+    await settleAll([ran, this.#copyPartialPages(units)]);
     return true;
   }
 
@@ -191,7 +189,7 @@ export class Rollout {
     const awaited = [...this.#queued, ...queued.slice(0, -1)];
     this.#queued = queued.slice(-1);
     for (const step of this.#queued) step.catch(() => {});
-    await settled(awaited);
+    await settleAll(awaited);
   }
 
   /** Steps until every running sequence has reached its limit. */

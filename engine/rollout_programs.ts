@@ -62,8 +62,8 @@ class Stepped implements Runnable {
         });
       }
     }
-    const done = this.staged.submit(live);
-    this.sampled.jobs = done;
-    await settled(done);
+    const submitted = this.staged.submit(live);
+    this.sampled.jobs = submitted.at(-1)!;
+    await settled(submitted.flat());
   }
 }

@@ -42,7 +42,7 @@ export function mainThreadScorer(
 }
 
 /** Waits no longer once the signal says so; functions that are still running are left to themselves. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>(), abort = () => reject(signal!.reason);
   if (signal?.aborted) abort();
   signal?.addEventListener("abort", abort);
@@ -64,28 +64,32 @@ export function sampleOf(call: ScoreCall, batch: Batch, i: number): ScoreSample 
   );
 }
 
+/** What the work gives, or `late` after so many seconds. */
+export async function within<T>(seconds: number, late: () => Error, work: () => Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const end = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late()), seconds * 1000);
+  });
+  try {
+    return await Promise.race([work(), end]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 async function withDeadline(
   call: ScoreCall,
   i: number,
   fn: () => number | Promise<number>,
   seconds: number,
 ): Promise<number> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooLate(call, i, seconds)), seconds * 1000);
-  });
-  const guarded = async () => {
+  return await within(seconds, () => tooLate(call, i, seconds), async () => {
     try {
       return await fn();
     } catch (error) {
       throw scoreError(call, i, error instanceof Error ? error.message : String(error));
     }
-  };
-  try {
-    return await Promise.race([guarded(), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  });
 }
 
 const where = (call: ScoreCall): string => call.site ? ` (${call.site})` : "";

@@ -12,8 +12,8 @@ export interface Estimate {
 /**
  * Mean and its standard error.
  *
- * @param group neighbours that are no independent draws, such as the samples of one prompt: the error is that of the mean over
- *   groups
+ * @param group neighbours that are no independent draws, such as the samples of one prompt: the error is that of the mean
+ *   over groups
  */
 export function estimate(values: ArrayLike<number>, group = 1): Estimate {
   const n = values.length / group, means = new Float64Array(n);
@@ -38,6 +38,8 @@ export function stepMetrics(graph: CallGraph, batch: Batch): Record<string, numb
   // One that is the reward itself is not shown twice.
   if (rewards.some((field) => field !== reward)) rewards.forEach((field) => add(`reward/${field}`, field));
   if (rollout) Object.assign(metrics, rolloutMetrics(graph, rollout, batch));
+  const lag = batch.numbers.get("lag");
+  if (lag?.per === "sequence") metrics.lag = estimate(lag.values).mean;
   const predicted = predictions(graph);
   for (const { call, values, returns } of predicted) {
     const v = batch.numbers.get(values), r = batch.numbers.get(returns);
@@ -51,14 +53,14 @@ export function stepMetrics(graph: CallGraph, batch: Batch): Record<string, numb
 /** Largest difference between the log-probabilities recorded when sampling and those of the first training pass. */
 const PARITY = "parity/max_abs";
 
-/** Adds a train call's metrics under its name; parity is the step's own, the worst where several policies sampled. */
-export function addTrainMetrics(
+/** Adds a call's own metrics under its name; parity is the step's own, the worst where several policies sampled. */
+export function addCallMetrics(
   metrics: Record<string, number>,
   graph: CallGraph,
   call: Call,
-  trained: Readonly<Record<string, number>>,
+  said: Readonly<Record<string, number>>,
 ): void {
-  const { parity, ...others } = trained;
+  const { parity, ...others } = said;
   if (parity !== undefined) metrics[PARITY] = Math.max(metrics[PARITY] ?? 0, parity);
   for (const [name, value] of Object.entries(others)) metrics[`${trainName(graph, call)}/${name}`] = value;
 }

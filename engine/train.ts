@@ -4,9 +4,10 @@ import type { Batch } from "./batch.ts";
 import type { Binding } from "./binding.ts";
 import type { BoundCall } from "./bound.ts";
 import { writeFields } from "./infer.ts";
-import { firstCause, settled } from "./lanes.ts";
+import { settled } from "./lanes.ts";
 import { Accumulation } from "./micro_batches.ts";
 import { share } from "./partition.ts";
+import { settleAll } from "./settle.ts";
 import type { TrainRequest } from "./train_request.ts";
 import { permutation, type StreamKey } from "./random.ts";
 
@@ -42,7 +43,7 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
       });
       const compare = epoch === 0 && m === 0;
       const done = new Progress(replicas.length, request.onMicroBatch);
-      const worst = await allOf(
+      const worst = await settleAll(
         replicas.map((replica, dp) =>
           replica.run(parts[dp]!, counts, { compare, onMicroBatch: done.of(dp) })
         ),
@@ -83,14 +84,6 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
       ...(!Number.isNaN(parity) && { parity }),
     },
   };
-}
-
-/** Waits for all even when one fails: none may be left in the queue of a device. */
-async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
-  const results = await Promise.allSettled(promises);
-  const failed = results.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
-  if (failed.length) throw firstCause(failed);
-  return results.map((r) => (r as PromiseFulfilledResult<T>).value);
 }
 
 /** Micro-batches done over all data-parallel replicas. */

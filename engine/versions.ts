@@ -2,7 +2,7 @@
  * Version-typed memory (DESIGN §1.7): replicas, caches and samples carry the version of the weights that made them, and a call
  * refuses what is older than its workflow accepts. Stale weights cannot be used by accident.
  */
-import type { CallGraph, GenerateCall, ModelFunctionCall } from "../ir/graph.ts";
+import type { CallGraph, ModelFunctionCall } from "../ir/graph.ts";
 import type { TokenColumn } from "./batch.ts";
 import type { Replica } from "./replica.ts";
 
@@ -20,21 +20,32 @@ export class StepVersions {
     this.#began = new Map([...this.homes()].map(([name, replica]) => [name, replica.version ?? 0]));
   }
 
+  /** How many versions each sample was behind the weights that the step began with; null where nothing may lag. */
+  lags(column: TokenColumn): Float32Array | null {
+    const now = column.model === undefined ? undefined : this.#began.get(column.model);
+    if (now === undefined || !column.maxLag) return null;
+    return Float32Array.from(column.versions, (version) => now - version);
+  }
+
+  /** Versions that a model makes in a step. */
+  #made(model: string): number {
+    return this.graph.calls.filter((c) => c.kind === "train" && c.model === model).length;
+  }
+
   /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights ever were. */
   check(call: ModelFunctionCall, column: TokenColumn): void {
     const maker = column.model;
     if (maker === undefined) return;
-    const generate = this.graph.calls.find((c): c is GenerateCall =>
-      c.kind === "generate" && c.model === maker
-    );
-    const lag = generate?.sampling.maxLag ?? 0, now = this.#began.get(maker)!;
+    const lag = (column.maxLag ?? 0) * this.#made(maker), now = this.#began.get(maker)!;
     const bad = column.versions.findIndex((v) => now - v > lag || v > now);
     if (bad < 0) return;
     throw new Error(
       `Cannot run ${call.id}: sample ${bad} was made by version ${
         column.versions[bad]
       } of ${maker} and this step began with ` +
-        `version ${now}, generate it again or declare generate({ maxLag: ${now - column.versions[bad]!} })`,
+        `version ${now}, generate it again or declare generate({ maxLag: ${
+          Math.ceil((now - column.versions[bad]!) / Math.max(1, this.#made(maker)))
+        } })`,
     );
   }
 }

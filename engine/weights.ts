@@ -1,5 +1,4 @@
-/** Model weights: from a Hugging Face folder and back, and in the layout that programs read (`ir/program.ts`, Parameter). */
-import { PANEL, panelElements } from "../ir/op.ts";
+/** Model weights: first values, and a Hugging Face folder and back. Values are row-major, under Hugging Face's names and shapes. */
 import type { Parameter } from "../ir/program.ts";
 import {
   join,
@@ -13,71 +12,7 @@ import {
 import { normals, streamKey } from "./random.ts";
 import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
 
-/** Columns handled at a time: 16 rows of them stay in the first cache while they are interleaved. */
-const BLOCK = 256;
-
-/** Visits panels block by block with the offsets of one row's run in both layouts. */
-function eachRun(
-  rows: number,
-  columns: number,
-  visit: (row: number, stored: number, length: number) => void,
-): void {
-  for (let panel = 0; panel < rows; panel += PANEL) {
-    for (let block = 0; block < columns; block += BLOCK) {
-      const length = Math.min(BLOCK, columns - block);
-      for (let row = panel; row < Math.min(panel + PANEL, rows); row++) {
-        visit(row * columns + block, panel * columns + block * PANEL + row - panel, length);
-      }
-    }
-  }
-}
-
-function matrixDims(parameter: Parameter): readonly [rows: number, columns: number] {
-  const [rows, columns] = parameter.shape;
-  if (rows === undefined || columns === undefined || parameter.shape.length !== 2) {
-    throw new TypeError(
-      `Cannot convert ${parameter.name}: panels need two dims, its shape is [${parameter.shape.join(", ")}]`,
-    );
-  }
-  return [rows, columns];
-}
-
-function checkLength(parameter: Parameter, data: Float32Array, expected: number): void {
-  if (data.length !== expected) {
-    throw new RangeError(
-      `Cannot convert ${parameter.name}: ${data.length} values given, ${expected} expected`,
-    );
-  }
-}
-
 const size = (parameter: Parameter): number => parameter.shape.reduce((n, d) => n * d, 1);
-
-/** Row-major values of a Hugging Face tensor as they are stored: the same array for rows, a padded new one for panels. */
-export function toStored(parameter: Parameter, data: Float32Array): Float32Array {
-  checkLength(parameter, data, size(parameter));
-  if (parameter.layout === "rows") return data;
-  const [rows, columns] = matrixDims(parameter);
-  const out = new Float32Array(panelElements(rows, columns));
-  eachRun(rows, columns, (from, to, length) => {
-    for (let k = 0; k < length; k++) out[to + PANEL * k] = data[from + k]!;
-  });
-  return out;
-}
-
-/** The inverse of {@link toStored}. */
-export function fromStored(parameter: Parameter, data: Float32Array): Float32Array {
-  if (parameter.layout === "rows") {
-    checkLength(parameter, data, size(parameter));
-    return data;
-  }
-  const [rows, columns] = matrixDims(parameter);
-  checkLength(parameter, data, panelElements(rows, columns));
-  const out = new Float32Array(rows * columns);
-  eachRun(rows, columns, (to, from, length) => {
-    for (let k = 0; k < length; k++) out[to + k] = data[from + PANEL * k]!;
-  });
-  return out;
-}
 
 /** How parameters that no checkpoint gives begin. */
 export interface Initialization {

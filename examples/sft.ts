@@ -1,5 +1,6 @@
 /**
- * Supervised fine-tuning: the mean negative log-likelihood of every predicted token of the batch.
+ * Supervised fine-tuning (Ouyang et al. 2022, arXiv 2203.02155, §3.5): the mean negative log-likelihood of every predicted
+ * token of the batch, −mean_t log π(o_t).
  *
  *     deno run -A examples/sft.ts --model models/base --data chats.jsonl --steps 100 --out runs/sft
  */

@@ -1,7 +1,10 @@
 /** The written specification of a call graph. Every violation is listed. */
+import { refillViolations, selectViolations } from "./check_batch.ts";
+import { GROUPWISE } from "./expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "./expr_rules.ts";
 import type { FieldType, Schema } from "./field.ts";
-import type { Call, CallGraph, Head } from "./graph.ts";
+import { type Call, type CallGraph, type Head, isHostCall } from "./graph.ts";
+import { groupAt, pairsAt } from "./groups.ts";
 
 const GENERATED: readonly string[] = ["tokens", "response", "logprobs", "length", "finished"];
 /** What a model makes of tokens: the ports of `infer`, and what a loss sees as `now` (final values apart). */
@@ -117,12 +120,12 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     found.push("reads no token field");
   }
   const of = call.reads.tokens;
-  if (of !== undefined && call.kind !== "score" && graph.fields[of]?.dtype !== "tokens") {
+  if (of !== undefined && !isHostCall(call) && graph.fields[of]?.dtype !== "tokens") {
     found.push(`reads "${of}" as tokens`);
   }
   if (call.kind === "generate") {
-    const { samples, maxNewTokens } = call.sampling;
-    found.push(...counts({ samples, maxNewTokens }));
+    const { samples, maxNewTokens } = call.sampling, { maxTurns = 1 } = call;
+    found.push(...counts({ samples, maxNewTokens, maxTurns }));
     const { tokens } = call.writes, made = call.writes.logprobs;
     if (made !== undefined && graph.fields[made]?.of !== tokens) {
       found.push(`writes "${made}" without its token field`);
@@ -225,15 +228,20 @@ function groupViolations(graph: CallGraph): string[] {
       }) of one prompt`,
     );
   }
-  const samples = [...sizes][0] ?? 1;
   for (const call of graph.calls) {
+    const samples = groupAt(graph, call);
+    if (call.kind === "select") found.push(...selectViolations(call, graph));
+    if (call.kind === "refill") found.push(...refillViolations(call, graph));
     const ops = call.kind === "compute" ? call.expr.ops : call.kind === "train" ? call.loss.ops : [];
     const kinds = new Set<string>(ops.map((op) => op.op));
-    if ((kinds.has("groupMean") || kinds.has("groupStd")) && samples < 2) {
+    if (GROUPWISE.some((kind) => kinds.has(kind)) && samples < 2) {
       found.push(`${call.id} folds groups, and every prompt has one sample, generate with samples above 1`);
     }
-    if ((kinds.has("chosen") || kinds.has("rejected")) && graph.source.kind !== "pairs") {
-      found.push(`${call.id} splits pairs, and the data are ${graph.source.kind}, use preferences()`);
+    if ((kinds.has("chosen") || kinds.has("rejected")) && !pairsAt(graph, call)) {
+      found.push(
+        `${call.id} splits pairs, and the data are ${graph.source.kind}, use preferences() or make pairs with ` +
+          `select({ keep: "bestAndWorst" })`,
+      );
     }
   }
   return found;

@@ -18,9 +18,9 @@ export const BINARY = ["add", "sub", "mul", "div", "min", "max", "lt", "ge"] as 
  * `sum`/`mean`: any → batch (a loss: over the mini-batch; `compute`: over the step batch).
  * `sumPerSequence`/`meanPerSequence`: token → sequence, over actions. `last`: token → sequence (value at the last action).
  * `spread`: sequence → token. `atEnd`: sequence → token, zero but at the last action.
- * `groupMean`/`groupStd`: sequence → sequence, over the samples of one prompt (attrs: unbiased 0|1, eps).
- * `chosen`/`rejected`: sequence → pair (sequences 2i and 2i+1).
- * `gae`: (rewards, values, finalValues per sequence) → token (attrs gamma, lambda).
+ * `groupSum`/`groupMean`/`groupStd`: sequence → sequence, over the samples of one prompt (groupStd has attrs unbiased 0|1,
+ * eps). `chosen`/`rejected`: sequence → pair (sequences 2i and 2i+1). `gae`: (rewards, values, finalValues per sequence) →
+ * token (attrs gamma, lambda).
  */
 export const SHAPE = [
   "sum",
@@ -30,12 +30,16 @@ export const SHAPE = [
   "last",
   "spread",
   "atEnd",
+  "groupSum",
   "groupMean",
   "groupStd",
   "chosen",
   "rejected",
   "gae",
 ] as const;
+
+/** Those that look at all samples of a prompt. */
+export const GROUPWISE: readonly string[] = ["groupSum", "groupMean", "groupStd"];
 
 export type UnaryKind = typeof UNARY[number];
 export type BinaryKind = typeof BINARY[number];

@@ -22,6 +22,7 @@ const SHAPE_RULES: Readonly<
   last: { args: [["token"]], per: "sequence", attrs: [] },
   spread: { args: [["sequence"]], per: "token", attrs: [] },
   atEnd: { args: [["sequence"]], per: "token", attrs: [] },
+  groupSum: { args: [["sequence"]], per: "sequence", attrs: [] },
   groupMean: { args: [["sequence"]], per: "sequence", attrs: [] },
   groupStd: { args: [["sequence"]], per: "sequence", attrs: ["unbiased", "eps"] },
   chosen: { args: [["sequence"]], per: "pair", attrs: [] },

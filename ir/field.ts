@@ -61,5 +61,6 @@ export const text = { per: "sequence", dtype: "text" } as const;
 export type PerToken = typeof perToken;
 export type PerSequence = typeof perSequence;
 export type PerPair = typeof perPair;
+export type PerBatch = typeof perBatch;
 export type TokenIds = typeof tokenIds;
 export type Text = typeof text;

@@ -96,6 +96,10 @@ export interface GenerateCall extends Node {
   readonly kind: "generate";
   readonly model: string;
   readonly sampling: Sampling;
+  /** Names of the tools that a turn may call; the functions stay in the workflow. */
+  readonly tools?: readonly string[];
+  /** Turns of one sample at most, where it has tools. */
+  readonly maxTurns?: number;
 }
 /** Ports: reads tokens; writes logprobs and entropy (lm), values and finalValues (value), or rewards (reward), where bound. */
 export interface InferCall extends Node {
@@ -113,8 +117,8 @@ export interface TrainCall extends Node {
   readonly stopWhen?: string;
 }
 /**
- * Arithmetic on fields: advantages, penalties, whitening. Reads the fields that inputs of `expr` name and, when it works per token,
- * port `tokens`: the token field that its per-token values belong to.
+ * Arithmetic on fields: advantages, penalties, whitening. Reads the fields that inputs of `expr` name and, when it works per
+ * token, port `tokens`: the token field that its per-token values belong to.
  */
 export interface ComputeCall extends Node {
   readonly kind: "compute";
@@ -126,8 +130,31 @@ export interface ComputeCall extends Node {
 export interface ScoreCall extends Node {
   readonly kind: "score";
 }
+/**
+ * Keeps some samples of each prompt: from here on the step has no others. Reads port `by`, writes nothing. Numbers keep the
+ * `keep` largest, in the order in which they were sampled; `bestAndWorst` makes a preference pair of the largest and the
+ * smallest.
+ */
+export interface SelectCall extends Node {
+  readonly kind: "select";
+  readonly keep: number | "bestAndWorst";
+}
+/**
+ * Replaces the prompts of which some sample has a 0 in port `until` by others, for which all earlier calls of the graph run
+ * again, in `maxRounds` rounds at most (the first included). Writes nothing.
+ */
+export interface RefillCall extends Node {
+  readonly kind: "refill";
+  readonly maxRounds: number;
+}
 export type ModelFunctionCall = GenerateCall | InferCall | TrainCall;
-export type Call = ModelFunctionCall | ComputeCall | ScoreCall;
+/** Calls of the host, without a program. */
+export type HostCall = ScoreCall | SelectCall | RefillCall;
+export type Call = ModelFunctionCall | ComputeCall | HostCall;
+
+/** Whether a call runs on the host and on no device. */
+export const isHostCall = (call: Call): call is HostCall =>
+  call.kind === "score" || call.kind === "select" || call.kind === "refill";
 
 /** What a workflow does each step. `ir/check.ts` says what makes one valid. */
 export interface CallGraph {

@@ -7,6 +7,7 @@ import {
   array,
   boolean,
   count,
+  leaf,
   literal,
   nullable,
   number,
@@ -84,11 +85,15 @@ const GRAPH = object({
   }, { columns: record(string), chat: boolean, skipLong: boolean }),
   fields: schema,
   calls: array(tagged("kind", {
-    generate: call({ model: string, sampling }),
+    generate: call({ model: string, sampling }, { tools: array(string), maxTurns: count }),
     infer: call({ model: string }),
     train: call({ model: string, loss: expr, minibatches: count, epochs: count }, { stopWhen: string }),
     compute: call({ expr, states: ports }),
     score: call({}),
+    select: call({
+      keep: leaf('"bestAndWorst" or a whole number', (v) => v === "bestAndWorst" || Number.isInteger(v)),
+    }),
+    refill: call({ maxRounds: count }),
   })),
   states: record(number),
 });

@@ -1,4 +1,5 @@
 /** Device meshes and the place of every rank in one: pipeline stages outermost, tensor shards innermost (neighbours in a node). */
+import type { Axis } from "./op.ts";
 import type { Cluster, DeviceMesh, ParallelStrategy } from "./plan.ts";
 
 /** Where a rank is in its mesh. */
@@ -26,6 +27,30 @@ export const coordinatesOf = ({ dp, tp }: ParallelStrategy, rank: number): Coord
   dp: Math.floor(rank / tp) % dp,
   tp: rank % tp,
 });
+
+/**
+ * Ranks that meet on every axis on which a rank is not alone, itself included, in their order.
+ *
+ * @param kvReplicas ranks of a tensor-parallel group that hold the same key and value heads
+ */
+export function groupsOf(
+  strategy: ParallelStrategy,
+  kvReplicas: number,
+  rank: number,
+): { readonly axis: Axis; readonly members: readonly number[] }[] {
+  const { dp, tp, pp } = strategy, at = coordinatesOf(strategy, rank), firstKv = at.tp - at.tp % kvReplicas;
+  const line = (length: number, place: (i: number) => Partial<Coordinates>) =>
+    Array.from({ length }, (_, i) => rankOf(strategy, { ...at, ...place(i) }));
+  const atAnEnd = at.stage === 0 || at.stage === pp - 1;
+  const all: { readonly axis: Axis; readonly members: number[] }[] = [
+    { axis: "tp", members: line(tp, (i) => ({ tp: i })) },
+    { axis: "kv", members: line(kvReplicas, (i) => ({ tp: firstKv + i })) },
+    { axis: "tied", members: atAnEnd && pp > 1 ? line(2, (i) => ({ stage: i * (pp - 1) })) : [] },
+    { axis: "dp", members: line(dp, (i) => ({ dp: i })) },
+    { axis: "world", members: Array.from({ length: dp * tp * pp }, (_, i) => i) },
+  ];
+  return all.filter(({ members }) => members.length > 1);
+}
 
 /** "dp2·tp2·pp1": what differs from 1, or "dp1". */
 export function printStrategy({ dp, tp, pp }: ParallelStrategy): string {

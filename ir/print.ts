@@ -39,9 +39,7 @@ export function printGraph(graph: PrintableGraph, options: { readonly sites?: bo
   if (states.length) parts.push(columns(states.map(([name, init]) => ["state", name, `starts at ${init}`])));
   parts.push(columns(graph.calls.map((call) => [
     call.id,
-    `${names(readsOf(call))} → ${
-      names(writesOf(call)) || (call.kind === "train" ? `${call.model}'s parameters` : "nothing")
-    }`,
+    `${names(readsOf(call))} → ${names(writesOf(call)) || changed(call)}`,
     details(call),
     options.sites === false ? "" : call.site ?? "",
   ])));
@@ -73,6 +71,12 @@ const readsOf = (call: Call): string[] => [
 ];
 const writesOf = (call: Call): string[] => [...Object.values(call.writes), ...states(call)];
 
+/** What a call that writes no field changes. */
+function changed(call: Call): string {
+  if (call.kind === "train") return `${call.model}'s parameters`;
+  return call.kind === "select" ? "fewer samples" : call.kind === "refill" ? "other prompts" : "nothing";
+}
+
 const count = (n: number, one: string): string => `${n} ${one}${n === 1 ? "" : "s"}`;
 
 function details(call: Call): string {
@@ -80,7 +84,12 @@ function details(call: Call): string {
     case "generate": {
       const { maxNewTokens, samples, temperature, topK, topP } = call.sampling;
       const cuts = (topK > 0 ? `, top-k ${topK}` : "") + (topP < 1 ? `, top-p ${topP}` : "");
-      return `up to ${maxNewTokens} tokens, ${count(samples, "sample")}, temperature ${temperature}${cuts}`;
+      const tools = call.tools?.length
+        ? `, ${call.tools.join(", ")} in up to ${count(call.maxTurns ?? 1, "turn")}`
+        : "";
+      return `up to ${maxNewTokens} tokens, ${
+        count(samples, "sample")
+      }, temperature ${temperature}${cuts}${tools}`;
     }
     case "train": {
       const size = `loss of ${count(call.loss.ops.length, "operation")}`;
@@ -93,6 +102,10 @@ function details(call: Call): string {
       return count(call.expr.ops.length, "operation");
     case "score":
       return "TypeScript";
+    case "select":
+      return call.keep === "bestAndWorst" ? "keeps the best and the worst" : `keeps the best ${call.keep}`;
+    case "refill":
+      return `up to ${count(call.maxRounds, "round")} of all calls above`;
     case "infer":
       return "";
   }
@@ -104,6 +117,8 @@ const SHAPES: Readonly<Record<Call["kind"], readonly [string, string]>> = {
   train: ["[[", "]]"],
   compute: ["([", "])"],
   score: ["{{", "}}"],
+  select: ["{{", "}}"],
+  refill: ["{{", "}}"],
 };
 const label = (text: string): string => `"${text.replaceAll('"', "#quot;")}"`;
 

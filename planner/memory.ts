@@ -1,7 +1,8 @@
 /** The byte table of a run: what the engine allocates on every device, to the byte, and what a plan is refused for. */
+import { kvReplicas } from "../compiler/layout.ts";
 import { usesOf } from "../compiler/uses.ts";
 import type { Programs } from "../compiler/programs.ts";
-import { devicesOf } from "../ir/mesh.ts";
+import { devicesOf, groupsOf } from "../ir/mesh.ts";
 import { align } from "../ir/op.ts";
 import type { Replica, Schedule } from "../ir/plan.ts";
 import { heldByReplica, type ModelMemory } from "./held.ts";
@@ -98,10 +99,39 @@ export function memoryPlan(input: MemoryInput): MemoryPlan {
     return align(params) + align(moments);
   });
   for (const [at, { bytes }] of pools) device(at, "replicas in turn", bytes);
+  for (const [at, groups] of groupsByDevice(input)) device(at, "groups", groups * GROUP_BYTES);
   for (const at of used) device(at, "scratch", input.scratch);
   for (const h of input.host) rows.push({ ...h, where: "host" });
   rows.sort((a, b) => (a.device ?? Infinity) - (b.device ?? Infinity));
   return { rows, arenas, calls, pools };
+}
+
+/** What a rank leaves in a group for the others to read, twice: `STAGE_BYTES` of cuda/cpu/group.h. */
+const GROUP_BYTES = 2 * 32 * 1024;
+
+/** How many groups every device is in: one for each set of devices that meet on an axis, whatever the call. */
+function groupsByDevice({ graphs, models }: MemoryInput): Map<number, number> {
+  const seen = new Set<string>(), counts = new Map<number, number>();
+  for (const { graph, plan } of graphs) {
+    for (const call of graph.calls) {
+      if (!("model" in call)) continue;
+      const { mesh, strategy } = plan.assignments[call.id]!, devices = devicesOf(mesh, plan.cluster);
+      devices.forEach((device, rank) => {
+        for (
+          const { axis, members } of groupsOf(
+            strategy,
+            kvReplicas(models[call.model]!.config, strategy.tp),
+            rank,
+          )
+        ) {
+          const key = `${device} ${axis} ${members.map((r) => devices[r]).join()}`;
+          if (!seen.has(key)) counts.set(device, (counts.get(device) ?? 0) + 1);
+          seen.add(key);
+        }
+      });
+    }
+  }
+  return counts;
 }
 
 /** Devices of a call by rank: its mesh, or for arithmetic the one that its schedule says. */

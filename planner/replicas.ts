@@ -17,8 +17,16 @@ export interface Replicas {
 
 const layout = ({ mesh, strategy }: Assignment): string => canonical({ mesh, strategy });
 
-/** Generation that may lag has weights of its own, which stay as they are while newer ones are trained elsewhere. */
-const lagOf = (call: ModelFunctionCall): number => call.kind === "generate" ? call.sampling.maxLag : 0;
+/**
+ * Versions that the weights of a call may be behind: `maxLag` counts steps, and each makes as many as the model has train calls.
+ * Generation that may lag has weights of its own, which stay as they are while newer ones are trained elsewhere. An evaluation
+ * looks at what has been trained.
+ */
+function lagOf(call: ModelFunctionCall, { graph }: Placed, isEvaluation: boolean): number {
+  if (call.kind !== "generate" || isEvaluation) return 0;
+  return call.sampling.maxLag *
+    graph.calls.filter((c) => c.kind === "train" && c.model === call.model).length;
+}
 
 /**
  * The home of a trained model is where it trains; that of a frozen one where it is used first. Calls with one layout share a
@@ -30,16 +38,20 @@ export function replicasOf(graphs: readonly Placed[]): Replicas {
   for (const model of models) {
     const uses = graphs.flatMap((placed) =>
       placed.graph.calls.filter((c): c is ModelFunctionCall => "model" in c && c.model === model)
-        .map((call) => ({ call, assignment: placed.plan.assignments[call.id]! }))
+        .map((call) => ({
+          call,
+          assignment: placed.plan.assignments[call.id]!,
+          lag: lagOf(call, placed, placed !== graphs[0]),
+        }))
     );
     const home = uses.find(({ call }) => call.kind === "train") ?? uses[0];
     if (!home) continue;
     const ordered = [home, ...uses.filter((use) => use !== home)];
-    for (const { call, assignment } of ordered) {
-      const key = keyOf(model, call, assignment, home.assignment);
+    for (const { call, assignment, lag: mayLag } of ordered) {
+      const key = keyOf(model, mayLag, assignment, home.assignment);
       if (names.has(key)) continue;
       const name = `${model}@${Object.values(specs).filter((s) => s.model === model).length}`;
-      const isHome = call === home.call, lag = isHome ? 0 : lagOf(call);
+      const isHome = call === home.call, lag = isHome ? 0 : mayLag;
       names.set(key, name);
       specs[name] = {
         model,
@@ -56,17 +68,19 @@ export function replicasOf(graphs: readonly Placed[]): Replicas {
   const homeOf = (model: string) => specs[`${model}@0`]!;
   return {
     specs,
-    of: (placed, call) =>
-      names.get(keyOf(call.model, call, placed.plan.assignments[call.id]!, homeOf(call.model)))!,
+    of: (placed, call) => {
+      const lag = lagOf(call, placed, placed !== graphs[0]);
+      return names.get(keyOf(call.model, lag, placed.plan.assignments[call.id]!, homeOf(call.model)))!;
+    },
   };
 }
 
 function keyOf(
   model: string,
-  call: ModelFunctionCall,
+  lag: number,
   assignment: Assignment,
   home: Pick<Assignment, "mesh" | "strategy">,
 ): string {
   const own = layout(assignment), atHome = own === canonical({ mesh: home.mesh, strategy: home.strategy });
-  return `${model} ${own}${!atHome && lagOf(call) > 0 ? " lagging" : ""}`;
+  return `${model} ${own}${!atHome && lag > 0 ? " lagging" : ""}`;
 }

@@ -1,6 +1,7 @@
 /** Lowers plans to what devices do, in order: load, reallocate, run, free; and what each of these waits for. */
 import { devicesOf } from "../ir/mesh.ts";
-import type { Call, ModelFunctionCall } from "../ir/graph.ts";
+import type { Call, CallGraph, ModelFunctionCall } from "../ir/graph.ts";
+import { unrolled } from "../ir/groups.ts";
 import type { Action, Instruction, Replica, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import { type Placed, type Replicas, replicasOf } from "./replicas.ts";
 
@@ -20,11 +21,13 @@ export function schedulesOf(graphs: readonly Placed[]): Schedule[] {
   const replicas = replicasOf(graphs), { devicesPerNode } = graphs[0]!.plan.cluster;
   const devices = (name: Replica) => devicesOf(replicas.specs[name]!.mesh, { devicesPerNode });
   const prologue = prologueOf(replicas.specs);
+  // An average may be looked at by the evaluation only, and follows its model all the same.
+  const models: CallGraph["models"] = Object.assign({}, ...graphs.map(({ graph }) => graph.models));
   return graphs.map((placed) => ({
     version: 1,
     replicas: replicas.specs,
     prologue: withWaits(prologue, placed, devices),
-    step: withWaits(stepOf(placed, replicas), placed, devices),
+    step: withWaits(stepOf(placed, replicas, models), placed, devices),
   }));
 }
 
@@ -42,7 +45,7 @@ function prologueOf(specs: Readonly<Record<Replica, ReplicaSpec>>): Action[] {
   ];
 }
 
-function stepOf(placed: Placed, { specs, of }: Replicas): Action[] {
+function stepOf(placed: Placed, { specs, of }: Replicas, models: CallGraph["models"]): Action[] {
   const { graph } = placed, actions: Action[] = [];
   const present = new Set(Object.keys(specs).filter((name) => specs[name]!.residence === "device"));
   /** Emits what makes a replica usable now. */
@@ -56,22 +59,26 @@ function stepOf(placed: Placed, { specs, of }: Replicas): Action[] {
       actions.push({ op: "reallocate", from: home, to: name, weight: 1 });
     }
   };
-  for (const call of graph.calls) {
+  const order = unrolled(graph.calls);
+  for (const [i, call] of order.entries()) {
     const replica = "model" in call ? of(placed, call) : null;
     if (replica !== null) need(replica);
-    actions.push({ op: "run", call: call.id, replica });
-    if (call.kind === "generate" && specs[replica!]!.lag > 0) {
-      // The weights of the next step's generation: behind this one, and before anything trains them further.
-      const home = `${call.model}@0`;
-      need(home);
-      actions.push({ op: "reallocate", from: home, to: replica!, weight: 1 });
+    if (call.kind === "train" && order.findIndex((c) => c.kind === "train" && c.model === call.model) === i) {
+      // The weights of the next step's generation, as they are before this step trains them: a step that is given up before it
+      // trains has left them alone.
+      for (const [name, { model, lag }] of Object.entries(specs)) {
+        if (model === call.model && lag > 0) {
+          actions.push({ op: "reallocate", from: replica!, to: name, weight: 1 });
+        }
+      }
     }
+    actions.push({ op: "run", call: call.id, replica });
     if (call.kind !== "train") continue;
     for (const name of present) {
       const spec = specs[name]!;
       if (spec.model === call.model && !spec.home && spec.lag === 0) present.delete(name);
     }
-    for (const [model, { ema }] of Object.entries(graph.models)) {
+    for (const [model, { ema }] of Object.entries(models)) {
       if (ema?.of !== call.model || !specs[`${model}@0`]) continue;
       need(`${model}@0`);
       actions.push({ op: "reallocate", from: replica!, to: `${model}@0`, weight: ema.eta });
@@ -123,11 +130,18 @@ function touches(a: Action, placed: Placed, devices: (name: Replica) => readonly
       const { reads, writes } = states(call);
       return {
         reads: [...Object.values(call.reads).map(of), ...reads, ...(trains ? [] : replica)],
-        writes: [...Object.values(call.writes).map(of), ...writes, ...(trains ? replica : [])],
+        writes: [...written(call, placed.graph).map(of), ...writes, ...(trains ? replica : [])],
         devices: a.replica !== null ? devices(a.replica) : computeDevices(call, placed, devices),
       };
     }
   }
+}
+
+/** Fields that a call writes; one that chooses among samples or prompts changes all that there are. */
+function written(call: Call, { source, calls }: CallGraph): readonly string[] {
+  if (call.kind !== "select" && call.kind !== "refill") return Object.values(call.writes);
+  const before = calls.slice(0, calls.indexOf(call));
+  return [...Object.keys(source.fields), ...before.flatMap((c) => Object.values(c.writes))];
 }
 
 /** States that a call reads and writes: every call of a step reads what the step began with, so they order steps only. */
@@ -143,9 +157,12 @@ function states(call: Call): { readonly reads: string[]; readonly writes: string
 function computeDevices(call: Call, placed: Placed, devices: (name: Replica) => readonly number[]): number[] {
   if (call.kind !== "compute") return [];
   const made = new Set(Object.values(call.writes)), { graph, plan } = placed;
-  const user = graph.calls.find((c): c is ModelFunctionCall =>
-    "model" in c && Object.values(c.reads).some((field) => made.has(field))
-  );
+  const reads = (c: Call) => Object.values(c.reads).some((field) => made.has(field));
+  // What other arithmetic makes of it counts as well: calls are in the order of their fields.
+  for (const c of graph.calls) {
+    if (c.kind === "compute" && reads(c)) Object.values(c.writes).forEach((field) => made.add(field));
+  }
+  const user = graph.calls.find((c): c is ModelFunctionCall => "model" in c && reads(c));
   if (!user) return [devices(`${Object.keys(graph.models)[0]!}@0`)[0] ?? 0];
   return devicesOf(plan.assignments[user.id]!.mesh, plan.cluster).slice(0, 1);
 }

@@ -4,7 +4,7 @@
  */
 import { readAdapter, writeAdapter } from "../engine/adapter.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { Part } from "../engine/replica.ts";
+import type { Part, Replica } from "../engine/replica.ts";
 import type { ModelSpec } from "../ir/graph.ts";
 import type { Parameter } from "../ir/program.ts";
 import { beginCheckpoint, loadTensors, readState, saveTensors, writeState } from "../engine/checkpoint.ts";
@@ -27,6 +27,16 @@ export interface RunState {
 const partsOf = ({ optimizer, ema }: ModelSpec): readonly Part[] =>
   optimizer ? ["param", "m", "v"] : ema ? ["param"] : [];
 
+/** Those that are not the checkpoint's own weights for ever. */
+const changing = (parameters: readonly Parameter[]): readonly Parameter[] =>
+  parameters.filter((p) => !p.frozen);
+
+/** Replicas that keep older weights than their home's: all of a model are as old as one another. */
+const lagging = (engine: Engine): Replica[] =>
+  [...engine.replicas.values()].filter(({ spec }) => spec.lag > 0);
+/** Replicas are numbered by the plan; checkpoints do not depend on it. */
+const lagName = ({ spec }: Replica): string => `${spec.model}.lag`;
+
 /** Writes beside and renames; returns the checkpoint's folder. */
 export async function saveCheckpoint(
   engine: Engine,
@@ -35,6 +45,15 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const checkpoint = await beginCheckpoint(folder, state.step),
     models: Record<string, { version: number; updates: number }> = {};
+  const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) =>
+    saveTensors(
+      `${checkpoint.path}/${name}.${what}.safetensors`,
+      changing(parameters).map(({ name, shape }) => ({
+        name,
+        shape,
+        read: () => replica.read({ name, shape }, what),
+      })),
+    );
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     for (const what of partsOf(engine.models[name]!.spec)) {
@@ -45,15 +64,15 @@ export async function saveCheckpoint(
           { lora, head, checkpoint: base, parameters },
           (p) => replica.read(p),
         );
-        continue;
-      }
-      const tensors = parameters.filter((p) => !p.frozen).map(({ name, shape }) => ({
-        name,
-        shape,
-        read: () => replica.read({ name, shape }, what),
-      }));
-      await saveTensors(`${checkpoint.path}/${name}.${what}.safetensors`, tensors);
+      } else await save(name, what, parameters, replica);
     }
+  }
+  // Weights of generation that lags are older than their home's, and the next step samples from them.
+  for (const replica of lagging(engine)) {
+    const name = lagName(replica);
+    if (models[name]) continue;
+    models[name] = { version: replica.version ?? 0, updates: replica.updates };
+    await save(name, "param", engine.models[replica.spec.model]!.parameters, replica);
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
   await writeState(checkpoint.path, full);
@@ -76,15 +95,25 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       const put = (p: Parameter, values: Float32Array) => replica.write(p.name, values, what);
       const { lora, head } = spec;
       if (lora && what === "param") await readAdapter(`${path}/${name}`, { lora, head, parameters }, put);
-      else {
-        const changed = parameters.filter((p) => !p.frozen);
-        await loadTensors(`${path}/${name}.${what}.safetensors`, changed, put);
-      }
+      else await loadTensors(`${path}/${name}.${what}.safetensors`, changing(parameters), put);
     }
     replica.version = saved.version;
     replica.updates = saved.updates;
   }
-  // Copies that keep their memory follow their homes; generation that lags begins again with the newest weights.
-  for (const [name, { spec }] of engine.replicas) if (spec.lag > 0) await engine.renew(name);
+  // Under a plan without a copy of its own for generation that lags there is none to read: it begins with the newest weights.
+  for (const replica of lagging(engine)) {
+    const name = lagName(replica),
+      saved = state.models[name],
+      { parameters } = engine.models[replica.spec.model]!;
+    if (!saved) await engine.renew(replica.name);
+    else {
+      await loadTensors(
+        `${path}/${name}.param.safetensors`,
+        changing(parameters),
+        (p, values) => replica.write(p.name, values),
+      );
+      replica.version = saved.version;
+    }
+  }
   for (const [name, value] of Object.entries(state.states)) engine.states.set(name, value);
 }

@@ -23,7 +23,8 @@ export function hostRows(graphs: readonly Prepared[], largestModel: number): Mem
   const { sequences, longest } = graphs[0]!.sizes;
   const rows: readonly (readonly [string, number])[] = [
     ["data", [...new Set(graphs.map((g) => g.data))].reduce((n, data) => n + dataBytes(data), 0)],
-    ["batch", sequences * longest * 4 * FIELDS],
+    // The next step's generation may run beside this step's training.
+    ["batch", 2 * sequences * longest * 4 * FIELDS],
     // Tensors pass one by one, and what has passed is freed when the collector sees to it.
     ["weights on their way to and from files", largestModel],
     ["score worker", graphs.some((g) => g.graph.calls.some((c) => c.kind === "score")) ? WORKER : 0],

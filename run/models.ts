@@ -45,6 +45,7 @@ export async function loadModels(graph: CallGraph): Promise<Record<string, Loade
   const models: Record<string, LoadedModel> = {};
   for (const [name, spec] of Object.entries(graph.models)) models[name] = await loadModel(name, spec);
   checkVocabularies(models);
+  checkAverages(models);
   return withSharedContext(models);
 }
 
@@ -57,6 +58,27 @@ function withSharedContext(
   const maxPositions = Math.min(...sharing.map((m) => m.config.maxPositions));
   const shared = sharing.map((m) => [m.name, { ...m, config: { ...m.config, maxPositions } }]);
   return { ...models, ...Object.fromEntries(shared) };
+}
+
+/** Weights can follow weights of the same names and shapes only. */
+function checkAverages(models: Readonly<Record<string, LoadedModel>>): void {
+  for (const m of Object.values(models)) {
+    const of = m.spec.ema && models[m.spec.ema.of];
+    if (!of) continue;
+    const theirs = new Map(parameters(of.config, of.spec.head).map((p) => [p.name, p.shape.join(" × ")]));
+    const own = parameters(m.config, m.spec.head);
+    const odd = own.find((p) => theirs.get(p.name) !== p.shape.join(" × "));
+    if (!odd && own.length === theirs.size) continue;
+    throw new Error(
+      `Cannot run: ${m.name} (${m.folder}) follows ${of.name} (${of.folder}), and ` +
+        (odd
+          ? `its ${odd.name} is ${odd.shape.join(" × ")} where the other's is ${
+            theirs.get(odd.name) ?? "missing"
+          }`
+          : `it has ${own.length} parameters where the other has ${theirs.size}`) +
+        `, give both models of one shape`,
+    );
+  }
 }
 
 /** Whoever reads the token field itself shares its vocabulary; a frozen reward model reads text (DESIGN §3.5). */

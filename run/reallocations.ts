@@ -6,10 +6,19 @@ export class ReallocationLog {
   readonly #rows = new Map<string, ReallocationRow>();
 
   add(reports: readonly ReallocationReport[]): void {
-    for (const { from, to, bytes, minimum, seconds } of reports) {
+    for (const { from, to, bytes, minimum, received, seconds } of reports) {
       const key = `${from} ${to}`, { times, seconds: mean } = this.#rows.get(key) ?? { times: 0, seconds: 0 };
       const seen = times + 1;
-      this.#rows.set(key, { from, to, bytes, minimum, seconds: mean + (seconds - mean) / seen, times: seen });
+      const most = Math.max(0, ...received.values());
+      this.#rows.set(key, {
+        from,
+        to,
+        bytes,
+        minimum,
+        most,
+        seconds: mean + (seconds - mean) / seen,
+        times: seen,
+      });
     }
   }
 

@@ -183,7 +183,7 @@ async function openSession(workflow: Workflow, o: Resolved, held: DisposableStac
   const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
   const { steps, seed, machine } = o;
   return held.adopt(
-    await Session.open(workflow, { steps, seed, machine, scorers: scorers.of }),
+    await Session.open(workflow, { steps, seed, machine, toolSeconds: o.scoreSeconds, scorers: scorers.of }),
     (s) => s.dispose(),
   );
 }

@@ -5,6 +5,7 @@ import { type Cursor, DataReader } from "../engine/data.ts";
 import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { pieces } from "../engine/pieces.ts";
+import { spareRows } from "../engine/refill.ts";
 import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { Scorer } from "../engine/score.ts";
@@ -21,6 +22,8 @@ export interface SessionOptions {
   readonly steps: number;
   readonly seed: number;
   readonly machine: Machine;
+  /** Deadline of a tool's answer. */
+  readonly toolSeconds: number;
   readonly scorers: (graph: PreparedGraph["graph"]) => ReadonlyMap<string, Scorer>;
 }
 
@@ -99,9 +102,12 @@ export class Session {
           scorers: options.scorers(p.graph),
           stops: p.stops,
           decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
-          encode: (text) => tokenizerOf(owner).encode(text),
+          encode: (text, options) => tokenizerOf(owner).encode(text, options),
+          tools: workflow.tools,
+          toolSeconds: options.toolSeconds,
           retokenize: retokenizer(owner, models),
           seed: options.seed,
+          spare: (count, at) => spareRows(p.data.training, count, { seed: options.seed, ...at }),
           totalUpdates: totalUpdates(p, options.steps),
           // Evaluations come between steps and are no part of them.
           ...(p === main && { timeline }),

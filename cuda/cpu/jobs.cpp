@@ -47,13 +47,19 @@ bool Ledger::open(const std::shared_ptr<Job>& job, const uint32_t* after, uint32
 }
 
 // It will fail, and so will what waits for it: ranks that would wait for them need to know at once.
-void Ledger::doom(Job& job, const std::string& error, Devices& ready) {
-  if (job.doomed) return;
-  job.cause = consequence(error);
-  job.doomed = true;
-  job.abort(job.cause);
-  if (auto device = job.device.lock()) ready.push_back(device);
-  for (auto& next : job.successors) doom(*next, job.cause, ready);
+void Ledger::doom(Job& first, const std::string& error, Devices& ready) {
+  std::string cause = consequence(error);
+  std::vector<Job*> rest{&first};
+  while (!rest.empty()) {
+    Job& job = *rest.back();
+    rest.pop_back();
+    if (job.doomed) continue;
+    job.cause = cause;
+    job.doomed = true;
+    job.abort(cause);
+    if (auto device = job.device.lock()) ready.push_back(device);
+    for (auto& next : job.successors) rest.push_back(next.get());
+  }
 }
 
 void Ledger::close(const std::shared_ptr<Job>& job, const baton_completion& completion, const std::string& error) {

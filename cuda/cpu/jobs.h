@@ -61,7 +61,7 @@ class Ledger {
 
  private:
   typedef std::vector<std::shared_ptr<Device>> Devices;
-  void doom(Job& job, const std::string& error, Devices& ready);
+  void doom(Job& first, const std::string& error, Devices& ready);
 
   std::mutex mutex_;
   std::condition_variable ended_;

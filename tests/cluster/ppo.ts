@@ -24,7 +24,7 @@ import {
 } from "../../mod.ts";
 import { FAMILIES, promptsOf } from "./layouts.ts";
 
-const CONFIG = FAMILIES.llama, PROMPTS = 8, SAMPLES = 2, NEW_TOKENS = 10;
+const CONFIG = FAMILIES.llama, PROMPTS = 8, SAMPLES = 1, NEW_TOKENS = 10;
 export const CALLS = ["actor.generate", "ref.infer", "critic.infer", "actor.train", "critic.train"] as const;
 
 /** @param maxLag versions that generation may be behind */

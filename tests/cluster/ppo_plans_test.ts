@@ -86,7 +86,7 @@ for (let seed = 0; seed < 10; seed++) {
         );
       }
     }
-    const [a, b] = [estimate(lastRewards(free), 2), estimate(lastRewards(recorded), 2)];
+    const [a, b] = [estimate(lastRewards(free)), estimate(lastRewards(recorded))];
     const error = Math.hypot(a.error, b.error);
     assert.ok(Math.abs(a.mean - b.mean) <= 2 * error, `mean rewards ${a.mean} and ${b.mean} ± ${error}`);
   });

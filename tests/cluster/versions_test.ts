@@ -5,13 +5,14 @@ import type { Batch } from "../../engine/batch.ts";
 import { emptyBatch, type Opened, openPpo, planOf, ppoWorkflow } from "./ppo.ts";
 
 /** Generation on devices of its own, so that its weights are a copy. */
-const APART = planOf(4, {
+const APART_ROWS = {
   "actor.generate": { devices: "2-3", dp: 2 },
   "ref.infer": { devices: "0" },
   "critic.infer": { devices: "1" },
   "actor.train": { devices: "0" },
   "critic.train": { devices: "1" },
-});
+};
+const APART = planOf(4, APART_ROWS);
 
 /** A step in which `corrupt` is called when a call begins, or goes on. */
 async function corrupted(
@@ -109,10 +110,109 @@ Deno.test("with a lag of one, generation does not wait for the update before it,
     const train = step.findIndex((i) => i.op === "run" && i.call === "actor.train");
     const waits = (at: number): boolean => at === train || step[at]!.after.some(waits);
     assert.ok(!generate.afterPrevious.some(waits), "it waits for the step before to have trained");
-    const versions = (await ahead(opened, 6)).map((b) => [...new Set(b.tokensOf("tokens").versions)]);
+    const batches = await ahead(opened, 6);
+    const versions = batches.map((b) => [...new Set(b.tokensOf("tokens").versions)]);
     assert.deepEqual(versions, [[0], [0], [1], [2], [3], [4]]);
+    assert.deepEqual(batches.map((b) => [...new Set(b.numbersOf("lag").values as Float32Array)]), [
+      [0],
+      [1],
+      [1],
+      [1],
+      [1],
+      [1],
+    ]);
   } finally {
     opened.close();
+  }
+});
+
+/** Generation that lags, with the actor's weights in host memory between steps or not. */
+const lagging = (offload: boolean) => planOf(4, { ...APART_ROWS, "actor.train": { devices: "0", offload } });
+
+Deno.test("generation that lags begins with the weights of an offloaded model", async () => {
+  const [resident, offloaded] = await Promise.all([false, true].map(async (offload) => {
+    const opened = await openPpo(ppoWorkflow(1), lagging(offload));
+    try {
+      return (await ahead(opened, 3)).map((b) => b.tokensOf("tokens"));
+    } finally {
+      opened.close();
+    }
+  }));
+  assert.deepEqual(offloaded, resident);
+});
+
+Deno.test("a step that is given up before it trains leaves the weights of lagging generation as they were", async () => {
+  const { stage, close } = await openPpo(ppoWorkflow(1), lagging(false)), stop = new AbortController();
+  try {
+    await stage.step(0, emptyBatch());
+    const copy = stage.engine.replica("actor@1"), before = copy.version;
+    const given = stage.step(1, emptyBatch(), {
+      signal: stop.signal,
+      onPhase: (call) => void (call === "critic.infer" && stop.abort(new Error("enough"))),
+    });
+    await assert.rejects(given, /^Error: enough$/);
+    assert.equal(copy.version, before);
+  } finally {
+    close();
+  }
+});
+
+Deno.test("an abort that comes when all is done stops nothing", async () => {
+  const { stage, close } = await openPpo(ppoWorkflow(), APART), stop = new AbortController();
+  try {
+    const last = stage.input.graph.calls.at(-1)!, { run } = stage.calls;
+    stage.calls.run = async (call, context) => {
+      const said = await run.call(stage.calls, call, context);
+      if (call.id === last.id) stop.abort(new Error("too late"));
+      return said;
+    };
+    const first = await stage.step(0, emptyBatch(), { signal: stop.signal }).catch(() => null);
+    stage.calls.run = run;
+    const { flops } = await stage.step(1, emptyBatch());
+    assert.ok(flops > 0 && (first === null || first.flops > 0));
+  } finally {
+    close();
+  }
+});
+
+Deno.test("operations of a step are its own, whatever else runs meanwhile", async () => {
+  const plain = await openPpo(ppoWorkflow(), APART), looking = await openPpo(ppoWorkflow(), APART);
+  try {
+    const alone = [await plain.stage.step(0, emptyBatch()), await plain.stage.step(1, emptyBatch())];
+    const first = looking.stage.begin(0, emptyBatch());
+    first.release({});
+    const second = looking.stage.begin(1, emptyBatch());
+    const results = [await first.done];
+    second.release({});
+    results.push(await second.done);
+    assert.deepEqual(results.map((r) => r.flops), alone.map((r) => r.flops));
+  } finally {
+    plain.close();
+    looking.close();
+  }
+});
+
+Deno.test("a step that was begun ahead and is not wanted ends, and leaves the devices to the next one", async () => {
+  const { stage, close } = await openPpo(ppoWorkflow(), APART);
+  try {
+    const first = stage.begin(0, emptyBatch()), stop = new AbortController();
+    first.release({});
+    const second = stage.begin(1, emptyBatch(), { signal: stop.signal });
+    await first.done;
+    stop.abort(new Error("not wanted"));
+    await assert.rejects(second.done, /^Error: not wanted$/);
+    const expected = emptyBatch(), again = await openPpo(ppoWorkflow(), APART);
+    try {
+      await again.stage.step(0, emptyBatch());
+      await again.stage.step(1, expected);
+    } finally {
+      again.close();
+    }
+    const batch = emptyBatch();
+    await stage.step(1, batch);
+    assert.deepEqual(batch.tokensOf("tokens"), expected.tokensOf("tokens"));
+  } finally {
+    close();
   }
 });
 

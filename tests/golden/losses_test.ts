@@ -7,12 +7,26 @@ import { differentiate } from "../../compiler/autodiff.ts";
 import { Builder } from "../../compiler/builder.ts";
 import { finish } from "../../compiler/finish.ts";
 import { reservedBytes } from "../../compiler/shape.ts";
-import { gae, groupAdvantages, shapedRewards } from "../../dsl/advantages.ts";
-import { compute } from "../../dsl/compute.ts";
-import { bradleyTerry, dpo, ppoClip, valueClip } from "../../dsl/losses.ts";
-import { type Loss, policyLoss } from "../../dsl/loss.ts";
+import { gae, groupAdvantages, leaveOneOut, shapedRewards } from "../../dsl/advantages.ts";
+import {
+  bradleyTerry,
+  cispo,
+  dapo,
+  dpo,
+  drGrpo,
+  grpo,
+  gspo,
+  hinge,
+  ipo,
+  ppoClip,
+  rloo,
+  robustDpo,
+  simpo,
+  valueClip,
+} from "../../dsl/losses.ts";
+import type { Loss } from "../../dsl/loss.ts";
 import type { Expr } from "../../ir/expr.ts";
-import { perPair, perSequence, perToken, type Schema } from "../../ir/field.ts";
+import type { Schema } from "../../ir/field.ts";
 import type { Head } from "../../ir/graph.ts";
 import { dim, type Value } from "../../ir/op.ts";
 import { MAXIMA } from "../pure/compiler_fixtures.ts";
@@ -126,42 +140,32 @@ Deno.test("valueClip() agrees with PyTorch in loss and gradient", async () => {
 
 Deno.test("losses of the GRPO family agree with PyTorch and TRL in loss and gradient", async () => {
   const { beta, eps_low, eps_high, max_completion_length } = constants.grpo;
-  const reads = { old: perToken, ref: perToken, advantages: perSequence };
-  const make = (kind: string) =>
-    policyLoss(reads, (now, batch) => {
-      const advantages = batch.advantages.spread(), ratio = now.logprobs.sub(batch.old);
-      const bySequence = kind.startsWith("gspo") ? ratio.meanPerSequence().spread() : ratio,
-        weight = bySequence.exp();
-      const gain = kind === "cispo"
-        ? weight.min(eps_high).detach().mul(advantages).mul(now.logprobs)
-        : weight.mul(advantages).min(weight.clamp(1 - eps_low, 1 + eps_high).mul(advantages));
-      const toRef = batch.ref.sub(now.logprobs),
-        perAction = gain.neg().add(toRef.exp().sub(toRef).sub(1).mul(beta));
-      if (kind === "grpo" || kind === "gspo") return perAction.meanPerSequence().mean();
-      if (kind === "dr_grpo") return perAction.sum().div(LENGTHS.length * max_completion_length);
-      return perAction.mean();
-    });
+  const range = { epsilon: eps_low, epsilonHigh: eps_high, beta };
+  const losses: Record<string, Loss<Head, Schema>> = {
+    grpo: grpo(range),
+    bnpo: grpo({ ...range, average: "tokens" }),
+    dr_grpo: drGrpo({ ...range, maxTokens: max_completion_length }),
+    dapo: dapo(range),
+    gspo: gspo(range),
+    gspo_token_mean: gspo({ ...range, average: "tokens" }),
+    cispo: cispo({ maxRatio: eps_high, beta }),
+  };
+  assert.deepEqual(Object.keys(losses).sort(), Object.keys(constants.grpo.losses).sort());
+  const logprobs = await packed("new_logp"), now = { logprobs, entropy: logprobs.map((x) => -x) };
   const data = {
-    old: await packed("old_logp"),
-    ref: await packed("ref_logp"),
+    logprobs: await packed("old_logp"),
+    refLogprobs: await packed("ref_logp"),
     advantages: await get("grpo_seq_adv"),
   };
-  for (const kind of Object.keys(constants.grpo.losses)) {
-    const expected = { loss: `grpo_loss.${kind}`, gradient: `grpo_grad.${kind}` };
-    await checkLoss(kind, make(kind), { logprobs: await packed("new_logp") }, data, expected);
+  for (const [kind, loss] of Object.entries(losses)) {
+    await checkLoss(kind, loss, now, data, { loss: `grpo_loss.${kind}`, gradient: `grpo_grad.${kind}` });
   }
 });
 
-Deno.test("the sequence-level clipped loss of RLOO agrees with TRL in loss and gradient", async () => {
-  const rloo = policyLoss({ old: perToken, advantages: perSequence }, (now, { old, advantages }) => {
-    const ratio = now.logprobs.sub(old).sumPerSequence().exp();
-    return ratio.mul(advantages).min(ratio.clamp(0.8, 1.2).mul(advantages)).mean().neg();
-  });
-  const data = { old: await packed("old_logp"), advantages: await get("grpo_seq_adv") };
-  await checkLoss("rloo", rloo, { logprobs: await packed("new_logp") }, data, {
-    loss: "rloo_loss",
-    gradient: "rloo_grad",
-  });
+Deno.test("rloo() agrees with TRL in loss and gradient", async () => {
+  const logprobs = await packed("new_logp"), now = { logprobs, entropy: logprobs.map((x) => -x) };
+  const data = { logprobs: await packed("old_logp"), advantages: await get("grpo_seq_adv") };
+  await checkLoss("rloo", rloo({ epsilon: 0.2 }), now, data, { loss: "rloo_loss", gradient: "rloo_grad" });
 });
 
 Deno.test("group and leave-one-out advantages agree with PyTorch and TRL", async () => {
@@ -171,15 +175,6 @@ Deno.test("group and leave-one-out advantages agree with PyTorch and TRL", async
     eps = constants.group.eps;
   const live = { sequences: n, groups: n / group };
   const data = { rewards, groupEnds: Array.from({ length: n / group }, (_, i) => (i + 1) * group) };
-  const own = compute("own", { rewards: perSequence }, ({ rewards }) => {
-    const unbiased = (x: typeof rewards) => x.sub(x.mean()).square().sum().div(n - 1).sqrt();
-    const others = rewards.groupMean().mul(group).sub(rewards).div(group - 1), rloo = rewards.sub(others);
-    return {
-      rloo,
-      normalized: rloo.sub(rloo.mean()).div(unbiased(rloo).add(eps)),
-      byBatch: rewards.sub(rewards.groupMean()).div(unbiased(rewards).add(eps)),
-    };
-  });
   const run = async (flow: Parameters<typeof exprOf>[0]) => {
     const { expr, fields } = exprOf(flow);
     return await runCompute(device, expr, fields, data, live);
@@ -191,10 +186,14 @@ Deno.test("group and leave-one-out advantages agree with PyTorch and TRL", async
   close(plain!.advantages!, await get("grpo_adv_nostd"), "centred");
   close(verl!.advantages!, await get("grpo_adv_verl"), "verl");
   assert.ok(trl!.advantages!.subarray(8).every((x) => x === 0), "a constant group has advantage 0");
-  const results = await run(own);
-  close(results.rloo!, await get("rloo_adv"), "leave one out");
-  close(results.normalized!, await get("rloo_adv_normalized"), "normalised");
-  close(results.byBatch!, await get("grpo_adv_batchstd"), "batch deviation");
+  const of = async (flow: Parameters<typeof exprOf>[0]) => (await run(flow)).advantages!;
+  close(await of(leaveOneOut()), await get("rloo_adv"), "leave one out");
+  close(await of(leaveOneOut({ normalize: true, eps })), await get("rloo_adv_normalized"), "normalised");
+  close(
+    await of(groupAdvantages({ scale: "batch", eps })),
+    await get("grpo_adv_batchstd"),
+    "batch deviation",
+  );
 });
 
 /** Chosen and rejected numbers as sequences 2i and 2i + 1. */
@@ -205,39 +204,40 @@ const split = (x: Float32Array) =>
 
 Deno.test("losses of the DPO family agree with PyTorch and TRL in loss and gradient", async () => {
   const { beta } = constants.dpo, pairs = 8;
-  // One action a sequence: its log-probability is that of the sequence.
-  const live = { actions: 2 * pairs, sequences: 2 * pairs, pairs };
-  const lengths = (which: string) => golden.readIntegers(`dpo_len_${which}`);
+  const lengths = [
+    ...interleave(await golden.readIntegers("dpo_len_chosen"), await golden.readIntegers("dpo_len_rejected")),
+  ];
+  const actionEnds = ends(lengths), live = { actions: actionEnds.at(-1)!, sequences: 2 * pairs, pairs };
+  /** Every action has the same share of its sequence's sum; then it has the gradient of the sum, too. */
+  const spread = async (name: string) => {
+    const sums = interleave(await get(`dpo_${name}_chosen`), await get(`dpo_${name}_rejected`));
+    return Float32Array.from(lengths.flatMap((n, i) => new Array<number>(n).fill(sums[i]! / n)));
+  };
   const data: Arrays = {
     "count.pair": [pairs],
-    actionEnds: Array.from({ length: 2 * pairs }, (_, i) => i + 1),
-    refLogprobs: interleave(await get("dpo_ref_chosen"), await get("dpo_ref_rejected")),
-    longChosen: await lengths("chosen"),
-    longRejected: await lengths("rejected"),
+    actionEnds,
+    refLogprobs: await spread("ref"),
   };
-  const now = { logprobs: interleave(await get("dpo_policy_chosen"), await get("dpo_policy_rejected")) };
-  const reads = { refLogprobs: perToken, longChosen: perPair, longRejected: perPair };
-  const make = (kind: string) =>
-    policyLoss(reads, (now, batch) => {
-      const policy = now.logprobs.sumPerSequence().pairs(), ref = batch.refLogprobs.sumPerSequence().pairs();
-      const [chosen, rejected] = [policy.chosen.sub(ref.chosen), policy.rejected.sub(ref.rejected)];
-      const h = chosen.sub(rejected).mul(beta), wins = h.logSigmoid(), loses = h.neg().logSigmoid();
-      if (kind === "sigmoid_ls0.1") return wins.mul(0.9).add(loses.mul(0.1)).mean().neg();
-      if (kind === "robust_ls0.1") return wins.mul(-0.9).add(loses.mul(0.1)).div(0.8).mean();
-      if (kind === "hinge") return h.rsub(1).max(0).mean();
-      if (kind === "ipo_lengthnorm") {
-        const margin = chosen.div(batch.longChosen).sub(rejected.div(batch.longRejected));
-        return margin.sub(1 / (2 * beta)).square().mean();
-      }
-      const perAction = policy.chosen.div(batch.longChosen).sub(policy.rejected.div(batch.longRejected));
-      return perAction.mul(2).sub(1).logSigmoid().mean().neg();
-    });
-  for (const kind of Object.keys(constants.dpo.losses)) {
-    const loss: Loss<Head, Schema> = kind === "sigmoid" ? dpo({ beta }) : make(kind);
+  const now = { logprobs: await spread("policy") };
+  const losses: Record<string, Loss<Head, Schema>> = {
+    sigmoid: dpo({ beta }),
+    "sigmoid_ls0.1": dpo({ beta, labelSmoothing: 0.1 }),
+    "robust_ls0.1": robustDpo({ beta, flipped: 0.1 }),
+    hinge: hinge({ beta }),
+    ipo_lengthnorm: ipo({ beta }),
+    simpo_b2_g1: simpo({ beta: 2, gamma: 1 }),
+  };
+  assert.deepEqual(Object.keys(losses).sort(), Object.keys(constants.dpo.losses).sort());
+  for (const [kind, loss] of Object.entries(losses)) {
     const { outputs, gradients } = await runLoss(device, loss.expr, loss.reads, now, data, live);
     const error = Math.abs(outputs.loss! / (await get(`dpo_loss.${kind}`))[0]! - 1);
     assert.ok(error < 1e-5, `${kind} loss: ${error}`);
-    const [chosen, rejected] = split(gradients.logprobs!);
+    const first = gradients.logprobs!.filter((_, a) => a === 0 || actionEnds.includes(a));
+    assert.ok(
+      gradients.logprobs!.every((g, a) => g === first[actionEnds.findIndex((end) => a < end)]),
+      `${kind} has one gradient in a sequence`,
+    );
+    const [chosen, rejected] = split(first);
     close(chosen, await get(`dpo_grad_chosen.${kind}`), `${kind} chosen`);
     close(rejected, await get(`dpo_grad_rejected.${kind}`), `${kind} rejected`);
     if (kind === "sigmoid") close([outputs.accuracy!], await get("dpo_reward_accuracy"), "accuracy");

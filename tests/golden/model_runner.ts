@@ -1,7 +1,7 @@
 /** A model on a device for tests: parameters in and out under Hugging Face's names and shapes. */
 import { Binding } from "../../engine/binding.ts";
 import type { Memberships } from "../../engine/devices.ts";
-import { fromStored, toStored } from "../../engine/weights.ts";
+import { fromStored, toStored } from "../stored.ts";
 import { type Device, DeviceSegment } from "../../ffi/device.ts";
 import type { LocalParameter, Shard } from "../../compiler/layout.ts";
 import { gradientBytes, parameterBytes, ropeTable, tiedGradient } from "../../compiler/models/transformer.ts";

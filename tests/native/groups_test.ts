@@ -20,9 +20,10 @@ import {
 const N = 1 << 16, BYTES = 4 * N;
 
 /** Sums the arena over the ranks, `times` times, in place. */
-function reductions(times = 1): LoadedProgram {
-  const x = value(0, N), op: Op = { kind: "allReduce", ins: [x], outs: [x], attrs: [N, AXES.indexOf("dp")] };
-  return LoadedProgram.load(program(Array(times).fill(op), new Map([[x, 0]]), BYTES));
+function reductions(times = 1, elements = N): LoadedProgram {
+  const x = value(0, elements), attrs = [elements, AXES.indexOf("dp")];
+  const op: Op = { kind: "allReduce", ins: [x], outs: [x], attrs };
+  return LoadedProgram.load(program(Array(times).fill(op), new Map([[x, 0]]), 4 * elements));
 }
 /** An operation that fails on its device: row 2 of 2. */
 function failing(on: Device, group: Group, rank: number): Job {
@@ -41,7 +42,7 @@ function start(
   on = (rank: number) => device(1, rank),
 ): Job[] {
   return ranks.map((rank) => {
-    using arena = new DeviceSegment(BYTES);
+    using arena = new DeviceSegment(program.program.segmentBytes.arena);
     return on(rank).submit(program, { arena }, ONE, { groups: onEveryAxis(group, rank), label: "sums" });
   });
 }
@@ -144,15 +145,16 @@ for (const how of ["cancelled", "closed"] as const) {
 Deno.test("memory of a rank that goes while others read it stays until they have stopped", () =>
   promptly(async () => {
     const next = generator(1);
-    using sum = reductions(400);
-    for (let round = 0; round < 25; round++) {
-      const devices = [0, 1, 2].map(() => Device.open({ threads: 1 }));
-      using group = Group.create(3, 60);
+    // Most of the time is spent reading what others offer.
+    using sum = reductions(100, 1 << 20);
+    for (let round = 0; round < 40; round++) {
+      const devices = [0, 1, 2, 3].map(() => Device.open({ threads: 1 }));
+      using group = Group.create(4, 60);
       // The jobs alone keep the memory: it is unmapped as soon as one has ended.
-      const jobs = start(sum, group, [0, 1, 2], (rank) => devices[rank]!);
+      const jobs = start(sum, group, [0, 1, 2, 3], (rank) => devices[rank]!);
       const ends = Promise.allSettled(jobs.map((job) => job.done));
-      await new Promise((done) => setTimeout(done, 8 * next()));
-      devices[round % 3]!.close();
+      await new Promise((done) => setTimeout(done, 5 + 10 * next()));
+      devices[round % 4]!.close();
       await ends;
       for (const d of devices) d.close();
     }

@@ -1,8 +1,20 @@
 /** Collective operations against plain sums and copies, over group sizes, uneven and missing rows, on every instruction set. */
 import assert from "node:assert/strict";
-import { selectInstructions } from "../../ffi/device.ts";
+import { Group, LoadedProgram, NativeError, selectInstructions } from "../../ffi/device.ts";
 import { AXES, type OpKind, ownRows } from "../../ir/op.ts";
-import { assertSameBits, type Data, doubles, generator, normal, type Out, runRanks } from "./harness.ts";
+import {
+  assertSameBits,
+  type Data,
+  device,
+  doubles,
+  generator,
+  normal,
+  ONE,
+  onEveryAxis,
+  type Out,
+  prepare,
+  runRanks,
+} from "./harness.ts";
 
 type Floats = Float32Array<ArrayBuffer>;
 const SIZES = [1, 2, 3, 4, 7], axis = AXES.indexOf("dp");
@@ -158,4 +170,55 @@ Deno.test("ranks that come with different sizes, columns or room fail with what 
     both("allGatherRows", [12, 3, axis], [12, 3, axis], [36, 36]),
     /rank \d of 2 owns 6 rows and its operand has room for 48 bytes/,
   );
+});
+
+Deno.test("a damaged program of another rank is refused, or fails, or does a rank's own memory no harm", async () => {
+  const next = generator(6),
+    size = 2,
+    rows = 6,
+    width = 20,
+    n = rows * width,
+    seen = { refused: 0, failed: 0, ran: 0 };
+  const own = n / size, x = normal(n, next), half = x.slice(0, own);
+  const forms: readonly [OpKind, Floats, number, (rank: number) => readonly number[]][] = [
+    ["allReduce", x, n, () => [n, axis]],
+    ["sumDoubles", x, n, () => [n / 2, axis]],
+    ["allGatherRows", half, n, () => [rows, width, axis]],
+    ["reduceScatterRows", x, own, () => [rows, width, axis]],
+    ["ownRows", x, own, () => [rows, width, axis]],
+    ["allGatherColumns", half, n, (rank) => [rows, width, 10 * rank, 10 * rank + 10, axis]],
+  ];
+  for (const [kind, data, out, attrs] of forms) {
+    for (let i = 0; i < 60; i++) {
+      using group = Group.create(size, .2);
+      const ranks = [0, 1].map((rank) => prepare(kind, [data], [out], attrs(rank)));
+      const bytes = ranks[1]!.program.bytes.slice(), header = bytes.length - 8 - 32 - 8 * attrs(1).length;
+      if (i % 2) {
+        // A smaller number in place of an attribute passes the loader more often than flipped bits.
+        const k = Math.floor(next() * attrs(1).length), at = header + 8 + 32 + 8 * k;
+        const view = new DataView(bytes.buffer), smaller = Math.floor(next() * (attrs(1)[k]! + 1));
+        if (k === 0 && kind !== "sumDoubles") view.setUint32(at + 4, smaller, true);
+        else view.setFloat64(at, smaller, true);
+      } else {
+        bytes[header + Math.floor(next() * (bytes.length - header))]! ^= 1 << Math.floor(next() * 8);
+      }
+      try {
+        using other = LoadedProgram.load({ ...ranks[1]!.program, bytes });
+        using good = LoadedProgram.load(ranks[0]!.program);
+        const jobs = [good, other].map((loaded, rank) =>
+          device(1, rank).submit(loaded, { arena: ranks[rank]!.arena }, ONE, {
+            groups: onEveryAxis(group, rank),
+          })
+        );
+        const ends = await Promise.allSettled(jobs.map((job) => job.done));
+        seen[ends.some((end) => end.status === "rejected") ? "failed" : "ran"]++;
+      } catch (e) {
+        if (!(e instanceof NativeError)) throw e;
+        seen.refused++;
+      }
+      ranks[0]!.check();
+      for (const { arena } of ranks) arena.dispose();
+    }
+  }
+  for (const [what, count] of Object.entries(seen)) assert.ok(count > 20, `${count} ${what}`);
 });

@@ -12,7 +12,7 @@ import type { ModelConfig } from "../../compiler/models/config.ts";
 import { ADAMW, tiny } from "../pure/compiler_fixtures.ts";
 import { generate } from "../golden/generation.ts";
 import { packed, random, relativeError, sameBits } from "../golden/model_runner.ts";
-import { type Layout, type MicroBatch, Ranks, type Tensors } from "./ranks.ts";
+import { checkFences, type Layout, type MicroBatch, Ranks, type Tensors } from "./ranks.ts";
 
 const ODD = { num_hidden_layers: 3, vocab_size: 515, intermediate_size: 72, head_dim: 8 };
 const heads = (num_attention_heads: number, num_key_value_heads: number) => ({
@@ -97,6 +97,7 @@ async function infer(config: ModelConfig, head: Head, l: Layout) {
   const outputs = head === "lm" ? ["logprobs", "entropy"] as const : ["values", "finalValues"] as const;
   const { dp, tp } = l.strategy;
   const results = await ranks.infer(outputs, maxima(tp), shares(dp).map(batchOf));
+  if (l.guard !== undefined) assert.ok(checkFences() > 0);
   return outputs.map((output) => concat(results.map((r) => r[output]!)));
 }
 
@@ -123,6 +124,7 @@ async function train(config: ModelConfig, head: "lm" | "value", l: Layout) {
     gradients ??= ranks.gradients();
     norms.push(await trainer.update(n));
   }
+  if (l.guard !== undefined) assert.ok(checkFences() > 0);
   return { metrics, norms, gradients: gradients!, parameters: ranks.parameters() };
 }
 
@@ -227,3 +229,16 @@ for (const [model, config] of Object.entries(MODELS)) {
     }
   });
 }
+
+Deno.test("programs of every rank write nothing outside their buffers", async () => {
+  for (const config of Object.values(MODELS)) {
+    const [tp] = widths(config).slice(-1) as [number];
+    for (const [dp, t, pp, zero] of [[1, tp, 1, 0], [2, 1, 3, 1], [2, 2, 2, 1], [1, 2, 3, 0]] as const) {
+      for (const recompute of ["nothing", "layers"] as const) {
+        const open = layout(dp, t, pp, { zero, recompute }), fenced = { ...open, guard: 256 };
+        assert.deepEqual(await infer(config, "lm", fenced), await infer(config, "lm", open));
+        assert.deepEqual(await train(config, "lm", fenced), await train(config, "lm", open));
+      }
+    }
+  }
+});

@@ -31,6 +31,8 @@ export interface Layout {
   readonly strategy: ParallelStrategy;
   readonly zero?: 0 | 1;
   readonly recompute?: Assignment["recompute"];
+  /** Bytes of fence around every arena buffer. */
+  readonly guard?: number;
 }
 export interface Training {
   readonly loss: Expr;
@@ -126,12 +128,24 @@ export class Ranks implements Disposable {
     return await Promise.all(batches.map(async (batch, d) => {
       let x: readonly Float32Array[] = [], bound: readonly Bound[] = [];
       for (const stage of this.pipeline(d)) {
-        bound = stage.map((r) => bind(r, compileInfer(r.shard, { maxima, outputs })));
+        bound = stage.map((r) =>
+          bind(r, compileInfer(r.shard, { maxima, outputs, ...this.fence }), {}, this.guarded)
+        );
         await run(bound, batch, { x });
         x = stage[0]!.shard.last ? [] : read(bound, batch, "outputs/y");
       }
       return Object.fromEntries(outputs.map((name) => [name, alike(read(bound, batch, `outputs/${name}`))]));
     }));
+  }
+
+  /** Option of every compile. */
+  get fence(): { readonly guard?: number } {
+    const { guard } = this.layout;
+    return guard === undefined ? {} : { guard };
+  }
+
+  get guarded(): boolean {
+    return this.layout.guard !== undefined;
   }
 
   train(t: Training): Trainer {
@@ -149,11 +163,41 @@ interface Bound {
   readonly binding: Binding;
 }
 
+/** What an arena holds before a program runs, as NaN where fences are not looked at. */
+const POISON = 0xff, FENCE = 0xa5;
+const fenced: Bound[] = [];
+
+/** @throws AssertionError when a program that was compiled with a fence has written outside its buffers */
+export function checkFences(): number {
+  for (const { binding } of fenced) {
+    const { program } = binding;
+    const bytes = binding.segment("arena").read(0, new Uint8Array(program.segmentBytes.arena));
+    const inside = new Uint8Array(bytes.length);
+    for (const row of program.table) {
+      if (row.segment === "arena") inside.fill(1, row.offset, row.offset + row.bytes);
+    }
+    const broken = bytes.findIndex((byte, at) => !inside[at] && byte !== FENCE);
+    assert.equal(broken, -1, `${program.name} wrote at ${broken} of the arena`);
+    assert.ok(inside.includes(0) && inside.includes(1));
+  }
+  return fenced.splice(0).length;
+}
+
 /** Binds a program to memory full of NaN: what was never written must not be read. */
-function bind(r: ModelRunner, program: Program, shared: Partial<Record<Segment, DeviceSegment>> = {}): Bound {
+function bind(
+  r: ModelRunner,
+  program: Program,
+  shared: Partial<Record<Segment, DeviceSegment>> = {},
+  guard = false,
+): Bound {
   const binding = r.bind(program, shared);
+  if (guard && program.segmentBytes.arena) {
+    binding.segment("arena").fill(0, program.segmentBytes.arena, FENCE);
+    fenced.push({ r, binding });
+  }
   for (const name of ["arena", "inputs", "outputs", "saved"] as const) {
-    if (program.segmentBytes[name]) binding.segment(name).fill(0, program.segmentBytes[name], 0xff);
+    if (name === "arena" && guard) continue;
+    if (program.segmentBytes[name]) binding.segment(name).fill(0, program.segmentBytes[name], POISON);
   }
   return { r, binding };
 }
@@ -204,19 +248,20 @@ class Trainer {
     this.#programs = Array.from({ length: dp }, (_, d) =>
       ranks.pipeline(d).map((stage) =>
         stage.map((r) => {
-          const { forward, backward } = compileTrain(r.shard, { ...t, recompute }), whole = bind(r, backward);
+          const { forward, backward } = compileTrain(r.shard, { ...t, recompute, ...ranks.fence }),
+            whole = bind(r, backward, {}, ranks.guarded);
           const shared = (["inputs", "outputs", "saved"] as const).filter((s) =>
             backward.segmentBytes[s] > 0
           );
           const segments = Object.fromEntries(shared.map((s) => [s, whole.binding.segment(s)]));
-          return { backward: whole, forward: forward && bind(r, forward, segments) };
+          return { backward: whole, forward: forward && bind(r, forward, segments, ranks.guarded) };
         })
       ));
     this.#updates = Array.from(
       { length: dp },
       (_, rank) =>
         ranks.pipeline(rank).flat().map((r) =>
-          bind(r, compileUpdate(r.shard, t.optimizer, { dp, rank, zero }))
+          bind(r, compileUpdate(r.shard, t.optimizer, { dp, rank, zero, ...ranks.fence }), {}, ranks.guarded)
         ),
     ).flat();
   }

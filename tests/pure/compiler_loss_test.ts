@@ -94,6 +94,7 @@ const perToken: Record<string, (t: Trace, x: number) => number> = {
   atEnd: (t, x) => t.op("exp", [t.op("atEnd", [t.op("sumPerSequence", [x], "sequence")], "token")]),
 };
 const perSequence: Record<string, (t: Trace, x: number) => number> = {
+  groupSum: (t, x) => t.op("square", [t.op("sub", [x, t.op("groupSum", [t.op("exp", [x])])])]),
   groupMean: (t, x) => t.op("square", [t.op("sub", [x, t.op("groupMean", [t.op("exp", [x])])])]),
   groupStd: (t, x) => t.op("div", [x, t.op("groupStd", [x], "sequence", { unbiased: 1, eps: 0.1 })]),
   "biased groupStd": (t, x) =>

@@ -130,12 +130,20 @@ Deno.test("planTable() says where every call of the graph runs", () => {
 
 Deno.test("reallocationTable() gives bytes, the least that must move, time and bandwidth", () => {
   const { rows } = reallocationTable([
-    { from: "actor@0", to: "actor@1", bytes: 3 * 2 ** 20, minimum: 2 ** 21, seconds: 0.002, times: 7 },
-    { from: "ref@0", to: "ref@1", bytes: 0, minimum: 0, seconds: 0.0001, times: 1 },
+    {
+      from: "actor@0",
+      to: "actor@1",
+      bytes: 3 * 2 ** 20,
+      minimum: 2 ** 21,
+      seconds: 0.002,
+      most: 2 ** 20,
+      times: 7,
+    },
+    { from: "ref@0", to: "ref@1", bytes: 0, minimum: 0, seconds: 0.0001, most: 0, times: 1 },
   ]);
   assert.deepEqual(rows, [
-    ["actor@0 → actor@1", "3.00 MiB", "2.00 MiB", "2 ms", "1.57", "7"],
-    ["ref@0 → ref@1", "0 B", "0 B", "0.1 ms", "", "1"],
+    ["actor@0 → actor@1", "3.00 MiB", "2.00 MiB", "1.00 MiB", "2 ms", "1.57", "7"],
+    ["ref@0 → ref@1", "0 B", "0 B", "0 B", "0.1 ms", "", "1"],
   ]);
 });
 

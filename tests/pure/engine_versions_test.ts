@@ -10,18 +10,21 @@ const infer = {
   reads: { tokens: "tokens" },
   writes: {},
 } as unknown as InferCall;
-const graph = (maxLag: number) =>
-  ({ calls: [{ kind: "generate", model: "actor", sampling: { maxLag } }] }) as unknown as CallGraph;
-const column = (version: number, model?: string) => ({
+/** The model makes so many versions in a step. */
+const graph = (trains = 1) =>
+  ({
+    calls: Array.from({ length: trains }, () => ({ kind: "train", model: "actor" })),
+  }) as unknown as CallGraph;
+const column = (version: number, model?: string, maxLag = 0) => ({
   ids: [new Int32Array(2)],
   actions: [Int32Array.of(1)],
   temperature: 1,
   versions: [version],
-  ...(model !== undefined && { model }),
+  ...(model !== undefined && { model, maxLag }),
 });
 
 Deno.test("StepVersions.check() refuses samples of older and of unknown newer weights", () => {
-  const actor = { version: 3 }, versions = new StepVersions(graph(0), () => new Map([["actor", actor]]));
+  const actor = { version: 3 }, versions = new StepVersions(graph(), () => new Map([["actor", actor]]));
   versions.begin();
   versions.check(infer, column(3, "actor"));
   assert.throws(
@@ -32,16 +35,26 @@ Deno.test("StepVersions.check() refuses samples of older and of unknown newer we
 });
 
 Deno.test("StepVersions.check() accepts a step's own samples after its training and declared lag", () => {
-  const actor = { version: 3 }, versions = new StepVersions(graph(1), () => new Map([["actor", actor]]));
+  const actor = { version: 3 }, versions = new StepVersions(graph(), () => new Map([["actor", actor]]));
   versions.begin();
   actor.version++;
-  versions.check(infer, column(3, "actor"));
-  versions.check(infer, column(2, "actor"));
-  assert.throws(() => versions.check(infer, column(1, "actor")));
+  versions.check(infer, column(3, "actor", 1));
+  versions.check(infer, column(2, "actor", 1));
+  assert.throws(() => versions.check(infer, column(1, "actor", 1)), /declare generate\(\{ maxLag: 2 \}\)/);
+  assert.throws(() => versions.check(infer, column(2, "actor")), /declare generate\(\{ maxLag: 1 \}\)/);
+});
+
+Deno.test("StepVersions counts lag in steps: a model that trains twice a step makes two versions of it", () => {
+  const actor = { version: 6 }, versions = new StepVersions(graph(2), () => new Map([["actor", actor]]));
+  versions.begin();
+  versions.check(infer, column(4, "actor", 1));
+  assert.throws(() => versions.check(infer, column(3, "actor", 1)), /maxLag: 2/);
+  assert.deepEqual([...versions.lags(column(4, "actor", 1))!], [2]);
+  assert.equal(versions.lags(column(6, "actor")), null);
 });
 
 Deno.test("StepVersions.check() lets data pass", () => {
-  const versions = new StepVersions(graph(0), () => new Map([["actor", { version: 9 }]]));
+  const versions = new StepVersions(graph(), () => new Map([["actor", { version: 9 }]]));
   versions.begin();
   versions.check(infer, column(-1));
 });

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
-import { fromStored, initialValues, savedConfig, toStored } from "../../engine/weights.ts";
+import { initialValues, savedConfig } from "../../engine/weights.ts";
 import { panelElements } from "../../ir/op.ts";
 import type { Parameter } from "../../ir/program.ts";
 
@@ -17,50 +16,6 @@ const parameter = (
   init,
   offset: 0,
   elements: layout === "panels" ? panelElements(shape[0]!, shape[1]!) : shape.reduce((n, d) => n * d, 1),
-});
-
-const matrices = fc.tuple(fc.integer({ min: 1, max: 70 }), fc.integer({ min: 1, max: 600 }));
-
-Deno.test("toStored() puts element (n, k) where ir/op.ts says, and zero past the last row", () => {
-  fc.assert(
-    fc.property(matrices, ([n, k]) => {
-      const p = parameter([n, k], "panels");
-      const stored = toStored(p, Float32Array.from({ length: n * k }, (_, i) => i + 1));
-      assert.equal(stored.length, p.elements);
-      const expected = new Float32Array(p.elements);
-      for (let row = 0; row < n; row++) {
-        for (let c = 0; c < k; c++) expected[(row >> 4) * 16 * k + 16 * c + (row & 15)] = row * k + c + 1;
-      }
-      assert.deepEqual(stored, expected);
-    }),
-    { numRuns: 60 },
-  );
-});
-
-Deno.test("fromStored() inverts toStored() in both layouts", () => {
-  fc.assert(
-    fc.property(matrices, fc.constantFrom("rows" as const, "panels" as const), ([n, k], layout) => {
-      const p = parameter([n, k], layout);
-      const values = Float32Array.from({ length: n * k }, (_, i) => Math.sin(i));
-      assert.deepEqual(fromStored(p, toStored(p, values)), values);
-    }),
-    { numRuns: 60 },
-  );
-});
-
-Deno.test("toStored() and fromStored() refuse a wrong number of values and panels of a vector", () => {
-  assert.throws(
-    () => toStored(parameter([4, 4], "panels"), new Float32Array(15)),
-    /w4x4: 15 values given, 16 expected/,
-  );
-  assert.throws(
-    () => fromStored(parameter([4, 4], "panels"), new Float32Array(16)),
-    /16 values given, 64 expected/,
-  );
-  assert.throws(
-    () => toStored({ ...parameter([4], "rows"), layout: "panels" }, new Float32Array(4)),
-    /panels need two dims/,
-  );
 });
 
 Deno.test("initialValues() depend on name, shape and seed only", () => {

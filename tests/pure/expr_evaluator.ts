@@ -70,6 +70,8 @@ export function evaluate(expr: Expr, data: Batch): Record<string, Values> {
         return lengths.flatMap((n, i) => new Array<number>(n).fill(at(a, i)));
       case "atEnd":
         return lengths.flatMap((n, i) => [...new Array<number>(n - 1).fill(0), at(a, i)]);
+      case "groupSum":
+        return groups(a, sum);
       case "groupMean":
         return groups(a, mean);
       case "groupStd":

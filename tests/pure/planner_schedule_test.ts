@@ -7,7 +7,7 @@ import { adamw, ema, gae, models, policyModel, ppoClip, prompts, rewardModel } f
 import { shapedRewards, valueClip, valueModel, workflow } from "../../dsl/mod.ts";
 import type { CallGraph } from "../../ir/graph.ts";
 import { meshOf, parseRange } from "../../ir/notation.ts";
-import type { Assignment, ExecutionPlan, Instruction } from "../../ir/plan.ts";
+import type { Assignment, ExecutionPlan, Instruction, Schedule } from "../../ir/plan.ts";
 import { printSchedule } from "../../ir/print_schedule.ts";
 import { poolOf } from "../../planner/pool.ts";
 import { schedulesOf } from "../../planner/schedule.ts";
@@ -77,6 +77,38 @@ Deno.test("the schedules of the hand plan, of lag, of an average and of offload 
   );
   await golden("schedule_average.txt", printSchedule(scheduleOf(ppo({ average: true }), HAND)));
   await golden("schedule_offload.txt", printSchedule(scheduleOf(ppo(), offloaded)));
+});
+
+Deno.test("an evaluation looks at the newest weights, and leaves those of lagging generation alone", () => {
+  const graph = ppo({ maxLag: 1 }), rows = { ...HAND, "actor.generate": ["4-7", 4, 1, 1] } as const;
+  const held = { ...graph, calls: graph.calls.slice(0, 1) };
+  const plans = [{ graph, plan: planOf(graph, rows) }, {
+    graph: held,
+    plan: planOf(held, { "actor.generate": rows["actor.generate"] }),
+  }];
+  const [step, evaluation] = schedulesOf(plans) as [Schedule, Schedule];
+  const copyOf = (s: Schedule) =>
+    s.step.flatMap((a) => a.op === "run" && a.call === "actor.generate" ? [a.replica!] : [])[0]!;
+  assert.equal(step.replicas[copyOf(step)]!.lag, 1);
+  assert.equal(evaluation.replicas[copyOf(evaluation)]!.lag, 0);
+  assert.ok(evaluation.step.every((a) => a.op !== "reallocate" || a.to !== copyOf(step)));
+});
+
+Deno.test("an average that only the evaluation looks at follows its model all the same", () => {
+  const graph = ppo({ average: true }),
+    trained = { ...graph, calls: graph.calls.filter((c) => !("model" in c) || c.model !== "ref") };
+  const { ref, ...others } = graph.models, main = { ...trained, models: others };
+  const held = {
+    ...graph,
+    models: { ref: ref! },
+    calls: graph.calls.filter((c) => "model" in c && c.model === "ref"),
+  };
+  const { "ref.infer": place, ...rows } = HAND;
+  const [step] = schedulesOf([
+    { graph: main, plan: planOf(main, rows) },
+    { graph: held, plan: planOf(held, { "ref.infer": place! }) },
+  ]);
+  assert.ok(step!.step.some((a) => a.op === "reallocate" && a.to === "ref@0" && a.weight === 0.1));
 });
 
 Deno.test("on one device nothing is reallocated or freed", () => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { LocalParameter } from "../../compiler/layout.ts";
 import { readLocal, writeLocal } from "../../compiler/pieces.ts";
-import { fromStored, toStored } from "../../engine/weights.ts";
+import { fromStored, toStored } from "../stored.ts";
 import { loaded, pairs, wholeModel } from "./reallocate_fixtures.ts";
 
 const piece = (

@@ -70,7 +70,7 @@ function machine(devices: number, actor: Layout, critic: Layout, from = 0) {
 
 type Machine = ReturnType<typeof machine>;
 const open = (flow: Workflow, machine: Machine) =>
-  Session.open(flow, { steps: 10, seed: 1, machine, scorers: () => new Map() });
+  Session.open(flow, { steps: 10, seed: 1, machine, toolSeconds: 10, scorers: () => new Map() });
 
 const WRITTEN = machine(4, { dp: 2, tp: 2, zero: 1 }, { dp: 2, pp: 2 });
 const PLANS: readonly Machine[] = [

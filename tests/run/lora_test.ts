@@ -47,7 +47,13 @@ const machine = (devices = 1, strategy = { dp: 1, tp: 1, pp: 1 }): Machine => ({
   strategy,
 });
 async function opened<T>(flow: Workflow, m: Machine, use: (session: Session) => Promise<T>): Promise<T> {
-  const session = await Session.open(flow, { steps: 6, seed: 1, machine: m, scorers: () => new Map() });
+  const session = await Session.open(flow, {
+    steps: 6,
+    seed: 1,
+    machine: m,
+    scorers: () => new Map(),
+    toolSeconds: 10,
+  });
   try {
     return await use(session);
   } finally {

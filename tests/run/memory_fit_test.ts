@@ -21,6 +21,7 @@ async function open(flow: Workflow, memoryBytes: number): Promise<Session> {
     steps: 1,
     seed: 1,
     machine: { devices: { nodes: 1, perNode: 1 }, threads: 1, memoryBytes },
+    toolSeconds: 10,
     scorers: () => new Map(),
   });
 }

@@ -4,6 +4,8 @@ import {
   adamw,
   compute,
   conversations,
+  dapo,
+  dpo,
   ema,
   groupAdvantages,
   lora,
@@ -22,8 +24,11 @@ import {
   sft,
   text,
   tokenIds,
+  type Tool,
   workflow,
 } from "../../dsl/mod.ts";
+import { groupAt, unrolled } from "../../ir/groups.ts";
+import { graphFromJson, toJson } from "../../ir/json.ts";
 import type { CallGraph } from "../../ir/graph.ts";
 
 const { actor, ref, reward } = models({
@@ -155,27 +160,38 @@ Deno.test("KTO: mismatched pairs estimate the reference point (Ethayarajh et al.
   }, /Cannot read field "referencePoint" as f32 per batch: it is f32 per sequence/);
 });
 
-Deno.test("GRPO with a tool is typed now and refused at run time", () => {
-  const search = {
+Deno.test("GRPO with a tool: turns and answers between them are one response", () => {
+  const search: Tool = {
     name: "search",
-    description: "Looks a term up",
-    parameters: { type: "object", properties: { term: { type: "string" } } },
-    run: (args: Readonly<Record<string, unknown>>) => `nothing about ${args.term}`,
+    call: /search\((\w+)\)$/,
+    run: ([, term]) => `nothing about ${term}`,
   };
   const correct = score(
     "rewards",
     { response: text, answer: text },
     (s) => Number(s.response.includes(s.answer)),
   );
-  assert.throws(() => {
-    const flow = actor.generate({ samples: 8, tools: [search], maxTurns: 4 })
-      .then(correct).then(groupAdvantages()).then(actor.train(policyGradient));
-    workflow({ name: "grpo", data: prompts("p.jsonl", { batch: 8, fields: { answer: text } }), flow });
-  }, { name: "RangeError", message: /^Cannot generate with tools: it is not in this version of Baton/ });
+  const flow = actor.generate({ samples: 8, tools: [search], maxTurns: 3 })
+    .then(correct).then(groupAdvantages()).then(actor.train(policyGradient));
+  const data = prompts("p.jsonl", { batch: 8, fields: { answer: text } });
+  const { graph, tools } = workflow({ name: "grpo", data, flow });
+  const [generate] = graph.calls;
+  assert.ok(generate?.kind === "generate");
+  assert.deepEqual([generate.tools, generate.maxTurns], [["search"], 3]);
+  assert.deepEqual(tools, { "actor.generate": [search] });
+  assert.deepEqual(graphFromJson(toJson(graph)), graph);
+
   assert.throws(() => {
     // @ts-expect-error a tool needs a function
-    actor.generate({ tools: [{ name: "search", description: "", parameters: {} }] });
-  }, RangeError);
+    actor.generate({ tools: [{ name: "search", call: /x/ }] });
+  }, /"search" has no function run/);
+  assert.throws(() => {
+    // @ts-expect-error a tool is called by what a regular expression matches
+    actor.generate({ tools: [{ ...search, call: "x" }] });
+  }, /no regular expression call/);
+  assert.throws(() => actor.generate({ tools: [{ ...search, call: /x/g }] }), /leave out the g/);
+  assert.throws(() => actor.generate({ tools: [search, search] }), /two tools are called "search"/);
+  assert.throws(() => actor.generate({ maxTurns: 2 }), /maxTurns is 2 and there are no tools/);
 });
 
 Deno.test("the kept set of truncated sampling is typed now and refused at run time", () => {
@@ -185,18 +201,99 @@ Deno.test("the kept set of truncated sampling is typed now and refused at run ti
   assert.ok(actor.generate({ topP: 0.9, keepSampledMask: false }));
 });
 
-Deno.test("select() and refill() are typed now and refused at run time", () => {
-  const judged = actor.generate({ samples: 8 }).then(reward.infer());
-  const message = { name: "RangeError", message: /it is not in this version of Baton/ };
-  assert.throws(() => judged.then(select({ by: "rewards", keep: "bestAndWorst" })), message);
+const judged = actor.generate({ samples: 8 }).then(reward.infer());
+const data = prompts("p.jsonl", { batch: 8 });
+
+Deno.test("online DPO: the best and the worst sample are a pair (Guo et al. 2024)", () => {
+  const update = ref.infer().as("refLogprobs").then(actor.train(dpo({ beta: 0.1 })));
+  const flow = judged.then(select({ by: "rewards", keep: "bestAndWorst" })).then(update);
+  const { graph } = workflow({ name: "online", data, flow });
+  assert.deepEqual(wiring(graph).slice(2), [
+    "select: rewards → ",
+    "ref.infer: tokens → refLogprobs",
+    "actor.train: tokens refLogprobs → ",
+  ]);
+  assert.deepEqual(graphFromJson(toJson(graph)), graph);
+  assert.deepEqual(graph.calls.map((c) => groupAt(graph, c)), [8, 8, 8, 2, 2]);
+
+  // Any flow: what is looked at is the specification of the graph.
+  const build = (flow: object) => () => workflow({ name: "wrong", data, flow: flow as typeof judged });
+  assert.throws(
+    build(judged.then(update)),
+    /actor.train splits pairs, and the data are prompts.*bestAndWorst/,
+  );
+  assert.throws(
+    build(judged.then(select({ by: "rewards", keep: 9 }))),
+    /select keeps 9 of 8 samples of a prompt/,
+  );
+  assert.throws(
+    build(judged.then(select({ by: "rewards", keep: 4 })).then(actor.generate().as({ tokens: "more" }))),
+    /actor.generate#2 generates after select has selected/,
+  );
+  assert.throws(
+    build(
+      judged.then(select({ by: "rewards", keep: "bestAndWorst" })).then(select({ by: "rewards", keep: 1 })),
+    ),
+    /select#2 selects from pairs/,
+  );
+  assert.throws(
+    build(judged.then(select({ by: "rewards", keep: 1 })).then(groupAdvantages())),
+    /groupAdvantages folds groups, and every prompt has one sample/,
+  );
+  assert.throws(() => select({ by: "rewards", keep: 0 }), /keep is 0/);
   assert.throws(() => {
-    const twice: typeof judged = refill(judged, { until: "finished", maxRounds: 2 });
-    return twice;
-  }, message);
+    // @ts-expect-error values per token cannot be what samples are selected by
+    judged.then(select({ by: "logprobs", keep: 4 }));
+  }, /Cannot read field "logprobs" as f32 per sequence/);
   assert.throws(() => {
-    // @ts-expect-error values per token cannot say whether a group is good
-    refill(judged, { until: "logprobs", maxRounds: 2 });
-  }, message);
+    // @ts-expect-error what stands beside a selection would not know which samples it sees
+    judged.then(select({ by: "rewards", keep: 4 }), ref.infer().as("refLogprobs"));
+  }, /select \(.*\) changes the whole step, give it a then\(\) of its own/);
+});
+
+Deno.test("DAPO: prompts whose samples are all alike are replaced (Yu et al. 2025)", () => {
+  const informative = compute("informative", { rewards: perSequence }, ({ rewards }) => ({
+    informative: rewards.groupStd().ge(1e-6),
+  }));
+  const rollout = judged.then(informative), filled = refill(rollout, { until: "informative", maxRounds: 3 });
+  const same: typeof rollout = filled;
+  assert.deepEqual(Object.keys(same.writes), Object.keys(rollout.writes));
+  const flow = filled.then(groupAdvantages()).then(actor.train(dapo()));
+  const { graph } = workflow({ name: "dapo", data, flow });
+  assert.deepEqual(graph.calls.map((c) => c.id), [
+    ...["actor.generate", "reward.infer", "informative", "refill", "groupAdvantages", "actor.train"],
+  ]);
+  assert.deepEqual(graphFromJson(toJson(graph)), graph);
+  assert.equal(unrolled(graph.calls).length, 4 * 3 + 2);
+  assert.throws(() => {
+    // @ts-expect-error values per token cannot say whether a prompt passes
+    refill(rollout, { until: "logprobs", maxRounds: 2 });
+  }, /"logprobs" is f32 per token, decide by a number per sequence/);
+  assert.throws(() => {
+    // @ts-expect-error it changes the prompts of whatever stands beside it
+    actor.generate().then(filled, ref.infer().as("refLogprobs"));
+  }, /refill \(.*\) changes the whole step/);
+  const whole = compute("whole", { rewards: perSequence }, ({ rewards }) => ({ whole: rewards.mean() }));
+  assert.throws(
+    () =>
+      workflow({ name: "wrong", data, flow: refill(judged.then(whole), { until: "rewards", maxRounds: 2 }) }),
+    /whole writes "whole" of the whole batch in what refill repeats, write it after/,
+  );
+  const training = flow.then(actor.train(policyGradient));
+  assert.throws(
+    () => workflow({ name: "wrong", data, flow: refill(training, { until: "informative", maxRounds: 2 }) }),
+    /refill is among what refill#2 repeats, put it after; actor.train trains in what refill#2 repeats, train after/,
+  );
+  assert.throws(
+    () =>
+      workflow({
+        name: "wrong",
+        data: prompts("p.jsonl", { batch: 8, heldOut: 0.1 }),
+        flow,
+        evaluate: { every: 1, prompts: 8, flow: filled },
+      }),
+    /evaluate: refill \(.*\) changes prompts, an evaluation must not/,
+  );
 });
 
 Deno.test("a chain of 20 calls keeps its types", () => {
