@@ -16,8 +16,8 @@ const FILLS: Readonly<Record<Call["kind"] | "data", readonly [fill: string, stro
   train: ["#f9e6ea", "#b9506f"],
   compute: ["#eee9f6", "#7c63b0"],
   score: ["#faf3dc", "#b99a24"],
-  select: ["#fbeadb", "#d98a3a"],
-  refill: ["#fbeadb", "#d98a3a"],
+  select: ["#f6ece0", "#b0763a"],
+  refill: ["#f6ece0", "#b0763a"],
 };
 
 /** Pairs of neighbours on a line: a call may read many fields of another one. */

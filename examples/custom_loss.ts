@@ -1,7 +1,9 @@
 /**
  * A loss of one's own: REINFORCE with a quadratic trust region around the sampling policy instead of clipping,
  *
- *     −mean_t [ A_t log π(o_t) − c/2 (log π(o_t) − log π_old(o_t))² ].
+ *     −mean_t [ A_t log π(o_t) − ½ (log π(o_t) − log π_old(o_t))² ],
+ *
+ * whose second term is the k2 estimate of the divergence (Schulman 2020, "Approximating KL divergence").
  *
  * `now` is what the model says and is differentiated, `batch` is data. Mini-batches, micro-batches and devices are nobody's
  * business here.

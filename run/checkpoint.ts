@@ -27,10 +27,6 @@ export interface RunState {
 const partsOf = ({ optimizer, ema }: ModelSpec): readonly Part[] =>
   optimizer ? ["param", "m", "v"] : ema ? ["param"] : [];
 
-/** Those that are not the checkpoint's own weights for ever. */
-const changing = (parameters: readonly Parameter[]): readonly Parameter[] =>
-  parameters.filter((p) => !p.frozen);
-
 /** Replicas that keep older weights than their home's: all of a model are as old as one another. */
 const lagging = (engine: Engine): Replica[] =>
   [...engine.replicas.values()].filter(({ spec }) => spec.lag > 0);
@@ -48,11 +44,7 @@ export async function saveCheckpoint(
   const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) =>
     saveTensors(
       `${checkpoint.path}/${name}.${what}.safetensors`,
-      changing(parameters).map(({ name, shape }) => ({
-        name,
-        shape,
-        read: () => replica.read({ name, shape }, what),
-      })),
+      parameters.map(({ name, shape }) => ({ name, shape, read: () => replica.read({ name, shape }, what) })),
     );
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
@@ -64,7 +56,9 @@ export async function saveCheckpoint(
           { lora, head, checkpoint: base, parameters },
           (p) => replica.read(p),
         );
-      } else await save(name, what, parameters, replica);
+        continue;
+      }
+      await save(name, what, parameters.filter((p) => !p.frozen), replica);
     }
   }
   // Weights of generation that lags are older than their home's, and the next step samples from them.
@@ -72,7 +66,8 @@ export async function saveCheckpoint(
     const name = lagName(replica);
     if (models[name]) continue;
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
-    await save(name, "param", engine.models[replica.spec.model]!.parameters, replica);
+    const { parameters } = engine.models[replica.spec.model]!;
+    await save(name, "param", parameters.filter((p) => !p.frozen), replica);
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
   await writeState(checkpoint.path, full);
@@ -95,7 +90,10 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       const put = (p: Parameter, values: Float32Array) => replica.write(p.name, values, what);
       const { lora, head } = spec;
       if (lora && what === "param") await readAdapter(`${path}/${name}`, { lora, head, parameters }, put);
-      else await loadTensors(`${path}/${name}.${what}.safetensors`, changing(parameters), put);
+      else {
+        const changed = parameters.filter((p) => !p.frozen);
+        await loadTensors(`${path}/${name}.${what}.safetensors`, changed, put);
+      }
     }
     replica.version = saved.version;
     replica.updates = saved.updates;
@@ -109,7 +107,7 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
     else {
       await loadTensors(
         `${path}/${name}.param.safetensors`,
-        changing(parameters),
+        parameters.filter((p) => !p.frozen),
         (p, values) => replica.write(p.name, values),
       );
       replica.version = saved.version;

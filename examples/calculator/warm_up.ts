@@ -1,6 +1,6 @@
 /**
- * Shows the tiny model what a calculator is: supervised fine-tuning (−mean log p) on transcripts of which a third use it,
- * before multi_turn.ts makes that a habit.
+ * Shows the tiny model what a calculator is: supervised fine-tuning (Ouyang et al. 2022, §3.5, −mean log π) on transcripts
+ * of which a third use it, before multi_turn.ts makes that a habit.
  *
  *     deno run -A examples/calculator/warm_up.ts --steps 300 --out runs/warm_up
  */

@@ -52,7 +52,7 @@ async function opened<T>(flow: Workflow, m: Machine, use: (session: Session) => 
     seed: 1,
     machine: m,
     scorers: () => new Map(),
-    toolSeconds: 10,
+    toolSeconds: 1,
   });
   try {
     return await use(session);
