@@ -14,8 +14,8 @@ const perToken = ({ flops, maxima }: Program): number => flops(maxima) / Math.ma
  * and what moves between devices are not in it.
  */
 function workOf({ graph, plan, programs, sizes }: PreparedGraph, id: string): number[] {
-  const call = graph.calls.find((c) => c.id === id)!, a = plan.assignments[id];
-  if (!a) return [];
+  const call = graph.calls.find((c) => c.id === id), a = plan.assignments[id];
+  if (!call || !a) return [];
   const share = sizes.sequences / a.strategy.dp, tokens = share * sizes.longest;
   return devicesOf(a.mesh, plan.cluster).map((_, rank) => {
     const { stage, tp } = coordinatesOf(a.strategy, rank);
