@@ -142,7 +142,7 @@ function trainPrograms(
   return {
     ranks: onEach(shards, (shard) => compileTrain(shard, o)),
     fold: compileFold(call.loss, graph.fields),
-    together: together(call, s),
+    together: together(call, s.group),
   };
 }
 

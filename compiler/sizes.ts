@@ -1,5 +1,5 @@
 /** From the sizes of a run's data to the largest dims of its programs. */
-import type { TrainCall } from "../ir/graph.ts";
+import type { ModelFunctionCall } from "../ir/graph.ts";
 import { type Maxima, PAGE } from "../ir/op.ts";
 import type { Assignment, ParallelStrategy } from "../ir/plan.ts";
 import { keepsTogether } from "./expression.ts";
@@ -96,8 +96,9 @@ export function generateMaxima(
   };
 }
 
-/** Neighbouring sequences that a micro-batch must not part. */
-export function together(call: TrainCall, s: DataSizes): number {
+/** Neighbouring sequences that a micro-batch must not part: only a loss that compares them asks for more than one (DESIGN §3.3). */
+export function together(call: ModelFunctionCall, group: number): number {
+  if (call.kind !== "train") return 1;
   const scope = keepsTogether(call.loss);
-  return scope === "sequence" ? 1 : scope === "pair" ? 2 : s.group;
+  return scope === "sequence" ? 1 : scope === "pair" ? 2 : group;
 }

@@ -1,10 +1,10 @@
 /** Every way in which a call may run: mesh, dp × tp × pp, micro-batches, recomputation, ZeRO, share of the KV pages. */
 import { layoutViolations } from "../compiler/layout.ts";
 import { type HeldBytes, heldBytes } from "../compiler/sharing.ts";
+import { together } from "../compiler/sizes.ts";
 import type { ModelFunctionCall } from "../ir/graph.ts";
 import type { Cluster, ParallelStrategy } from "../ir/plan.ts";
 import type { CallCost, CallLayout, CostInput } from "./call_cost.ts";
-import { together } from "./complete.ts";
 import type { Costs } from "./cost.ts";
 import type { MeshShape } from "./groups.ts";
 

@@ -1,11 +1,12 @@
 /** Whether the models and the data of a run can be cut as a plan says; with the plan's own specification in one error. */
 import { layoutViolations } from "../compiler/layout.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
+import { together } from "../compiler/sizes.ts";
 import { planViolations, refusePlan } from "../ir/check_plan.ts";
 import { printStrategy } from "../ir/mesh.ts";
 import type { CallGraph, ModelFunctionCall } from "../ir/graph.ts";
 import type { ExecutionPlan } from "../ir/plan.ts";
-import { type PlanSizes, together } from "./complete.ts";
+import type { PlanSizes } from "./complete.ts";
 
 export interface CheckOptions {
   /** Ranks without a sequence are no fault: an evaluation ends with a batch of any size. */

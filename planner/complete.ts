@@ -1,5 +1,5 @@
 /** Fills in what a plan does not say: micro-batches that keep devices busy and hold what a call must keep together. */
-import { keepsTogether } from "../compiler/expression.ts";
+import { together } from "../compiler/sizes.ts";
 import type { CallGraph, ModelFunctionCall } from "../ir/graph.ts";
 import type { Assignment, Cluster, DeviceMesh, ExecutionPlan, ParallelStrategy } from "../ir/plan.ts";
 
@@ -74,11 +74,4 @@ function microBatchTokens(draft: Draft, id: string, layout: Layout): number {
   const { dp, pp } = layout.strategy;
   const parts = pp === 1 ? dp : dp * pp * PER_STAGE * (call.kind === "train" ? call.minibatches : 1);
   return Math.max(least, Math.min(USUAL_TOKENS, sizes.longest * Math.ceil(sizes.sequences / parts)));
-}
-
-/** Sequences that must be in one micro-batch: only a loss that compares them asks for more than one (DESIGN §3.3). */
-export function together(call: ModelFunctionCall, group: number): number {
-  if (call.kind !== "train") return 1;
-  const scope = keepsTogether(call.loss);
-  return scope === "sequence" ? 1 : scope === "pair" ? 2 : group;
 }

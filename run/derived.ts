@@ -3,13 +3,13 @@ import type { MemoryRow } from "../planner/memory.ts";
 import { largestRows, mebibytes, totalBytes } from "./memory.ts";
 import type { PreparedGraph } from "./prepare.ts";
 
-type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs"> & {
+type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs" | "planned"> & {
   readonly data: { readonly skipped: number };
 };
 
 /** Lines for people: sequences and optimizer updates of a step, micro-batches, KV pages where memory holds not all, memory. */
 export function derivedLines(
-  { graph, sizes, plan, programs, data }: Derived,
+  { graph, sizes, plan, programs, data, planned }: Derived,
   memory: readonly MemoryRow[],
 ): string[] {
   const { kind, batch } = graph.source,
@@ -36,6 +36,7 @@ export function derivedLines(
   }
   const list = (of: ReadonlyMap<string, number>) => [...of].map(([k, v]) => `${k} ${v}`).join(", ");
   return [
+    ...planned ? [planned.line] : [],
     `each step: ${rows}, up to ${sizes.longest} tokens each` +
     (updates.size ? `; optimizer updates: ${list(updates)}` : ""),
     `micro-batches: ${[...bySize].map(([size, calls]) => `${size} (${calls.join(", ")})`).join("; ")}`,

@@ -10,6 +10,7 @@ import { sameVocabulary } from "../engine/retokenize.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
+import { type AutoPlan, autoPlan } from "./auto_plan.ts";
 import type { LoadedModel } from "./models.ts";
 import { dataSizes } from "./sizes.ts";
 
@@ -23,6 +24,8 @@ export interface PreparedGraph {
   readonly schedule: Schedule;
   readonly programs: Programs;
   readonly stops: Readonly<Record<string, readonly number[]>>;
+  /** Where neither a plan nor a strategy was given for several devices. */
+  readonly planned?: AutoPlan;
   /** The same programs with so many KV pages for each generate call. */
   readonly withPages: (pages: Readonly<Record<string, number>>) => Programs;
 }
@@ -99,14 +102,20 @@ async function prepareGraph(
   const sizes = dataSizes(graph, data, maxPositions, actor.tokenizer);
   checkMiniBatches(graph, sizes);
   const configs = Object.fromEntries(Object.entries(models).map(([k, m]) => [k, m.config]));
+  const cluster = clusterOf(machine), free = !machine.strategy && !machine.planFile;
+  const planned = earlier[0]?.planned ??
+    (free && !earlier[0] && cluster.nodes * cluster.devicesPerNode > 1
+      ? await autoPlan(graph, models, cluster, sizes, data)
+      : undefined);
+  const file = machine.planFile ?? planned?.file;
   const plan = planGraph({
     graph,
     configs,
-    cluster: clusterOf(machine),
+    cluster,
     sizes,
     reread: rereadTokens(models, actor, sizes.longest),
     ...(machine.strategy && { strategy: machine.strategy }),
-    ...(machine.planFile && { file: machine.planFile }),
+    ...(file && { file: planned ? withWishes(file, machine) : file }),
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
     ...(machine.recompute !== undefined && { recompute: machine.recompute }),
     ...(earlier[0] ? { of: earlier[0] } : { evaluated }),
@@ -123,8 +132,19 @@ async function prepareGraph(
     plan,
     programs: withPages({}),
     stops,
+    ...(planned && { planned }),
     withPages,
   };
+}
+
+/** What the user wishes for all calls wins over what was searched for. */
+function withWishes(file: PlanFile, { microBatchTokens, recompute }: Machine): PlanFile {
+  const calls = Object.entries(file.calls).map(([id, call]) => [id, {
+    ...call,
+    ...microBatchTokens !== undefined && { microBatchTokens },
+    ...recompute !== undefined && { recompute },
+  }]);
+  return { ...file, calls: Object.fromEntries(calls) };
 }
 
 /**

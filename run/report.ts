@@ -6,6 +6,7 @@ import { shortBytes, shortNumber } from "../engine/table.ts";
 import { printGraph } from "../ir/print.ts";
 import { compareFigures, compareResponses } from "./comparison.ts";
 import type { EvaluationRecord } from "./evaluation.ts";
+import { overlaid, predictionTable } from "./predicted.ts";
 import type { Resolved } from "./resolve.ts";
 import type { Session } from "./session.ts";
 
@@ -18,7 +19,7 @@ export async function writeRunReport(
     readonly reallocations: readonly ReallocationRow[];
   },
 ): Promise<void> {
-  const { graph, plan, sizes } = session.main, models = Object.values(session.models);
+  const { graph, plan, sizes, planned } = session.main, models = Object.values(session.models);
   const { timeline, engine: { devices } } = session, count = devices.all.length, { threads } = o.machine;
   const parameters = models.map((m) => {
     const count = session.engine.models[m.name]!.parameters.reduce(
@@ -27,20 +28,22 @@ export async function writeRunReport(
     );
     return `${m.name} ${shortNumber(count)} parameters`;
   });
+  const steps = await readLog<StepRecord>(`${o.out}/metrics.jsonl`);
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
     subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${
       count > 1 ? `${count} virtual devices with ${threads} CPU threads each` : `${threads} CPU threads`
     }`,
     steps: withEvaluations(
-      await readLog<StepRecord>(`${o.out}/metrics.jsonl`),
+      steps,
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
     ),
     samples: await readLog<SampleRecord>(`${o.out}/samples.jsonl`),
-    gantt: timeline.gantt(),
+    gantt: planned ? overlaid(timeline.gantt(), planned) : timeline.gantt(),
     tables: [
       ...evaluationTables(e),
       planTable(graph, plan),
+      ...planned ? predictionTable(steps, planned) : [],
       ...e.reallocations.length ? [reallocationTable(e.reallocations)] : [],
       memoryTableOf(session),
     ],

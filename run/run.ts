@@ -11,6 +11,7 @@ import { derivedLines } from "./derived.ts";
 import { inWorker, plainErrors, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
+import { driftOf } from "./predicted.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { remarks } from "./remarks.ts";
@@ -18,6 +19,9 @@ import { sampleRecords } from "./samples.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
 import { Step } from "./step.ts";
+
+/** The step whose time is compared with the plan's. */
+const DRIFT_STEP = 3;
 
 /** What a run came to. */
 export interface RunResult {
@@ -89,6 +93,11 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
       throw error;
     }
     metrics = await recorder.step(session.completed, done.batch, done.result);
+    // The first step is slower than those behind it.
+    const drift = session.completed === DRIFT_STEP && session.main.planned
+      ? driftOf(metrics.seconds!, session.main.planned)
+      : null;
+    if (drift) recorder.note(drift);
     const every = workflow.evaluation?.every;
     if (every && session.completed % every === 0 && session.completed < o.steps) {
       await evaluateAt(session, recorder, interruption, "between");

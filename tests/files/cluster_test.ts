@@ -1,0 +1,149 @@
+/** Cluster files and `baton plan`: what a newcomer gives, and what comes of it. */
+import assert from "node:assert/strict";
+import { main } from "../../cli/main.ts";
+import { planViolations } from "../../ir/check_plan.ts";
+import { readCluster } from "../../run/cluster.ts";
+import { readPlanFile } from "../../run/plan_file.ts";
+import { driftOf, overlaid, predictionTable } from "../../run/predicted.ts";
+
+const example = (path: string) => new URL(`../../examples/${path}`, import.meta.url).pathname;
+
+async function baton(...args: string[]): Promise<{ code: number; out: string[]; err: string[] }> {
+  const out: string[] = [], err: string[] = [];
+  const code = await main(args, { out: (line) => out.push(line), err: (line) => err.push(line) });
+  return { code, out, err };
+}
+
+async function written(text: string): Promise<string> {
+  const path = await Deno.makeTempFile({ suffix: ".yaml" });
+  await Deno.writeTextFile(path, text);
+  return path;
+}
+
+Deno.test("the clusters of examples/cluster can be read, and say what their names say", async () => {
+  const sizes: Record<string, number> = {};
+  for await (const { name } of Deno.readDir(example("cluster"))) {
+    const { cluster, profile } = await readCluster(example(`cluster/${name}`));
+    sizes[name] = cluster.nodes * cluster.devicesPerNode;
+    assert.ok(cluster.memoryBytes > 2 ** 30 && profile.tables.matmul && cluster.links.length);
+  }
+  assert.deepEqual(sizes, {
+    "laptop.yaml": 2,
+    "h100x8.yaml": 8,
+    "a100x16.yaml": 16,
+    "h100x128.yaml": 128,
+    "h100x1024.yaml": 1024,
+  });
+});
+
+Deno.test("readCluster() takes a data sheet, and refuses unequal nodes and unknown keys with what to do", async () => {
+  const sheet =
+    "profile: { name: L40S, teraflops: 362, memoryGBps: 864, memoryGiB: 44 }\ndevicesPerNode: [4, 4]\n" +
+    "links: [{ devices: 4, microseconds: 10, GBps: 32 }]";
+  const { cluster, profile } = await readCluster(await written(sheet));
+  assert.deepEqual([cluster.nodes, cluster.devicesPerNode, profile.name], [2, 4, "L40S"]);
+  const refused = async (text: string, message: RegExp) =>
+    await assert.rejects(async () => await readCluster(await written(text)), { message });
+  await refused(
+    "profile: h100\ndevicesPerNode: [8, 4]",
+    /^Cannot use .*: its nodes have 8, 4 devices, plan for those of one size/,
+  );
+  await refused("profile: h100\ndevicesPerNode: 8\ngpus: 3", /^Cannot use .*gpus.*, see examples\/cluster$/);
+  await refused("profile: nope.json\ndevicesPerNode: 8", /^Cannot read profile nope\.json/);
+  await refused(
+    "profile: { name: x, teraflops: 1, memoryGBps: 1, memoryGiB: 1 }\ndevicesPerNode: 1",
+    /says nothing of links/,
+  );
+});
+
+Deno.test("baton plan prints tables, writes a plan that a run can follow, and a page with the predicted timeline", async () => {
+  const folder = await Deno.makeTempDir(), plan = `${folder}/plan.yaml`, html = `${folder}/plan.html`;
+  const args = [
+    "plan",
+    example("ppo.ts"),
+    "--cluster",
+    example("cluster/laptop.yaml"),
+    "--prompt",
+    "8,12",
+    "--steps",
+    "200",
+  ];
+  const { code, out } = await baton(...args, "-o", plan, "--html", html);
+  assert.equal(code, 0);
+  assert.match(
+    out.join("\n"),
+    /actor\.generate .*\n[\s\S]*Compared with[\s\S]*megatron[\s\S]*per step, at most [\d.]+ % above any plan/,
+  );
+  const file = await readPlanFile(plan);
+  assert.deepEqual(file.cluster, { nodes: 1, devicesPerNode: 2 });
+  assert.deepEqual(Object.keys(file.calls).sort(), [
+    "actor.generate",
+    "actor.train",
+    "critic.infer",
+    "critic.train",
+    "ref.infer",
+    "reward.infer",
+  ]);
+  assert.match(await Deno.readTextFile(html), /id="gantt"/);
+  const { out: [line] } = await baton(...args, "--json"), { plan: whole, ...explained } = JSON.parse(line!);
+  assert.ok(explained.seconds >= explained.bound && explained.calls.length === 6);
+  const { default: workflow } = await import("../../examples/ppo.ts");
+  assert.deepEqual(planViolations(whole, workflow.graph), []);
+});
+
+Deno.test("baton plan refuses what it cannot plan in one line", async () => {
+  const args = ["plan", example("ppo.ts"), "--cluster", example("cluster/laptop.yaml")];
+  const refused = async (code: number, message: RegExp, ...more: string[]) => {
+    const result = await baton(...args, ...more);
+    assert.deepEqual([result.code, result.out], [code, []]);
+    assert.match(result.err[0]!, message);
+  };
+  await refused(1, /^error: Cannot plan ppo: it has no model "actr", name one of actor/, "--model", "actr=x");
+  await refused(
+    1,
+    /^error: Cannot plan ppo: there is no file x\/config\.json/,
+    "--model",
+    "actor=x",
+    "--model",
+    "ref=x",
+  );
+  await refused(
+    1,
+    /^error: Cannot plan ppo: prompts of 9999 and responses of 16 tokens need 10015/,
+    "--prompt",
+    "9999",
+  );
+  await refused(2, /^error: Cannot run baton plan: --prompt is "a"/, "--prompt", "a");
+  const { code, err } = await baton("plan", example("ppo.ts"));
+  assert.equal(code, 2);
+  assert.match(err[0]!, /--cluster is needed/);
+});
+
+Deno.test("a run's report shows what was predicted below what was measured, call by call", () => {
+  const block = (begin: number, end: number, step: number) => ({
+    lane: "call" as const,
+    name: "actor.train",
+    step,
+    begin,
+    end,
+  });
+  const measured = {
+    steps: [{ step: 7, begin: 100, end: 200 }],
+    rows: [{ label: "device 0", blocks: [block(110, 190, 7)] }],
+  };
+  const gantt = {
+    steps: [{ step: 1, begin: 0, end: 50 }, { step: 2, begin: 50, end: 100 }],
+    rows: [{ label: "device 0", blocks: [block(10, 40, 1), block(60, 90, 2)] }],
+  };
+  const [, plan] = overlaid(measured, { gantt }).rows;
+  assert.deepEqual(plan, { label: "plan 0", blocks: [{ ...block(110, 140, 7), detail: "predicted" }] });
+  const steps = [{ step: 1, seconds: 9, "seconds/actor.train": 8 }, {
+    step: 2,
+    seconds: 2,
+    "seconds/actor.train": 1,
+  }];
+  const [table] = predictionTable(steps, { seconds: 1, calls: { "actor.train": 1.1 } });
+  assert.deepEqual(table!.rows, [["actor.train", "1.1", "1", "10 %"], ["step", "1", "2", "-50 %"]]);
+  assert.equal(driftOf(1.2, { seconds: 1 }), null);
+  assert.match(driftOf(1.3, { seconds: 1 })!, /^a step takes 1\.3 s and was planned to take 1 s/);
+});
