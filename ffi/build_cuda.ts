@@ -185,8 +185,9 @@ export function findCuda(): string | null {
  * @param named A folder with bin/nvcc.
  * @throws Error when there is no toolkit or a compiler fails.
  */
-export const buildCuda = (announce: (line: string) => void, named?: string): Promise<string> =>
-  assemble(cudaRecipe(toolkitOrThrow(named)), announce);
+export async function buildCuda(announce: (line: string) => void, named?: string): Promise<string> {
+  return await assemble(cudaRecipe(toolkitOrThrow(named)), announce);
+}
 
 /** Builds the CUDA library's sources for the host. */
 export const buildEmulation = (announce: (line: string) => void): Promise<string> =>

@@ -1,5 +1,5 @@
-// Devices of the CUDA backend. The worker issues a job's work to its stream and goes on to the next one; a second thread
-// waits for the ends, so dependencies between devices are events and no job waits for the host.
+// Devices of the CUDA backend. The worker issues a job's work to its stream and goes on to the next one, and a second thread waits
+// for the ends. A job that was told to wait for others is issued when they have ended, behind copies as soon as those are issued.
 #include <algorithm>
 
 #include "kernels/kernel.cuh"
@@ -122,6 +122,7 @@ int32_t GpuDevice::perform(Job& job, std::string& error) {
 
 bool GpuDevice::follow(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32_t status, const std::string& error) {
   if (status != BATON_OK) job->abort(error);  // ranks that would wait for it stop now
+  bool copies = !job->program;
   current_.job = job, current_.begin_ns = begin_ns, current_.status = status, current_.error = error;
   if (!job->mark) current_.fault = nullptr;
   {
@@ -131,7 +132,8 @@ bool GpuDevice::follow(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32
   }
   current_ = {};
   issued_changed_.notify_all();
-  if (status == BATON_OK) ledger().issue(job);
+  // A program can still fail when its integers are looked at, and what waits for it must not run then. Copies cannot.
+  if (status == BATON_OK && copies) ledger().issue(job);
   return true;
 }
 
