@@ -1,11 +1,5 @@
 /** Programs of small models run with given dims on every device at once, to see what their operations take. */
-import {
-  type Device,
-  DeviceSegment,
-  type LoadedProgram,
-  LoadedProgram as Loaded,
-  type Segments,
-} from "../ffi/device.ts";
+import { type Device, DeviceSegment, LoadedProgram, type Segments } from "../ffi/device.ts";
 import type { Memberships } from "../ffi/device.ts";
 import { type Maxima, PAGE, SAMPLER, type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
@@ -34,7 +28,7 @@ export async function measureCase(
   c: ProfileCase,
   memberships: (rank: number) => Memberships = () => ({}),
 ): Promise<Measured> {
-  using program = Loaded.load(c.program), held = new DisposableStack();
+  using program = LoadedProgram.load(c.program), held = new DisposableStack();
   const segments = devices.map(() => segmentsOf(c, held)),
     all: { seconds: Record<string, number>; total: number }[] = [];
   for (let i = -1; i < REPETITIONS; i++) {
@@ -140,4 +134,3 @@ export const pagesFor = (
   const maxPages = Math.floor(context / PAGE) + 2;
   return { pages: slots * maxPages, maxPages };
 };
-export type { LoadedProgram };
