@@ -55,11 +55,12 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     table,
     liveBytes: plan.liveBytes,
     operations: ops.length,
-    work: ops.map(({ kind, attrs, ins, outs }) => ({
-      kind,
-      attrs,
-      elements: [...ins, ...outs].map((v) => size(v.shape)),
-    })),
+    // Made when it is asked for: a run never does.
+    get work() {
+      return ops.map(({ kind, attrs, ins, outs }) => {
+        return { kind, attrs, elements: [...ins, ...outs].map((v) => size(v.shape)) };
+      });
+    },
     flops: (live) => ops.reduce((n, op) => n + flops(op, live), 0),
   };
 }

@@ -116,7 +116,7 @@ function bindingOf(
   if (fullest.total > (1 - FULL) * memoryBytes) {
     found.push(`memory is full on device ${fullest.device}: ${gib(fullest.total)} of ${gib(memoryBytes)}`);
   }
-  if (bound.memory > 0.001 * bound.seconds) {
+  if (bound.memory > 0.01 * bound.seconds) {
     found.push(`with twice the memory the bound would be up to ${(bound.memory / 2).toFixed(2)} s lower`);
   }
   units.forEach((unit, i) => {

@@ -57,7 +57,7 @@ export function planTables(e: Explanation): ReportTable[] {
         right("total"),
         right("of"),
       ],
-      rows: e.memory.map((m) => [
+      rows: fullest(e).map((m) => [
         String(m.device),
         ...[m.models, m.calls, m.arena, m.pool, m.other, m.total, e.memoryBytes].map(shortBytes),
       ]),
@@ -82,6 +82,13 @@ export function planTables(e: Explanation): ReportTable[] {
     },
   ];
 }
+
+/** Stretches of devices that are shown at most. */
+const STRETCHES = 16;
+
+/** The fullest stretches, in the order of their devices. */
+const fullest = ({ memory }: Explanation) =>
+  memory.toSorted((a, b) => b.total - a.total).slice(0, STRETCHES).sort((a, b) => a.device - b.device);
 
 /** Sentences below the tables. */
 export function planRemarks(e: Explanation, { searchSeconds }: Pick<Planned, "searchSeconds">): string[] {

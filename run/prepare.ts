@@ -10,7 +10,7 @@ import { sameVocabulary } from "../engine/retokenize.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
-import { type AutoPlan, autoPlan } from "./auto_plan.ts";
+import type { AutoPlan } from "./auto_plan.ts";
 import type { LoadedModel } from "./models.ts";
 import { dataSizes } from "./sizes.ts";
 
@@ -105,7 +105,8 @@ async function prepareGraph(
   const cluster = clusterOf(machine), free = !machine.strategy && !machine.planFile;
   const planned = earlier[0]?.planned ??
     (free && !earlier[0] && cluster.nodes * cluster.devicesPerNode > 1
-      ? await autoPlan(graph, models, cluster, sizes, data)
+      // The planner is no part of a run on one device.
+      ? await (await import("./auto_plan.ts")).autoPlan(graph, models, cluster, sizes, data)
       : undefined);
   const file = machine.planFile ?? planned?.file;
   const plan = planGraph({
