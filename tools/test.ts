@@ -1,6 +1,6 @@
 /**
  * `deno task test [group …]`: runs the tests group by group, each with only the permissions that it needs, and ends
- * with one line, `N passed, N failed` (and `, N skipped`). Exit code 1 when anything failed.
+ * with one line, `N passed, N failed` (the skipped ones are counted on the line before). Exit code 1 when anything failed.
  */
 
 /** Tests that need the same things. */
@@ -63,11 +63,11 @@ export function countOf(output: string, success: boolean): Count {
   return { passed, failed: success ? failed : Math.max(1, failed), skipped };
 }
 
-/** "3 passed, 0 failed", with ", 1 skipped" when there is any. */
+/** "3 passed, 0 failed", alone on its line; before it, when there are any, "1 skipped". */
 export function total(counts: readonly Count[]): string {
   const sum = (key: keyof Count): number => counts.reduce((n, count) => n + count[key], 0);
   const skipped = sum("skipped");
-  return `${sum("passed")} passed, ${sum("failed")} failed${skipped ? `, ${skipped} skipped` : ""}`;
+  return `${skipped ? `${skipped} skipped\n` : ""}${sum("passed")} passed, ${sum("failed")} failed`;
 }
 
 const root = new URL("../", import.meta.url);
@@ -134,7 +134,9 @@ async function main(wanted: readonly string[]): Promise<number> {
   for (const group of groups) {
     console.log(`\n── ${group.name} ${"─".repeat(60 - group.name.length)}`);
     const found = await runGroup(group);
-    console.log(found.length ? `${group.name}: ${total(found)}` : `${group.name}: no tests`);
+    console.log(
+      found.length ? `${group.name}: ${total(found).replace("\n", ", ")}` : `${group.name}: no tests`,
+    );
     counts.push(...found);
   }
   console.log(`\n${total(counts)}`);
