@@ -14,7 +14,7 @@ import type { AdamW, Sampling } from "../ir/graph.ts";
 import type { Maxima, OpKind } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
 import { extent } from "../ir/op.ts";
-import { monotone, type Table } from "../ir/table.ts";
+import { lookUp, monotone, type Table } from "../ir/table.ts";
 import type { Devices } from "./devices.ts";
 import { measureCase, type Measured, median, pagesFor, type ProfileCase } from "./profile_runs.ts";
 
@@ -47,7 +47,7 @@ const model = (hidden: number, vocab: number): ModelConfig =>
     max_position_embeddings: 4096,
     hidden_act: "silu",
   }, "the model of a profile");
-const MODELS = [model(64, 512), model(256, 2048)];
+const MODELS = [model(64, 512), model(256, 4096)];
 /** Tokens and sequences of a program. */
 const BATCHES = [[128, 8], [512, 8], [1024, 4], [2048, 2], [2048, 64]] as const;
 const DECODES = [[1, 32], [8, 32], [32, 32], [32, 256], [64, 1000], [128, 64]] as const;
@@ -110,7 +110,11 @@ export async function measureDevices(
     onProgress(0.7 + 0.1 * (i + 1));
     return [kind as OpKind, risen({ axes: [m, n, k], seconds })];
   });
-  const tables = Object.fromEntries([...products, ...fitted(found)]) as DeviceProfile["tables"];
+  const cold = coldSeconds(found, products.find(([kind]) => kind === "matmul")![1]);
+  const warmed = products.map((
+    [kind, table],
+  ): [OpKind, Table] => [kind, kind === "matmulDw" ? table : withWeights(table, cold)]);
+  const tables = Object.fromEntries([...warmed, ...fitted(found)]) as DeviceProfile["tables"];
   const overheads = found.map((m) => m.total - Object.values(m.seconds).reduce((a, b) => a + b, 0));
   return {
     tables,
@@ -132,6 +136,30 @@ function inMode(
   if (mode === "forward") return [m, n, k];
   return mode === "input" ? [m, k, n] : [k, m, n];
 }
+
+/**
+ * Seconds that an element of a weight takes beside the product itself: products are measured again and again with the same
+ * weights, which stay in the cache; those of a program come from memory. From decode programs, which do little else.
+ */
+function coldSeconds(found: readonly Measured[], products: Table): number {
+  const rates = found.flatMap((m) => {
+    const work = m.program.work.filter((w) => w.kind === "matmul"), measured = m.seconds.matmul ?? 0;
+    if (m.context === 0 || !measured) return [];
+    const at = (w: Work) => [0, 1, 2].map((i) => extent(w.attrs[i]!, m.live)) as [number, number, number];
+    const warm = work.reduce((n, w) => n + lookUp(products, at(w)), 0);
+    return [Math.max(0, measured - warm) / work.reduce((n, w) => n + at(w)[1] * at(w)[2], 0)];
+  });
+  return median(rates);
+}
+
+/** The table of products whose weights come from memory. */
+const withWeights = ({ axes, seconds }: Table, cold: number): Table => {
+  const [, n, k] = axes as [readonly number[], readonly number[], readonly number[]];
+  return risen({
+    axes,
+    seconds: seconds.map((s, i) => s + cold * n[Math.floor(i / k.length) % n.length]! * k[i % k.length]!),
+  });
+};
 
 /** A table with four digits of every measurement. */
 function risen({ axes, seconds }: Table): Table {

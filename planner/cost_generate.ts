@@ -14,9 +14,6 @@ import {
 import type { Live } from "./price.ts";
 import { phasesOf, Surface } from "./rollout.ts";
 
-/** Decode steps that the host queues at once, see `engine/rollout_programs.ts`. */
-const AHEAD = 4;
-
 /** See `Costs.of` in `cost.ts`. */
 export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pricing): CallCost {
   const { workload: { sizes }, configs, profile } = costs.input,
@@ -58,7 +55,7 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
       turn(programs.map((p) => costs.price(p.decode, live(rows, context), groups) + hand(rows))),
     [1, sizes.longest / 4, sizes.longest / 2, sizes.longest],
   );
-  const round = profile.roundMicroseconds * 1e-6 / (pp > 1 ? 1 : AHEAD);
+  const round = profile.roundMicroseconds * 1e-6;
   let seconds = 0;
   for (const { steps, rows, context } of phasesOf(own, slots)) {
     seconds += steps * (decode.at(rows, context) + round);

@@ -1,15 +1,13 @@
 /** Seconds and bytes of whole plans: the schedule that a run would follow, simulated with the costs of its parts. */
-import { digest } from "../ir/digest.ts";
-import { earlyInstructions } from "../ir/early.ts";
 import type { Instruction, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { CostInput } from "./call_cost.ts";
 import type { Unit } from "./candidates.ts";
 import type { Costs } from "./cost.ts";
 import { type DeviceBytes, deviceBytes } from "./device_memory.ts";
 import { Reallocations } from "./reallocation_cost.ts";
-import { schedulesOf } from "./schedule.ts";
+import { Schedules } from "./schedules.ts";
 import { simulate, type Simulation } from "./simulate.ts";
-import { planOf, type Point } from "./space.ts";
+import type { Point } from "./space.ts";
 
 /** What a point comes to. */
 export interface Evaluation extends Simulation {
@@ -22,23 +20,14 @@ export interface Evaluation extends Simulation {
   readonly overflow: number;
 }
 
-interface Scheduled {
-  readonly schedule: Schedule;
-  readonly early: ReadonlySet<number>;
-}
-
-/** Schedules that are remembered at a time; a search comes back to most layouts soon or never. */
-const KEPT = 4096;
-
 /** Reallocations among so few devices are worked out at once; among more they are estimated first. */
 const SMALL = 16;
 
 /** Evaluates points of one run's space. */
 export class Evaluator {
   readonly reallocations: Reallocations;
-  readonly #schedules = new Map<string, Scheduled>();
+  readonly #schedules: Schedules;
   readonly #host: ReadonlyMap<string, number>;
-  readonly #digest: string;
   readonly #devices: number;
   /** Unit and place in it, by call. */
   readonly #unit: ReadonlyMap<string, readonly [unit: number, call: number]>;
@@ -46,7 +35,7 @@ export class Evaluator {
   constructor(readonly input: CostInput, readonly units: readonly Unit[], costs: Costs) {
     this.reallocations = new Reallocations(input);
     this.#devices = input.cluster.nodes * input.cluster.devicesPerNode;
-    this.#digest = digest(input.graph);
+    this.#schedules = new Schedules(input, units);
     const { calls } = input.graph;
     this.#host = new Map(calls.filter((c) => !("model" in c)).map((c) => [c.id, costs.hostSeconds(c)]));
     this.#unit = new Map(units.flatMap((u, i) => u.calls.map((c, j) => [c.id, [i, j] as const])));
@@ -54,12 +43,12 @@ export class Evaluator {
 
   /** The plan of a point. */
   plan(point: Point) {
-    return planOf(this.input, this.#digest, this.units, point);
+    return this.#schedules.plan(point);
   }
 
   /** Seconds and bytes; every move of parameters included. */
   of(point: Point): Evaluation {
-    const { schedule, early } = this.#scheduled(point);
+    const { schedule, early } = this.#schedules.exact(point);
     const seconds = schedule.step.map((i) => this.#seconds(i, schedule, point));
     const simulation = simulate(schedule, early, seconds),
       memory = deviceBytes(this.input, this.units, point, schedule);
@@ -68,7 +57,7 @@ export class Evaluator {
 
   /** About the seconds, and the bytes beyond a device's: a tenth of the work of {@link of}. */
   about(point: Point): { readonly period: number; readonly overflow: number } {
-    const { schedule, early } = this.#scheduled(point);
+    const { schedule, early } = this.#schedules.of(point);
     const seconds = schedule.step.map((i) => this.#seconds(i, schedule, point, true));
     const { period } = simulate(schedule, early, seconds);
     return { period, overflow: this.#overflow(deviceBytes(this.input, this.units, point, schedule)) };
@@ -76,34 +65,20 @@ export class Evaluator {
 
   /** The device that has least room, or one that is asked for. */
   fullest(point: Point, device?: number): DeviceBytes {
-    const { schedule } = this.#scheduled(point);
+    const { schedule } = this.#schedules.of(point);
     return deviceBytes(this.input, this.units, point, schedule, device === undefined ? undefined : [device])
       .reduce((a, b) => b.total > a.total ? b : a);
   }
 
   /** A time that the point cannot beat: without reallocations. */
   least(point: Point): number {
-    const { schedule, early } = this.#scheduled(point);
+    const { schedule, early } = this.#schedules.of(point);
     const seconds = schedule.step.map((i) => i.op === "reallocate" ? 0 : this.#seconds(i, schedule, point));
     return simulate(schedule, early, seconds).period;
   }
 
   #overflow(memory: readonly DeviceBytes[]): number {
     return Math.max(0, Math.max(...memory.map((m) => m.total)) - this.input.cluster.memoryBytes);
-  }
-
-  #scheduled(point: Point): Scheduled {
-    const key =
-      point.choices.map(({ candidate: { mesh, strategy: { dp, tp, pp }, zero }, first }) =>
-        `${first},${mesh.nodes},${mesh.devices},${dp},${tp},${pp},${zero}`
-      ).join(" ") + point.offloaded;
-    const known = this.#schedules.get(key);
-    if (known) return known;
-    if (this.#schedules.size >= KEPT) this.#schedules.clear();
-    const { graph } = this.input, schedule = schedulesOf([{ graph, plan: this.plan(point) }])[0]!;
-    const made = { schedule, early: earlyInstructions(schedule, graph) };
-    this.#schedules.set(key, made);
-    return made;
   }
 
   #seconds(i: Instruction, { replicas }: Schedule, point: Point, about = false): number {

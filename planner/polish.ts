@@ -7,8 +7,8 @@ import type { Choice, Point } from "./space.ts";
 
 /** Points that one round looks at, at most: fast candidates of every mesh before slow ones. */
 const MOST = 3000;
-/** Pairs of choices of two units at most. */
-const PAIRS = 2500;
+/** Pairs of choices of two units at most, over all units. */
+const PAIRS = 8000;
 /** Layouts of a unit for which all others are fitted anew. */
 const REFITS = 40;
 
@@ -33,9 +33,13 @@ export function polish(
   };
   /** Two units at once, where there are few choices. */
   function pairs(): void {
+    const all = options.reduce(
+      (n, list, i) => n + list.length * options.slice(0, i).reduce((k, o) => k + o.length, 0),
+      0,
+    );
+    if (all > PAIRS) return;
     options.forEach((first, i) =>
       options.slice(0, i).forEach((second, j) => {
-        if (first.length * second.length > PAIRS) return;
         for (const a of first) {
           for (const b of second) {
             consider({ choices: now.choices.with(i, a).with(j, b), offloaded: now.offloaded });

@@ -30,7 +30,7 @@ export interface Profile {
   readonly launchMicroseconds: number;
   /** Of a program beside its operations. */
   readonly submitMicroseconds: number;
-  /** Of a call beside its programs: what the host does for each of its rounds. */
+  /** What the host does for a micro-batch and for a decode step: it writes what programs read, and looks at what they leave. */
   readonly roundMicroseconds: number;
   /**
    * `matmul`: m, n, k of y[m,n] = x[m,k]·wᵀ; `matmulDx` and `matmulDw` where they differ, by the same m, n, k of the product

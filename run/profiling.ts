@@ -6,7 +6,7 @@ import { parseProfile, type Profile } from "../planner/profile.ts";
 import { memory } from "./available.ts";
 
 /** Host work of a micro-batch, as round trips of an empty program: it writes what programs read, and reads what they leave. */
-const ROUNDS = 3;
+const ROUNDS = 10;
 
 /** Measures `count` devices with `threads` threads each, all at once. @param onProgress gets the share that is done */
 export async function profileMachine(

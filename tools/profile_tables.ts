@@ -199,7 +199,7 @@ async function profileOf(name: keyof typeof SYSTEMS, folder: string, sample: Sam
     hostGBps: s.host * REACHED,
     launchMicroseconds: 3,
     submitMicroseconds: 20,
-    roundMicroseconds: 50,
+    roundMicroseconds: 20,
     tables,
     collectives: collectives(await read(s.csv, "nccl_half")),
     links: [
