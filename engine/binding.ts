@@ -1,5 +1,5 @@
 /** A program with memory bound to its segments: write inputs by name, run, read outputs by name. */
-import { elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
+import { BYTES, elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Port, Program } from "../ir/program.ts";
 import { type Device, DeviceSegment, type Job, LoadedProgram } from "../ffi/device.ts";
 import type { Memberships } from "./devices.ts";
@@ -84,7 +84,8 @@ export class Binding {
 
   /** Bytes that a port has at given dims. */
   portBytes(name: string, live: Live): number {
-    return 4 * elements(this.port(name).shape, full(live));
+    const { dtype, shape } = this.port(name);
+    return BYTES[dtype] * elements(shape, full(live));
   }
 
   /**
@@ -93,7 +94,7 @@ export class Binding {
    * @param live dims of the submission, when the array must hold exactly what they say
    */
   write(name: string, data: Float32Array | Int32Array, live?: Live): void {
-    const port = this.port(name), expected = live ? elements(port.shape, full(live)) : data.length;
+    const port = this.#hostPort(name), expected = live ? elements(port.shape, full(live)) : data.length;
     if (data.length !== expected) {
       throw new RangeError(`Cannot write ${name}: it has ${data.length} values and ${expected} are read`);
     }
@@ -134,11 +135,20 @@ export class Binding {
     from: number,
     out: T,
   ): T {
-    const port = this.port(name), begin = performance.now();
+    const port = this.#hostPort(name), begin = performance.now();
     if (!out.length) return out;
     this.segment(port.segment).read(port.offset + 4 * from, out);
     this.options.onTransfer?.({ to: "host", bytes: out.byteLength, begin, end: performance.now() });
     return out;
+  }
+
+  /** A port that the host reads or writes: what one stage hands to the next may be bf16, and stays on the devices. */
+  #hostPort(name: string): Port {
+    const port = this.port(name);
+    if (port.dtype !== "bf16") return port;
+    throw new TypeError(
+      `Cannot use ${name} of ${this.program.name} on the host: it is bf16 and goes from device to device`,
+    );
   }
 
   zero(name: Segment): void {

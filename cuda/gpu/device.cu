@@ -212,6 +212,7 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, bool timed) {
     }
     operands.bind(job, op);
     char text[ERROR_BYTES] = "";
+    if (op.has(Type::bf16)) return failure(job, index, nullptr, stopped(job), "bf16 operands are for the CPU so far", error);
     Call call = call_on(operands, text);
     call.operation = int(index);
     call.groups = groups.data(), call.ranks = ranks.data(), call.axes = int(groups.size());
