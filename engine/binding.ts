@@ -3,6 +3,7 @@ import { BYTES, elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.t
 import type { Port, Program } from "../ir/program.ts";
 import { type Device, DeviceSegment, type Job, LoadedProgram } from "../ffi/device.ts";
 import type { Memberships } from "./devices.ts";
+import { toBfloat16, widened } from "./half.ts";
 
 /** Live dims of one submission; what is not named is 0. */
 export type Live = Partial<Omit<Maxima, "one">>;
@@ -94,19 +95,20 @@ export class Binding {
    * @param live dims of the submission, when the array must hold exactly what they say
    */
   write(name: string, data: Float32Array | Int32Array, live?: Live): void {
-    const port = this.#hostPort(name), expected = live ? elements(port.shape, full(live)) : data.length;
+    const port = this.port(name), expected = live ? elements(port.shape, full(live)) : data.length;
     if (data.length !== expected) {
       throw new RangeError(`Cannot write ${name}: it has ${data.length} values and ${expected} are read`);
     }
-    if (data.byteLength > port.bytes) {
-      throw new RangeError(`Cannot write ${name}: ${data.byteLength} bytes do not fit ${port.bytes}`);
+    const given = data instanceof Float32Array && port.dtype === "bf16" ? toBfloat16(data) : data;
+    if (given.byteLength > port.bytes) {
+      throw new RangeError(`Cannot write ${name}: ${given.byteLength} bytes do not fit ${port.bytes}`);
     }
-    if (!data.byteLength) return;
+    if (!given.byteLength) return;
     const begin = performance.now();
-    this.segment(port.segment).write(port.offset, data);
+    this.segment(port.segment).write(port.offset, given);
     const end = performance.now(), before = this.#written;
     this.#written = {
-      bytes: (before?.bytes ?? 0) + data.byteLength,
+      bytes: (before?.bytes ?? 0) + given.byteLength,
       ms: (before?.ms ?? 0) + end - begin,
       end,
     };
@@ -126,29 +128,22 @@ export class Binding {
     return this.#read(name, from, new Int32Array(count));
   }
 
+  /** Reads `count` numbers from element `from` of a port; those of bf16 are widened. */
   readFloats(name: string, count: number, from = 0): Float32Array {
+    if (this.port(name).dtype === "bf16") return widened(this.#read(name, from, new Uint16Array(count)));
     return this.#read(name, from, new Float32Array(count));
   }
 
-  #read<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(
+  #read<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>(
     name: string,
     from: number,
     out: T,
   ): T {
-    const port = this.#hostPort(name), begin = performance.now();
+    const port = this.port(name), begin = performance.now();
     if (!out.length) return out;
-    this.segment(port.segment).read(port.offset + 4 * from, out);
+    this.segment(port.segment).read(port.offset + BYTES[port.dtype] * from, out);
     this.options.onTransfer?.({ to: "host", bytes: out.byteLength, begin, end: performance.now() });
     return out;
-  }
-
-  /** A port that the host reads or writes: what one stage hands to the next may be bf16, and stays on the devices. */
-  #hostPort(name: string): Port {
-    const port = this.port(name);
-    if (port.dtype !== "bf16") return port;
-    throw new TypeError(
-      `Cannot use ${name} of ${this.program.name} on the host: it is bf16 and goes from device to device`,
-    );
   }
 
   zero(name: Segment): void {
