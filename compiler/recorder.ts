@@ -18,6 +18,8 @@ import { resultType } from "./dtypes.ts";
 interface Declaration {
   readonly dtype?: DType;
   readonly offset?: number;
+  /** Bytes of which its segment needs a multiple. */
+  readonly line?: number;
 }
 
 export class Recorder {
@@ -60,7 +62,8 @@ export class Recorder {
       dtype: o.dtype ?? "f32",
       place: { segment, offset },
     } as const;
-    this.#tops.set(segment, Math.max(top, offset + this.reserve(v)));
+    const end = offset + this.reserve(v), { line = 1 } = o;
+    this.#tops.set(segment, Math.max(top, Math.ceil(end / line) * line));
     this.placed.set(port, v);
     return v;
   }
@@ -84,8 +87,9 @@ export class Recorder {
   parameter(p: Parameter, segment: "params" | "grads" = "params"): Value {
     const [n = 1, k = 1] = p.shape;
     const shape: Shape = p.layout === "panels" ? [Math.ceil(n / PANEL), k, PANEL] : p.shape as Shape;
-    const dtype = segment === "params" ? p.dtype : p.gradient;
-    return this.declare(segment, p.name, shape, { dtype, offset: p.offset / BYTES[p.dtype] * BYTES[dtype] });
+    const dtype = segment === "params" ? p.dtype : p.gradient, each = BYTES[dtype] / BYTES[p.dtype];
+    // A cache line of parameters has its gradients in as many elements.
+    return this.declare(segment, p.name, shape, { dtype, offset: p.offset * each, line: 64 * each });
   }
 
   emit(kind: OpKind, ins: readonly Value[], outs: readonly Value[], attrs: readonly Attr[]): void {
