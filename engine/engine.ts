@@ -1,5 +1,6 @@
 /** Owns the devices' memory: replicas, what calls keep, what they have in turn; and the states of a run. Graphs are bound to it as stages. */
 import { type Grid, type Shard, shardsOf } from "../compiler/layout.ts";
+import type { Elements } from "../compiler/pieces.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
 import { parameterBytes } from "../compiler/models/parameters.ts";
 import { baseModel, baseOffset, mayShare, mayUseBase, samePiece } from "../compiler/sharing.ts";
@@ -22,7 +23,7 @@ export interface EngineModel {
   readonly parameters: readonly Parameter[];
   readonly constants: Float32Array;
   /** Gives every parameter row-major. */
-  readonly load: (sink: (p: Parameter, values: Float32Array) => void) => Promise<unknown>;
+  readonly load: (sink: (p: Parameter, values: Elements) => void) => Promise<unknown>;
 }
 
 /** How much the engine allocates, from `planner/memory.ts`. */
