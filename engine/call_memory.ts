@@ -1,7 +1,8 @@
 /** Device memory that calls keep from one submission to the next: caches, inputs, outputs. */
 import type { Use } from "../compiler/uses.ts";
 import type { Segment } from "../ir/op.ts";
-import { DeviceSegment } from "../ffi/device.ts";
+import type { DeviceSegment } from "../ffi/device.ts";
+import type { Devices } from "./devices.ts";
 
 /**
  * Segments by device and name. A run's step and its evaluation never run at the same time, and nothing in these segments
@@ -11,14 +12,17 @@ export class CallMemory {
   readonly #segments = new Map<string, DeviceSegment>();
 
   /** @param planned bytes by device and name (`planner/memory.ts`); what is not named gets what its first user needs */
-  constructor(readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map()) {}
+  constructor(
+    readonly devices: Pick<Devices, "segment">,
+    readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map(),
+  ) {}
 
   segment(device: number, name: string, bytes: number): DeviceSegment {
     const key = `${device} ${name}`;
     let segment = this.#segments.get(key);
     if (!segment) {
       const planned = this.planned.get(device)?.get(name) ?? 0;
-      this.#segments.set(key, segment = new DeviceSegment(Math.max(bytes, planned)));
+      this.#segments.set(key, segment = this.devices.segment(device, Math.max(bytes, planned)));
     }
     return segment;
   }

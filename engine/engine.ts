@@ -7,7 +7,7 @@ import type { ModelSpec } from "../ir/graph.ts";
 import { devicesOf } from "../ir/mesh.ts";
 import type { Cluster, Replica as Name, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { Parameter, Program } from "../ir/program.ts";
-import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+import { type DeviceSegment, LoadedProgram } from "../ffi/device.ts";
 import { CallMemory } from "./call_memory.ts";
 import type { Devices } from "./devices.ts";
 import { Reallocator } from "./reallocation.ts";
@@ -59,12 +59,12 @@ export class Engine {
   private constructor(readonly options: EngineOptions) {
     const { memory, schedule } = options;
     this.states = new Map(Object.entries(options.states));
-    this.calls = new CallMemory(memory.calls);
+    this.calls = new CallMemory(options.devices, memory.calls);
     for (const [device, bytes] of memory.arenas) {
-      this.#arenas.set(device, new DeviceSegment(Math.max(64, bytes)));
+      this.#arenas.set(device, this.devices.segment(device, Math.max(64, bytes)));
     }
     for (const [device, { bytes }] of memory.pools ?? []) {
-      this.#pools.set(device, new DeviceSegment(Math.max(64, bytes)));
+      this.#pools.set(device, this.devices.segment(device, Math.max(64, bytes)));
     }
     const replicas = new Map<Name, Replica>(),
       specs = Object.fromEntries(Object.entries(options.models).map(([key, m]) => [key, m.spec]));
@@ -123,7 +123,7 @@ export class Engine {
   /** The arena of a device: activations of every program on it, one program at a time. */
   arena(device: number): DeviceSegment {
     let arena = this.#arenas.get(device);
-    if (!arena) this.#arenas.set(device, arena = new DeviceSegment(64));
+    if (!arena) this.#arenas.set(device, arena = this.devices.segment(device, 64));
     return arena;
   }
 
@@ -170,6 +170,7 @@ export class Engine {
       trained,
       trained || model.spec.ema !== undefined,
       {
+        own: (device, bytes) => this.devices.segment(device, bytes),
         constants: (device) => this.#constantsOf(spec.model, device),
         pooled: (device, offset, bytes) => {
           const base = memory.pools!.get(device)!.offsets.get(name)!;
@@ -201,7 +202,7 @@ export class Engine {
     const key = `${device} ${model}`, { constants } = this.options.models[model]!;
     let segment = this.#constants.get(key);
     if (!segment) {
-      this.#constants.set(key, segment = new DeviceSegment(constants.byteLength));
+      this.#constants.set(key, segment = this.devices.segment(device, constants.byteLength));
       segment.write(0, constants);
     }
     return segment;

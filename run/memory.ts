@@ -3,10 +3,11 @@ import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import { baseModel } from "../compiler/sharing.ts";
 import { usesOf } from "../compiler/uses.ts";
 import type { ModelMemory } from "../planner/held.ts";
-import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
+import { devicesOfCall, type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
+import { type Pool, poolsOf } from "./pools.ts";
 import type { Machine, PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
@@ -33,12 +34,14 @@ export function checkedMemory(
   machine: Machine,
 ): MemoryPlan {
   const plan = memoryOf(graphs, models, scratch);
-  refuseTooLarge(
-    `run ${graphs[0]!.graph.name} on this machine`,
-    plan.rows,
-    machine.memoryBytes,
-    "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
-  );
+  for (const { name, bytes, holds } of poolsOf(machine)) {
+    refuseTooLarge(
+      `run ${graphs[0]!.graph.name} on ${name}`,
+      plan.rows.filter(holds),
+      bytes,
+      "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
+    );
+  }
   return plan;
 }
 
@@ -70,15 +73,36 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const { rows, calls } = memoryOf(graphs, models, scratch), free = machine.memoryBytes - totalBytes(rows);
-  if (free >= 0) return graphs;
-  const caches = new Map<string, Cache>();
-  for (const { graph, programs, plan } of graphs) {
-    for (const call of graph.calls) {
+  const memory = memoryOf(graphs, models, scratch);
+  const found = poolsOf(machine).map((pool) => pagesIn(pool, graphs, memory)).filter((pages) =>
+    pages !== null
+  );
+  if (found.length === 0) return graphs;
+  return graphs.map((g) => {
+    const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
+      id,
+      Math.min(cache.pages, ...found.map((pages) => pages.get(id)!)),
+    ]);
+    return { ...g, programs: g.withPages(Object.fromEntries(own)) };
+  }) as readonly PreparedGraph[] as G;
+}
+
+/** Pages of every generate call that one memory has room for; `null` when it holds all that was asked for. */
+function pagesIn(
+  { bytes, holds }: Pool,
+  graphs: readonly PreparedGraph[],
+  { rows, calls }: MemoryPlan,
+): Map<string, number> | null {
+  const free = bytes - totalBytes(rows.filter(holds)), caches = new Map<string, Cache>();
+  if (free >= 0) return null;
+  const inside = (device: number) => holds({ where: "device", device });
+  for (const graph of graphs) {
+    for (const call of graph.graph.calls) {
       if (call.kind !== "generate") continue;
-      const { cache } = programs.generate[call.id]!, other = caches.get(call.id);
-      const decodes = usesOf(call, programs, plan.assignments[call.id]!.strategy).filter((u) =>
-        u.part === "decode"
+      const { cache } = graph.programs.generate[call.id]!, other = caches.get(call.id);
+      const devices = devicesOfCall(call.id, graph);
+      const decodes = usesOf(call, graph.programs, graph.plan.assignments[call.id]!.strategy).filter((u) =>
+        u.part === "decode" && inside(devices[u.rank]!)
       );
       caches.set(call.id, {
         slots: Math.max(cache.slots, other?.slots ?? 0),
@@ -87,16 +111,10 @@ export function fitPages<G extends readonly PreparedGraph[]>(
       });
     }
   }
-  const kv = [...calls.values()].flatMap((own) => [...own])
+  const kv = [...calls].filter(([device]) => inside(device)).flatMap(([, own]) => [...own])
     .reduce((n, [name, bytes]) => n + (name.endsWith(" kv") ? bytes : 0), 0);
-  const pages = choosePages([...caches.values()], free + kv), ids = [...caches.keys()];
-  return graphs.map((g) => {
-    const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
-      id,
-      Math.min(cache.pages, pages[ids.indexOf(id)]!),
-    ]);
-    return { ...g, programs: g.withPages(Object.fromEntries(own)) };
-  }) as readonly PreparedGraph[] as G;
+  const pages = choosePages([...caches.values()], free + kv);
+  return new Map([...caches.keys()].map((id, i) => [id, pages[i]!]));
 }
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
