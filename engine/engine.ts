@@ -8,7 +8,7 @@ import type { ModelSpec } from "../ir/graph.ts";
 import { devicesOf } from "../ir/mesh.ts";
 import type { Cluster, Replica as Name, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { Parameter, Program } from "../ir/program.ts";
-import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+import { type DeviceSegment, LoadedProgram } from "../ffi/device.ts";
 import { CallMemory } from "./call_memory.ts";
 import type { Devices } from "./devices.ts";
 import { Reallocator } from "./reallocation.ts";
@@ -64,9 +64,9 @@ export class Engine {
   private constructor(readonly options: EngineOptions) {
     const { memory, schedule } = options;
     this.states = new Map(Object.entries(options.states));
-    this.calls = new CallMemory(memory.calls, (device, name) => this.#inTurn(device, name));
+    this.calls = new CallMemory(options.devices, memory.calls, (device, name) => this.#inTurn(device, name));
     for (const [device, { bytes }] of memory.pools ?? []) {
-      this.#pools.set(device, new DeviceSegment(Math.max(64, bytes)));
+      this.#pools.set(device, this.devices.segment(device, Math.max(64, bytes)));
     }
     const replicas = new Map<Name, Replica>(),
       specs = Object.fromEntries(Object.entries(options.models).map(([key, m]) => [key, m.spec]));
@@ -169,6 +169,7 @@ export class Engine {
       trained,
       trained || model.spec.ema !== undefined,
       {
+        own: (device, bytes) => this.devices.segment(device, bytes),
         constants: (device) => this.#constantsOf(spec.model, device),
         pooled: (device, offset, bytes) => seen(this.#inTurn(device, name, { offset, bytes }))!,
         gradients: (device, bytes) => seen(this.#inTurn(device, `${name} grads`, { offset: 0, bytes })),
@@ -204,7 +205,7 @@ export class Engine {
     const key = `${device} ${model}`, { constants } = this.options.models[model]!;
     let segment = this.#constants.get(key);
     if (!segment) {
-      this.#constants.set(key, segment = new DeviceSegment(constants.byteLength));
+      this.#constants.set(key, segment = this.devices.segment(device, constants.byteLength));
       segment.write(0, constants);
     }
     return segment;

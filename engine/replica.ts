@@ -23,6 +23,8 @@ export interface Holder {
 
 /** Where a rank's memory comes from. */
 export interface Memory {
+  /** Memory near a device that is this replica's alone. */
+  readonly own: (device: number, bytes: number) => DeviceSegment;
   readonly constants: (device: number) => DeviceSegment;
   /** Memory of a replica that lives in the pool: bytes from the beginning of its place there. */
   readonly pooled: (device: number, offset: number, bytes: number) => DeviceSegment;
@@ -63,8 +65,7 @@ export class Replica {
     readonly changes: boolean,
     memory: Memory,
   ) {
-    const own = (bytes: number) => {
-      const segment = new DeviceSegment(bytes);
+    const keep = (segment: DeviceSegment) => {
       this.#own.push(segment);
       return segment;
     };
@@ -77,8 +78,9 @@ export class Replica {
       if (shared) {
         return { rank, at, device, shard, segments: { params: shared, constants: memory.constants(device) } };
       }
+      const own = (n: number) => keep(memory.own(device, n));
       const place = (offset: number, n: number) => pooled ? memory.pooled(device, offset, n) : own(n);
-      if (pooled && spec.home) host.push(own(moments + bytes.moments));
+      if (pooled && spec.home) host.push(keep(new DeviceSegment(moments + bytes.moments, "host")));
       return {
         rank,
         at,
