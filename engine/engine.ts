@@ -144,7 +144,7 @@ export class Engine {
   /** Copies the weights of its home to a replica, outside any step. */
   async renew(name: Name): Promise<void> {
     const replica = this.replica(name), home = this.home(replica.spec.model);
-    if (home.spec.residence === "pool") await move(this.devices, home, "fetch");
+    if (home.spec.residence === "pool") await move(this.devices, home, "fetch", "params");
     await this.reallocator(home.name, name).run(1, () => {});
     replica.version = home.version;
   }
@@ -171,7 +171,8 @@ export class Engine {
       {
         own: (device, bytes) => this.devices.segment(device, bytes),
         constants: (device) => this.#constantsOf(spec.model, device),
-        pooled: (device, offset, bytes) => seen(this.#inTurn(device, name, { offset, bytes }))!,
+        pooled: (device, part, bytes) =>
+          seen(this.#inTurn(device, part === "params" ? name : `${name} moments`, { offset: 0, bytes }))!,
         gradients: (device, bytes) => seen(this.#inTurn(device, `${name} grads`, { offset: 0, bytes })),
         ...(base && mayUseBase(spec, base.spec) && {
           shared: (device: number, shard: Shard) => {

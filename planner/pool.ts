@@ -66,29 +66,41 @@ const together = (a: readonly Span[], b: readonly Span[]): boolean =>
     return x && y && x.start <= y.end && y.start <= x.end;
   });
 
-/** Copies that are no homes, and homes that are offloaded: parameters, then moments. */
+/** Copies that are no homes, homes that are offloaded, and the optimizer states of those, which only training needs. */
 export function replicaTenants(
   schedules: readonly Schedule[],
   cluster: Pick<Cluster, "devicesPerNode">,
   held: (name: Replica, rank: number) => { readonly params: number; readonly moments: number },
 ): Tenant[] {
   return Object.entries(schedules[0]!.replicas).filter(([, spec]) => spec.residence === "pool")
-    .map(([name, spec]): Tenant => ({
-      name,
-      ...placeOf(spec, cluster),
-      bytes: (rank) => {
-        const { params, moments } = held(name, rank);
-        return align(params) + (spec.home ? align(moments) : 0);
-      },
-      spans: schedules.map((s) =>
-        remembered(
-          s,
-          name,
-          (a) => a.op === "reallocate" ? a.from === name || a.to === name : a.replica === name,
-        )
-      ),
-    }));
+    .flatMap(([name, spec]): Tenant[] => {
+      const place = placeOf(spec, cluster), states = `${name} moments`;
+      const params: Tenant = {
+        name,
+        ...place,
+        bytes: (rank) => align(held(name, rank).params),
+        spans: schedules.map((s) =>
+          remembered(
+            s,
+            name,
+            (a) => a.op === "reallocate" ? a.from === name || a.to === name : usesParams(a, name),
+          )
+        ),
+      };
+      const moments: Tenant = {
+        name: states,
+        ...place,
+        bytes: (rank) => align(held(name, rank).moments),
+        spans: schedules.map((s) =>
+          remembered(s, states, (a) => "part" in a && a.part === "moments" && a.replica === name)
+        ),
+      };
+      return spec.home ? [params, moments] : [params];
+    });
 }
+
+const usesParams = (a: Exclude<Instruction, { readonly op: "reallocate" }>, name: Replica): boolean =>
+  a.replica === name && !("part" in a && a.part === "moments");
 
 /** Gradients of a home that is trained: from the first to the last call that trains it. */
 export function gradientTenant(
