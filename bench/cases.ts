@@ -190,6 +190,6 @@ function randomModel(config: ModelConfig, spec: ModelSpec): EngineModel {
     config,
     parameters: list,
     constants: ropeTable(config, config.maxPositions),
-    load: (sink) => initializeWeights(list, sink, { seed: 0, std: 0.02 }),
+    load: (sink) => initializeWeights(list, (p, values) => sink(p, values, 0), { seed: 0, std: 0.02 }),
   };
 }
