@@ -138,7 +138,10 @@ export async function benchStage(
 ): Promise<Stage> {
   const { graph } = workflow,
     configs = Object.fromEntries(
-      Object.entries(graph.models).map(([name, { lora }]) => [name, { ...config, ...(lora && { lora }) }]),
+      Object.entries(graph.models).map(([name, { lora, ema }]) => {
+        const { storage, ...single } = config;
+        return [name, { ...single, ...(lora && { lora }), ...(storage && !ema && { storage }) }];
+      }),
     );
   const compiled = compileBench(graph, configs, sizes, layout);
   const models = Object.fromEntries(

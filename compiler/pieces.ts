@@ -29,11 +29,12 @@ export function boxOf({ global, slice }: LocalParameter): Box {
 }
 
 /**
- * The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. Both are of
- * one type: bytes move as they are.
+ * The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. Places in a
+ * source of another type are counted as if its elements were as wide as the target's.
  */
 export function runsBetween(source: LocalParameter, target: LocalParameter, box: Box): Run[] {
   const each = BYTES[target.dtype];
+  const begins = { source: source.offset / BYTES[source.dtype] * each, target: target.offset };
   const from = boxOf(source), to = boxOf(target), rows = length(box.rows), columns = length(box.columns);
   const widths = { source: length(from.columns), target: length(to.columns) };
   const first = { source: box.rows.from - from.rows.from, target: box.rows.from - to.rows.from };
@@ -44,8 +45,8 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
   if (target.layout === "rows") {
     const at = (side: "source" | "target") => each * (first[side] * widths[side] + skipped[side]);
     return [strided({
-      source: source.offset + at("source"),
-      target: target.offset + at("target"),
+      source: begins.source + at("source"),
+      target: begins.target + at("target"),
       bytes: each * columns,
       count: rows,
       sourceStride: each * widths.source,
@@ -58,7 +59,7 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
     lanes = Math.min(PANEL - lane.source, PANEL - lane.target, rows - row);
     const at = (side: "source" | "target") =>
       panel * ((first[side] + row - lane[side]) / PANEL * widths[side] + skipped[side]) + each * lane[side];
-    const start = { source: source.offset + at("source"), target: target.offset + at("target") };
+    const start = { source: begins.source + at("source"), target: begins.target + at("target") };
     if (lanes === PANEL) {
       const count = Math.floor((rows - row) / PANEL);
       const strides = { sourceStride: panel * widths.source, targetStride: panel * widths.target };

@@ -46,7 +46,8 @@ export async function readConfigs(
     );
   }
   const configs: Record<string, ModelConfig> = {};
-  for (const [name, { checkpoint, lora }] of Object.entries(graph.models)) {
+  for (const [name, spec] of Object.entries(graph.models)) {
+    const { checkpoint, lora } = spec;
     const folder = folders[name] ?? checkpoint,
       path = folder.endsWith(".json") ? folder : `${folder}/config.json`;
     const json = await readJsonOrNull(path);
@@ -55,7 +56,7 @@ export async function readConfigs(
         `Cannot plan ${graph.name}: there is no file ${path}, give --model ${name}=FOLDER with a config.json`,
       );
     }
-    configs[name] = { ...parseConfig(json, path), ...(lora && { lora }), ...stored(storage) };
+    configs[name] = { ...parseConfig(json, path), ...(lora && { lora }), ...stored(spec, storage) };
   }
   return configs;
 }
