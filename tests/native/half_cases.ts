@@ -1,5 +1,5 @@
 /** The cases of operations whose operands may be bf16, with bf16 operands: which those are is in the table of `cuda/common/opcodes.h`. */
-import { type OpKind } from "../../ir/op.ts";
+import type { OpKind } from "../../ir/op.ts";
 import { toBfloat16 } from "../../engine/half.ts";
 import type { Case } from "./cases.ts";
 import type { Data, Out } from "./harness.ts";
