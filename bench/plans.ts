@@ -79,7 +79,7 @@ for (const cell of CELLS.filter((c) => new RegExp(values.only).test(`${c.part} $
 }
 console.log(`# Plans of large models
 
-Made by \`deno run -A bench/plans.ts\` from \`profiles/h100.json\`, 8 H100 in a node; nothing here was measured on GPUs. How to read
+Made by \`deno run -A bench/plans.ts\` from \`profiles/h100.json\`, 8 H100 in a node, in bf16 with fp32 gradients; nothing here was measured on GPUs. How to read
 it is in [planner.md](planner.md#plans-of-large-models). Seconds are of a step; gap is to the lower bound, in per cent; the four columns behind it are how
 many times longer a baseline takes ("–": it does not fit), then seconds of the search, then the plan (@: devices, where not all).
 `);

@@ -1,5 +1,5 @@
 /** The passes from recorded operations to a program. */
-import { type Maxima, type Op, type Place, type Segment, SEGMENTS, type Value } from "../ir/op.ts";
+import { BYTES, type Maxima, type Op, type Place, type Segment, SEGMENTS, type Value } from "../ir/op.ts";
 import type { BufferRow, Port, Program } from "../ir/program.ts";
 import { planBuffers } from "./buffers.ts";
 import type { Builder } from "./builder.ts";
@@ -62,7 +62,13 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     // Made when it is asked for: a run never does.
     get work() {
       return ops.map(({ kind, attrs, ins, outs }) => {
-        return { kind, attrs, elements: [...ins, ...outs].map((v) => size(v.shape)) };
+        const all = [...ins, ...outs];
+        return {
+          kind,
+          attrs,
+          elements: all.map((v) => size(v.shape)),
+          widths: all.map((v) => BYTES[v.dtype]),
+        };
       });
     },
     flops: (live) => ops.reduce((n, op) => n + flops(op, live), 0),

@@ -24,10 +24,12 @@ enum {
 // A job that ended: begin and end by `baton_clock`.
 typedef struct { uint32_t ticket; int32_t status; uint64_t begin_ns, end_ns; } baton_completion;
 
-// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 2, and of 4 where weight is not 1.
+// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 2, and of 4
+// where weight is not 1. `widen`: from bf16 to f32; `bytes` are written, and half as many read, whose offsets are multiples of 2.
 typedef struct {
   uint32_t from_segment, to_segment;
   uint64_t from, to, bytes, count, from_stride, to_stride;
+  uint32_t widen, zero;
 } baton_move;
 
 // A device's membership in the group of one axis (order of AXES in ir/op.ts); group UINT32_MAX for none.

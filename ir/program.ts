@@ -25,6 +25,8 @@ export interface Work {
   readonly attrs: readonly Attr[];
   /** Elements of every operand, inputs first; of a table that is read here and there, all of it. */
   readonly elements: readonly Dim[];
+  /** Bytes of an element of each. */
+  readonly widths: readonly number[];
 }
 
 export interface Program {

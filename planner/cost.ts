@@ -8,6 +8,7 @@ import {
 } from "../compiler/compile.ts";
 import { keepsTogether } from "../compiler/expression.ts";
 import type { Shard } from "../compiler/layout.ts";
+import { storageOf } from "../compiler/models/storage.ts";
 import { microMaxima, stepMaxima } from "../compiler/sizes.ts";
 import { stagesOf } from "../compiler/stages.ts";
 import {
@@ -17,7 +18,7 @@ import {
   type ModelFunctionCall,
   type TrainCall,
 } from "../ir/graph.ts";
-import { align } from "../ir/op.ts";
+import { align, BYTES } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import {
   assigned,
@@ -135,8 +136,8 @@ export class Costs implements Pricing {
   /** Seconds in which a stage gets the activations of so many tokens from the stage before. */
   handOver(call: ModelFunctionCall, { mesh, strategy }: CallLayout, tokens: number): number {
     const { microseconds, GBps } = stageLink(mesh, strategy, this.input.cluster.links);
-    const { hidden } = this.input.configs[call.model]!, { elementBytes } = this.input.profile;
-    return microseconds * 1e-6 + tokens / strategy.tp * hidden * elementBytes / (GBps * 1e9);
+    const config = this.input.configs[call.model]!, row = config.hidden * BYTES[storageOf(config).weights];
+    return microseconds * 1e-6 + tokens / strategy.tp * row / (GBps * 1e9);
   }
 
   /** What the host does for a micro-batch: it writes what the programs read. */
