@@ -19,8 +19,8 @@ export interface Config {
     /** Samples of every step that are written to samples.jsonl. */
     readonly logSamples: number;
   };
-  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4. */
-  readonly devices: string;
+  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4; the cluster's, or one, when absent. */
+  readonly devices?: string | undefined;
   /** Threads of all devices together; all cores when absent. */
   readonly threads?: number | undefined;
   /** Memory that Baton may use, GiB; what the machine has free when absent. */
@@ -34,6 +34,14 @@ export interface Config {
     readonly microBatchTokens?: number | undefined;
     /** What the backward pass computes again; the planner's choice when absent. */
     readonly recompute?: "nothing" | "cheap" | "layers" | undefined;
+    /** File of a cluster: profile, links and memory to plan with. */
+    readonly cluster?: string | undefined;
+    /** Profile to plan with; this machine's own when absent. */
+    readonly profile?: string | undefined;
+    /** Seconds that score calls take for a step: "rewards=0.05". */
+    readonly host?: string | undefined;
+    /** Plans again when lengths or times differ from what was planned with. */
+    readonly replan: boolean;
   };
   readonly score: {
     /** Seconds that a score function may take for one sample. */
@@ -59,7 +67,7 @@ const schema = z.strictObject({
     seed: z.int().nonnegative().default(1),
     logSamples: z.int().nonnegative().default(4),
   }).prefault({}),
-  devices: written(parseDevices).default("cpu:1"),
+  devices: written(parseDevices).optional(),
   threads: positive.max(1024).optional(),
   memoryGiB: z.number().positive().optional(),
   plan: z.strictObject({
@@ -67,6 +75,10 @@ const schema = z.strictObject({
     strategy: written(parseStrategy).optional(),
     microBatchTokens: positive.optional(),
     recompute: z.enum(["nothing", "cheap", "layers"]).optional(),
+    cluster: z.string().min(1).optional(),
+    profile: z.string().min(1).optional(),
+    host: z.string().min(1).optional(),
+    replan: z.boolean().default(false),
   }).prefault({}),
   score: z.strictObject({ deadlineSeconds: z.number().positive().default(60) }).prefault({}),
 });

@@ -21,6 +21,8 @@ export interface CostInput {
   readonly workload: Workload;
   /** Bytes that kernels use on every device beside what programs name. */
   readonly scratchBytes?: number;
+  /** Measured over predicted seconds of calls, by call: what a run saw, for the plan that follows. 1 where it says nothing. */
+  readonly scales?: Readonly<Record<string, number>>;
 }
 
 /** How a call runs, wherever in the cluster it does. */

@@ -52,6 +52,11 @@ export class Costs implements Pricing {
 
   /** Seconds and bytes of a model function call. */
   of(call: ModelFunctionCall, layout: CallLayout): CallCost {
+    const cost = this.#unscaled(call, layout), scale = this.input.scales?.[call.id] ?? 1;
+    return scale === 1 ? cost : { ...cost, seconds: scale * cost.seconds, bubble: scale * cost.bubble };
+  }
+
+  #unscaled(call: ModelFunctionCall, layout: CallLayout): CallCost {
     switch (call.kind) {
       case "generate":
         return generateCost(call, layout, this);

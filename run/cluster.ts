@@ -9,6 +9,8 @@ import { parseProfile, type Profile, roofline } from "../planner/profile.ts";
 export interface ClusterFile {
   readonly cluster: Cluster;
   readonly profile: Profile;
+  /** Seconds that score calls take for a whole step, by call. */
+  readonly hostSeconds: Readonly<Record<string, number>>;
 }
 
 /** Profiles that come with Baton, in `profiles/`. */
@@ -36,6 +38,8 @@ const schema = z.strictObject({
   devicesPerNode: z.union([positive, z.array(positive).min(1)]),
   memoryGiB: number.optional(),
   links: links.optional(),
+  /** Seconds of score calls. */
+  host: z.record(z.string(), z.number().nonnegative()).default({}),
 });
 
 /** @throws one line that lists everything that is wrong with the file */
@@ -69,6 +73,7 @@ export async function readCluster(path: string): Promise<ClusterFile> {
   });
   return {
     profile,
+    hostSeconds: parsed.data.host,
     cluster: {
       nodes,
       devicesPerNode,

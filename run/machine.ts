@@ -5,13 +5,50 @@ import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
 import { defaultThreads, type RunOptions } from "./options.ts";
+import type { PlanFile } from "../planner/plan_file.ts";
+import { type Assumptions, parseHost } from "./assumptions.ts";
+import { type ClusterFile, readCluster, readProfile } from "./cluster.ts";
 import { readPlanFile } from "./plan_file.ts";
-import type { Machine } from "./prepare.ts";
+import { profileOfMachine } from "./profiles.ts";
+
+/** What a run computes on. */
+export interface Machine {
+  readonly devices: Devices;
+  /** Of each device. */
+  readonly threads: number;
+  /** Of all devices and the host together. */
+  readonly memoryBytes: number;
+  /** One layout for all calls on all devices. */
+  readonly strategy?: ParallelStrategy;
+  readonly planFile?: PlanFile;
+  readonly microBatchTokens?: number;
+  readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What plans are made and judged with; absent where nothing is to be planned. */
+  readonly assumptions?: Assumptions;
+}
+
+/** The file of a cluster that is planned for, where one is named. */
+export async function clusterSaid(o: RunOptions, { plan }: Config): Promise<ClusterFile | null> {
+  const path = o.cluster ?? plan.cluster;
+  return path === undefined ? null : await readCluster(path);
+}
+
+/** Devices of the options, else of the file, else of the cluster. */
+function devicesSaid(o: RunOptions, config: Config, file: ClusterFile | null): string {
+  return o.devices ?? config.devices ??
+    (file ? `cpu:${file.cluster.nodes}x${file.cluster.devicesPerNode}` : "cpu:1");
+}
 
 /** What is wrong with what was said of the machine. */
-export function machineFaults(o: RunOptions, config: Config): (string | false)[] {
-  const devices = parseDevices(o.devices ?? config.devices);
+export function machineFaults(o: RunOptions, config: Config, file: ClusterFile | null): (string | false)[] {
+  const devices = parseDevices(devicesSaid(o, config, file));
+  const host = hosts(o, config);
   return [
+    typeof host === "string" && `host ${host}`,
+    file !== null && typeof devices === "object" &&
+    (devices.nodes !== file.cluster.nodes || devices.perNode !== file.cluster.devicesPerNode) &&
+    `devices are ${devices.nodes} × ${devices.perNode} and the cluster has ${file.cluster.nodes} × ${file.cluster.devicesPerNode}, ` +
+      `leave devices out or give as many`,
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
@@ -21,21 +58,58 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
 }
 
 /** The machine, where {@link machineFaults} finds nothing wrong. */
-export async function machineOf(o: RunOptions, config: Config): Promise<Machine> {
-  const devices = parseDevices(o.devices ?? config.devices) as Devices,
+export async function machineOf(o: RunOptions, config: Config, file: ClusterFile | null): Promise<Machine> {
+  const devices = parseDevices(devicesSaid(o, config, file)) as Devices,
     { strategy, plan } = layoutSaid(o, config);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
+  const each = Math.max(1, Math.floor(threads / count(devices)));
+  const plans = count(devices) > 1 || plan !== undefined;
   return {
     devices,
-    threads: Math.max(1, Math.floor(threads / count(devices))),
-    memoryBytes: config.memoryGiB === undefined ? memory().availableBytes : config.memoryGiB * 2 ** 30,
+    threads: each,
+    memoryBytes: memorySaid(config, file),
+    ...plans && { assumptions: await assumed(o, config, file, count(devices), each) },
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
     ...recompute !== undefined && { recompute },
   };
+}
+
+/** Seconds of score calls; a string is what is wrong with them. */
+function hosts(o: RunOptions, { plan }: Config): ReturnType<typeof parseHost> {
+  const text = o.host ?? plan.host;
+  return text === undefined ? {} : parseHost(text);
+}
+
+/** The configuration's, else the cluster's, else all that is free. */
+function memorySaid({ memoryGiB }: Config, file: ClusterFile | null): number {
+  if (memoryGiB !== undefined) return memoryGiB * 2 ** 30;
+  const free = memory().availableBytes;
+  return file
+    ? Math.min(free, file.cluster.memoryBytes * file.cluster.nodes * file.cluster.devicesPerNode)
+    : free;
+}
+
+/** A profile that is named wins over the cluster's, and that over what was measured of this machine. */
+async function assumed(
+  o: RunOptions,
+  config: Config,
+  file: ClusterFile | null,
+  devices: number,
+  threads: number,
+): Promise<Assumptions> {
+  const named = o.profile ?? config.plan.profile;
+  const profile = named !== undefined
+    ? await readProfile(named, "a run")
+    : file?.profile ?? await profileOfMachine(devices, threads);
+  const hostSeconds = {
+    ...file?.hostSeconds,
+    ...hosts(o, config) as Readonly<Record<string, number>>,
+  };
+  return { profile, links: file?.cluster.links ?? profile.links, hostSeconds };
 }
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */

@@ -7,7 +7,8 @@ import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.t
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
-import type { Machine, PreparedGraph } from "./prepare.ts";
+import type { Machine } from "./machine.ts";
+import type { PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
 

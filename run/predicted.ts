@@ -3,15 +3,11 @@ import type { StepRecord } from "../engine/metrics.ts";
 import type { ReportTable } from "../engine/report.ts";
 import { shortNumber } from "../engine/table.ts";
 import type { Gantt } from "../engine/timeline.ts";
-import type { AutoPlan } from "./auto_plan.ts";
-
-/** Share by which a step may differ from its prediction before it is said. */
-const DRIFT = 0.25;
-
-const median = (xs: readonly number[]): number => xs.toSorted((a, b) => a - b)[xs.length >> 1]!;
+import { median } from "./drift.ts";
+import type { Prediction } from "./prediction.ts";
 
 /** Rows of the prediction below those of the run: each shown step once more, from the same begin. */
-export function overlaid(measured: Gantt, { gantt }: Pick<AutoPlan, "gantt">): Gantt {
+export function overlaid(measured: Gantt, { gantt }: Pick<Prediction, "gantt">): Gantt {
   if (!measured.rows.length) return measured;
   // The last predicted step is one among others; what of it began earlier is cut off.
   const { step, begin } = gantt.steps.at(-1)!;
@@ -33,7 +29,7 @@ export function overlaid(measured: Gantt, { gantt }: Pick<AutoPlan, "gantt">): G
 /** Predicted and measured seconds; of steps behind the first one, which is slower. */
 export function predictionTable(
   steps: readonly StepRecord[],
-  { seconds, calls }: Pick<AutoPlan, "seconds" | "calls">,
+  { seconds, calls }: Pick<Prediction, "seconds" | "calls">,
 ): ReportTable[] {
   const rows = Object.entries({ ...calls, step: seconds }).flatMap(([id, predicted]) => {
     const name = id === "step" ? "seconds" : `seconds/${id}`;
@@ -51,13 +47,4 @@ export function predictionTable(
     columns: [{ title: "call" }, right("predicted"), right("measured"), right("error")],
     rows,
   }];
-}
-
-/** A sentence when steps take another time than was planned with; null when they do not. */
-export function driftOf(measured: number, { seconds }: Pick<AutoPlan, "seconds">): string | null {
-  if (Math.abs(measured / seconds - 1) <= DRIFT) return null;
-  return `a step takes ${shortNumber(measured)} s and was planned to take ${
-    shortNumber(seconds)
-  } s: lengths or this machine ` +
-    `differ from what was planned with; \`baton profile\` and \`baton plan\` make a plan for it`;
 }
