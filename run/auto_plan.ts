@@ -30,6 +30,7 @@ export async function autoPlan(input: CostInput, note: (line: string) => void): 
   const { graph, cluster, profile, configs, workload, scales } = input;
   const { result } = planWorkflow(graph, { cluster, profile }, configs, workload, {
     ...OPTIONS,
+    fixed: true,
     ...scales && { scales },
   });
   const plan = result.evaluator.plan(result.best!), seconds = predict(input, plan).evaluation.period;

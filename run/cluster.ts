@@ -37,6 +37,8 @@ const schema = z.strictObject({
   /** A list has one number for every node. */
   devicesPerNode: z.union([positive, z.array(positive).min(1)]),
   memoryGiB: number.optional(),
+  /** Devices that can be busy at once without making one another slower. */
+  capacity: number.optional(),
   links: links.optional(),
   /** Seconds of score calls. */
   host: z.record(z.string(), z.number().nonnegative()).default({}),
@@ -71,8 +73,9 @@ export async function readCluster(path: string): Promise<ClusterFile> {
     memoryBytes: said.memoryGiB * 2 ** 30,
     links: parsed.data.links!,
   });
+  const { capacity } = parsed.data;
   return {
-    profile,
+    profile: capacity === undefined ? profile : { ...profile, capacity },
     hostSeconds: parsed.data.host,
     cluster: {
       nodes,

@@ -9,7 +9,7 @@ import type { PlanFile } from "../planner/plan_file.ts";
 import { type Assumptions, parseHost } from "./assumptions.ts";
 import { type ClusterFile, readCluster, readProfile } from "./cluster.ts";
 import { readPlanFile } from "./plan_file.ts";
-import { profileOfMachine } from "./profiles.ts";
+import { capacityOf, profileOfMachine } from "./profiles.ts";
 
 /** What a run computes on. */
 export interface Machine {
@@ -93,6 +93,9 @@ function memorySaid({ memoryGiB }: Config, file: ClusterFile | null): number {
     : free;
 }
 
+/** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
+const onGpus = (): boolean => Boolean(Deno.env.get("BATON_GPUS"));
+
 /** A profile that is named wins over the cluster's, and that over what was measured of this machine. */
 async function assumed(
   o: RunOptions,
@@ -102,9 +105,11 @@ async function assumed(
   threads: number,
 ): Promise<Assumptions> {
   const named = o.profile ?? config.plan.profile;
-  const profile = named !== undefined
+  const made = named !== undefined
     ? await readProfile(named, "a run")
     : file?.profile ?? await profileOfMachine(devices, threads);
+  // Wherever it was measured, the devices of this run share the processors of this machine.
+  const profile = onGpus() ? made : { ...made, capacity: capacityOf(threads) };
   const hostSeconds = {
     ...file?.hostSeconds,
     ...hosts(o, config) as Readonly<Record<string, number>>,

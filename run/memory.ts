@@ -108,7 +108,17 @@ export function fitPages<G extends readonly PreparedGraph[]>(
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
 
-/** @throws RangeError that says what needs most when the rows are more than there is */
+/** A run that needs more memory than there is. */
+export class TooLarge extends RangeError {
+  /** @param state up to what to do */
+  constructor(readonly state: string, advice: string) {
+    super(`${state}, ${advice}`);
+    // A subclass says no more to people than that a value is out of range.
+    this.name = "RangeError";
+  }
+}
+
+/** @throws TooLarge that says what needs most when the rows are more than there is */
 export function refuseTooLarge(
   action: string,
   rows: readonly MemoryRow[],
@@ -118,10 +128,11 @@ export function refuseTooLarge(
   const total = totalBytes(rows);
   if (total <= memoryBytes) return;
   const most = largestRows(rows).map(rowText).join(", ");
-  throw new RangeError(
+  throw new TooLarge(
     `Cannot ${action}: it needs ${mebibytes(total)} and ${
       mebibytes(memoryBytes)
-    } are free (largest: ${most}), ${advice}`,
+    } are free (largest: ${most})`,
+    advice,
   );
 }
 

@@ -108,7 +108,10 @@ export function planWorkflow(
   { cluster, profile }: Pick<ClusterFile, "cluster" | "profile">,
   configs: Readonly<Record<string, ModelConfig>>,
   workload: Workload,
-  options: SearchOptions & Pick<CostInput, "scales"> = {},
+  options: SearchOptions & Pick<CostInput, "scales"> & {
+    /** There can be no more devices than these. */
+    readonly fixed?: boolean;
+  } = {},
 ): Planned {
   const input = {
       graph,
@@ -120,6 +123,6 @@ export function planWorkflow(
     },
     start = performance.now(),
     result = search(input, options);
-  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result)));
+  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result, options)));
   return { input, result, searchSeconds: (performance.now() - start) / 1000 };
 }

@@ -6,12 +6,12 @@ import { canonical, fnv1a } from "../ir/digest.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
 import { readProfile } from "./cluster.ts";
 
-/** Threads that work at once. */
-export const coresOf = (): number => availableParallelism();
+/** Devices of so many threads that this machine has processors for. */
+export const capacityOf = (threads: number): number => Math.max(1, availableParallelism() / threads);
 
 /** Equal for machines of one kind: folders of users are shared between machines. */
 export function machineKey(): string {
-  return fnv1a(canonical([Deno.build.arch, Deno.build.os, cpus()[0]?.model ?? "", coresOf()]));
+  return fnv1a(canonical([Deno.build.arch, Deno.build.os, cpus()[0]?.model ?? "", availableParallelism()]));
 }
 
 const folder = (): string => join(cacheFolder(), "profiles");

@@ -4,6 +4,7 @@ import { measureDevices } from "../engine/profile.ts";
 import { measureLinks } from "../engine/profile_links.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
 import { memory } from "./available.ts";
+import { capacityOf } from "./profiles.ts";
 
 /** Host work of a micro-batch, as round trips of an empty program: it writes what programs read, and reads what they leave. */
 const ROUNDS = 10;
@@ -15,7 +16,13 @@ export async function profileMachine(
   onProgress?: (share: number) => void,
 ): Promise<Profile> {
   using devices = Devices.open({ count, threads });
-  const measured = await measureDevices(devices, onProgress), links = await measureLinks(devices);
+  const capacity = capacityOf(threads);
+  // More devices than there are processors for would measure their waiting for one another, which the planner adds itself.
+  const measured = await measureDevices(
+      Devices.of(...devices.all.slice(0, Math.max(1, Math.floor(capacity)))),
+      onProgress,
+    ),
+    links = await measureLinks(devices, capacity);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
   return parseProfile({
     version: 1,
@@ -23,6 +30,7 @@ export async function profileMachine(
       threads === 1 ? "thread" : "threads"
     }, ${isa}`,
     source: "baton profile",
+    capacity,
     elementBytes: 4,
     memoryBytes: Math.floor(memory().availableBytes / count),
     memoryGBps: short(measured.memoryGBps),

@@ -12,9 +12,11 @@ import type { MemoryRow } from "../planner/memory.ts";
 import { loadCheckpoint, readRunState, saveCheckpoint } from "./checkpoint.ts";
 import { Deployed, type Deployment, type Fitted, fitted } from "./deployed.ts";
 import { heldOutRows } from "./evaluation.ts";
+import { TooLarge } from "./memory.ts";
 import { type LoadedModel, loadModels } from "./models.ts";
 import { placeGraphs, type PlanSource, type PreparedGraph, prepareGraphs } from "./prepare.ts";
 import { tokenizerOwner } from "./read_graph.ts";
+import { cheapestChange } from "./refusal.ts";
 
 export interface SessionOptions
   extends Pick<Deployment, "steps" | "seed" | "machine" | "toolSeconds" | "scorers"> {
@@ -33,6 +35,17 @@ interface Begun {
   readonly cursor: Cursor;
   readonly after: Cursor;
   readonly stop: AbortController;
+}
+
+/** As {@link fitted}; a run that does not fit is told the cheapest change with which it would. */
+async function fittedOrAdvised(full: readonly PreparedGraph[], d: Deployment): Promise<Fitted> {
+  try {
+    return fitted(full, d);
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error;
+    const advice = await cheapestChange(full, d.models, d.devices.all[0]!.scratchBytes, d.machine);
+    throw advice === null ? error : new TooLarge(error.state, advice);
+  }
 }
 
 export class Session {
@@ -60,7 +73,7 @@ export class Session {
     const { nodes, perNode } = machine.devices;
     const devices = opened.use(Devices.open({ count: nodes * perNode, threads: machine.threads }));
     const deployment = { ...options, workflow, models, devices, timeline: new Timeline() };
-    const prepared = fitted(full, deployment);
+    const prepared = await fittedOrAdvised(full, deployment);
     if (prepared.held) heldOutRows(prepared.held.data, workflow.evaluation!.prompts);
     const session = new Session(deployment, await Deployed.on(prepared, deployment));
     // From here on all of it is the session's to dispose.

@@ -1,6 +1,9 @@
 /** Cluster files and `baton plan`: what a newcomer gives, and what comes of it. */
 import assert from "node:assert/strict";
 import { main } from "../../cli/main.ts";
+import { parseConfig } from "../../compiler/models/config.ts";
+import { adamw, conversations, models, policyModel, sft, workflow } from "../../dsl/mod.ts";
+import { planGraph } from "../../planner/plan_graph.ts";
 import { planViolations } from "../../ir/check_plan.ts";
 import { readCluster } from "../../run/cluster.ts";
 import { readPlanFile } from "../../run/plan_file.ts";
@@ -144,4 +147,43 @@ Deno.test("a run's report shows what was predicted below what was measured, call
   }];
   const [table] = predictionTable(steps, { seconds: 1, calls: { "actor.train": 1.1 } });
   assert.deepEqual(table!.rows, [["actor.train", "1.1", "1", "10 %"], ["step", "1", "2", "-50 %"]]);
+});
+
+Deno.test("what is wrong with a plan file is said with its name and the lines of its calls", async () => {
+  const wrong = await written(
+    "defaults: { zero: 0 }\ncalls:\n  m.train: { devices: 0-1, dp: 2 }\n  m.infer:\n    devices: x\n",
+  );
+  await assert.rejects(readPlanFile(wrong), ({ message }: Error) => {
+    assert.match(
+      message,
+      /^Cannot use \S+\.yaml: line 4: m\.infer\.devices is "x", it must be a device or a range/,
+    );
+    return true;
+  });
+  const { m } = models({ m: policyModel("m", adamw({ lr: 1 })) });
+  const { graph } = workflow({
+    name: "w",
+    data: conversations("d.jsonl", { batch: 4 }),
+    flow: m.train(sft()),
+  });
+  const path = await written("calls:\n\n  m.train: { devices: 0-1, dp: 3 }\n  gone: { devices: 0 }\n");
+  const config = parseConfig(
+    JSON.parse(await Deno.readTextFile(example("models/couplets/config.json"))),
+    "config.json",
+  );
+  const plan = {
+    graph,
+    configs: { m: config },
+    cluster: { nodes: 1, devicesPerNode: 2, memoryBytes: 2 ** 30, links: [] },
+    sizes: { sequences: 4, group: 1, longest: 8 },
+    file: await readPlanFile(path),
+  };
+  assert.throws(() => planGraph(plan), ({ message }: Error) => {
+    assert.ok(
+      message.startsWith(`Cannot use ${path} for "w": line 3: m.train has 2 devices for dp 3`),
+      message,
+    );
+    assert.match(message, /; line 4: "gone" is assigned and is no model function call of the graph$/);
+    return true;
+  });
 });

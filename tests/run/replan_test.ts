@@ -134,7 +134,7 @@ Deno.test("a plan that does not fit or is wrong leaves the run as it is", async 
     try {
       await session.step({}, true);
       const before = all(session), planned = { file: plan("0-3 dp3"), seconds: 1, line: "" };
-      await assert.rejects(session.underPlan({ planned }), /Cannot use this plan/);
+      await assert.rejects(session.underPlan({ planned }), /Cannot use the test's plan for "replanned": /);
       assert.deepEqual(all(session), before);
       await session.step({});
     } finally {
