@@ -35,14 +35,13 @@ export function predict(input: CostInput, plan: ExecutionPlan): Predicted {
     points = PAGES.map((p) => pointOf(units, costs, candidates, plan, p));
   const fits = (p: Point) => evaluator.fullest(p).total <= input.cluster.memoryBytes;
   const point = points.find(fits) ?? points[0]!, evaluation = evaluator.of(point);
-  const calls = units.flatMap((u, i) =>
-    u.calls.map((c, j) => [c.id, point.choices[i]!.candidate.costs[j]!.seconds] as const)
-  );
-  const host = input.graph.calls.flatMap((c) => {
-    const seconds = evaluator.host(c.id);
-    return seconds === undefined ? [] : [[c.id, seconds] as const];
+  // As long as they take in the schedule: beside others, where devices share processors; in every round of a refill.
+  const calls: Record<string, number> = {};
+  evaluation.schedule.step.forEach((i, at) => {
+    const { begin, end } = evaluation.spans[at]!;
+    if (i.op === "run") calls[i.call] = (calls[i.call] ?? 0) + end - begin;
   });
-  return { units, point, evaluation, calls: Object.fromEntries([...calls, ...host]) };
+  return { units, point, evaluation, calls };
 }
 
 function pointOf(

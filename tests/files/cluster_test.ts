@@ -131,15 +131,37 @@ Deno.test("a run's report shows what was predicted below what was measured, call
     end,
   });
   const measured = {
-    steps: [{ step: 7, begin: 100, end: 200 }],
-    rows: [{ label: "device 0", blocks: [block(110, 190, 7)] }],
+    steps: [{ step: 7, begin: 100, end: 120 }, { step: 8, begin: 125, end: 165 }],
+    rows: [
+      { label: "device 0", blocks: [block(110, 118, 7), block(135, 150, 8)] },
+      { label: "device 1 (2)", blocks: [block(112, 120, 7)] },
+      { label: "device 2", blocks: [] },
+      { label: "host", blocks: [] },
+    ],
   };
   const gantt = {
     steps: [{ step: 1, begin: 0, end: 50 }, { step: 2, begin: 50, end: 100 }],
-    rows: [{ label: "device 0", blocks: [block(10, 40, 1), block(60, 90, 2)] }],
+    rows: [
+      { label: "0-1", blocks: [block(10, 40, 1), block(60, 80, 2), block(80, 90, 2)] },
+      { label: "device 2", blocks: [] },
+      { label: "host", blocks: [] },
+    ],
   };
-  const [, plan] = overlaid(measured, { gantt }).rows;
-  assert.deepEqual(plan, { label: "plan 0", blocks: [{ ...block(110, 140, 7), detail: "predicted" }] });
+  const { rows } = overlaid(measured, { gantt });
+  assert.deepEqual(
+    rows.map((row) => row.label),
+    ["device 0", "device 1 (2)", "plan 0-1", "device 2", "plan 2", "host", "plan host"],
+  );
+  const detail = (predicted: number, rest: string) => ({
+    predicted: true,
+    detail: `predicted ${predicted} ms, measured ${rest}`,
+  });
+  assert.deepEqual(rows[2]!.blocks, [
+    // Step 8 begins before step 7 was to end.
+    { ...block(110, 125, 7), ...detail(20, "10 ms: +100 %") },
+    { ...block(135, 155, 8), ...detail(20, "15 ms: +33 %") },
+    { ...block(155, 165, 8), ...detail(10, "15 ms: -33 %") },
+  ]);
   const steps = [{ step: 1, seconds: 9, "seconds/actor.train": 8 }, {
     step: 2,
     seconds: 2,
