@@ -148,7 +148,12 @@ export function planPage(planned: Planned, e: Explanation): string {
   const { input, result } = planned, { graph, cluster, profile } = input;
   return renderReport({
     name: `${graph.name}: plan`,
-    subtitle: `${cluster.nodes} × ${cluster.devicesPerNode} ${profile.name}; ${planRemarks(e, planned)[0]}`,
+    planned: true,
+    subtitle:
+      `${
+        cluster.nodes === 1 ? "1 node" : `${cluster.nodes} nodes`
+      } with ${cluster.devicesPerNode} devices, ` +
+      `profile ${profile.name}; ${planRemarks(e, planned)[0]}`,
     steps: [],
     samples: [],
     gantt: predictedGantt(result.best!),
