@@ -21,6 +21,14 @@ export const PRECISION = {
   },
 } as const satisfies Options;
 
+/** Seconds of score calls. */
+export const HOST = {
+  kind: "string",
+  value: "NAME=SECONDS",
+  help: "what a score call takes in a step; several, with commas or flags",
+  several: true,
+} as const;
+
 /** What the command line may change of any use of a workflow; the script and its YAML say the rest. */
 export const RUN_OPTIONS = {
   config: { kind: "string", value: "FILE.yaml", help: "the machine and the run; flags win over it" },
@@ -34,6 +42,9 @@ export const RUN_OPTIONS = {
   },
   strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
   plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },
+  cluster: { kind: "string", value: "FILE.yaml", help: "a cluster's profile, links and memory to plan with" },
+  profile: { kind: "string", value: "FILE", help: "a profile to plan with; this machine's own by default" },
+  host: HOST,
   ...THREADS,
   ...PRECISION,
 } as const satisfies Options;
@@ -54,6 +65,10 @@ export function runOptions(values: Given & { readonly json?: boolean }): RunOpti
     "devices",
     "strategy",
     "plan",
+    "cluster",
+    "profile",
+    "host",
+    "replan",
     "threads",
     "precision",
     "gradients",

@@ -4,11 +4,12 @@ import { replaceFile } from "../engine/files.ts";
 import { table } from "../engine/table.ts";
 import { explain } from "../planner/explain.ts";
 import { printPlan } from "../planner/plan_file.ts";
+import { hostSecondsOf, parseHost } from "../run/assumptions.ts";
 import { readCluster } from "../run/cluster.ts";
 import { planPage, planRemarks, planTables } from "../run/plan_tables.ts";
 import { planWorkflow, precisionOf, readConfigs, workloadOf } from "../run/planning.ts";
 import { command, UsageError } from "./command.ts";
-import { PRECISION } from "./options.ts";
+import { HOST, PRECISION } from "./options.ts";
 import { loadScript } from "./script.ts";
 
 export const plan = command({
@@ -34,6 +35,7 @@ export const plan = command({
       value: "N,…",
       help: "tokens of responses, equally likely; maxNewTokens by default",
     },
+    host: HOST,
     out: {
       kind: "string",
       value: "FILE",
@@ -72,7 +74,14 @@ export const plan = command({
     const storage = storageOf(values, precisionOf(cluster.profile));
     const configs = await readConfigs(graph, foldersOf(values.model), storage);
     const prompts = lengthsOf("prompt", values.prompt), responses = lengthsOf("response", values.response);
-    const workload = workloadOf(graph, configs, { ...prompts && { prompts }, ...responses && { responses } });
+    const said = values.host === undefined ? {} : parseHost(values.host);
+    if (typeof said === "string") throw new UsageError(`Cannot run baton plan: --host ${said}`);
+    const hostSeconds = hostSecondsOf(graph, { ...cluster.hostSeconds, ...said });
+    const workload = workloadOf(graph, configs, {
+      ...prompts && { prompts },
+      ...responses && { responses },
+      hostSeconds,
+    });
     const { seed, steps } = values,
       planned = planWorkflow(graph, cluster, configs, workload, {
         seed,

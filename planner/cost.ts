@@ -34,6 +34,7 @@ import {
 import { generateCost } from "./cost_generate.ts";
 import { groupsOf, stageLink } from "./groups.ts";
 import { distinct, type Groups, type Live, programSeconds } from "./price.ts";
+import { sharing } from "./sharing.ts";
 import { type Compiled, modelKey, type Stage, type StageProgram, StagePrograms } from "./stage_programs.ts";
 import { type Lengths, packed, sequencesOf } from "./workload.ts";
 
@@ -54,6 +55,20 @@ export class Costs implements Pricing {
 
   /** Seconds and bytes of a model function call. */
   of(call: ModelFunctionCall, layout: CallLayout): CallCost {
+    const { scales, profile } = this.input, scale = scales?.[call.id] ?? 1;
+    const cost = sharing(this.#alone(call, layout), profile.capacity), { seconds, bubble, work, host } = cost;
+    if (scale === 1) return cost;
+    return {
+      ...cost,
+      seconds: scale * seconds,
+      bubble: scale * bubble,
+      work: scale * work,
+      host: scale * host,
+    };
+  }
+
+  /** Where every device has processors of its own, and all is as predicted. */
+  #alone(call: ModelFunctionCall, layout: CallLayout): CallCost {
     switch (call.kind) {
       case "generate":
         return generateCost(call, layout, this);
@@ -168,7 +183,8 @@ export class Costs implements Pricing {
         constants: b.constants,
       };
     });
-    return { ...pipelined(each, micro.count), stages: bytes };
+    const host = dp * micro.count * this.hostRound(micro.tokens);
+    return { ...pipelined(each, micro.count, dp * layout.strategy.tp), host, stages: bytes };
   }
 
   #train(call: TrainCall, layout: CallLayout): CallCost {
@@ -198,7 +214,8 @@ export class Costs implements Pricing {
       (i ? passed : this.hostRound(micro.tokens)) + (forward ? passed : 0)
     );
     const update = Math.max(...programs.map((p) => this.price(p.update, live, groups)));
-    const { seconds, bubble } = pipelined(each, micro.count), times = call.minibatches * call.epochs;
+    const wide = dp * layout.strategy.tp, times = call.minibatches * call.epochs;
+    const { seconds, bubble, work } = pipelined(each, micro.count, wide), begin = this.hostRound(0);
     const bytes = programs.map(({ forward, backward, update }, i): StageBytes => {
       const b = backward.segmentBytes, f = forward?.segmentBytes ?? b, slots = Math.max(1, pp - i);
       const most = (segment: "inputs" | "outputs" | "saved") => Math.max(b[segment], f[segment]);
@@ -209,7 +226,13 @@ export class Costs implements Pricing {
         constants: b.constants,
       };
     });
-    return { seconds: times * (seconds + update + this.hostRound(0)), bubble: times * bubble, stages: bytes };
+    return {
+      seconds: times * (seconds + update + begin),
+      bubble: times * bubble,
+      work: times * (work + wide * pp * update),
+      host: times * dp * (micro.count * this.hostRound(micro.tokens) + begin),
+      stages: bytes,
+    };
   }
 }
 

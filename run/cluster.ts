@@ -9,6 +9,8 @@ import { parseProfile, type Profile, roofline } from "../planner/profile.ts";
 export interface ClusterFile {
   readonly cluster: Cluster;
   readonly profile: Profile;
+  /** Seconds that score calls take for a whole step, by call. */
+  readonly hostSeconds: Readonly<Record<string, number>>;
 }
 
 /** Profiles that come with Baton, in `profiles/`. */
@@ -35,7 +37,11 @@ const schema = z.strictObject({
   /** A list has one number for every node. */
   devicesPerNode: z.union([positive, z.array(positive).min(1)]),
   memoryGiB: number.optional(),
+  /** Devices that can be busy at once without making one another slower. */
+  capacity: number.optional(),
   links: links.optional(),
+  /** Seconds of score calls. */
+  host: z.record(z.string(), z.number().nonnegative()).default({}),
 });
 
 /** @throws one line that lists everything that is wrong with the file */
@@ -67,8 +73,10 @@ export async function readCluster(path: string): Promise<ClusterFile> {
     memoryBytes: said.memoryGiB * 2 ** 30,
     links: parsed.data.links!,
   });
+  const { capacity } = parsed.data;
   return {
-    profile,
+    profile: capacity === undefined ? profile : { ...profile, capacity },
+    hostSeconds: parsed.data.host,
     cluster: {
       nodes,
       devicesPerNode,

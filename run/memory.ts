@@ -7,8 +7,9 @@ import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.t
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
+import type { Machine } from "./machine.ts";
 import { poolsOf } from "./pools.ts";
-import type { Machine, PreparedGraph } from "./prepare.ts";
+import type { PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
 
@@ -73,10 +74,7 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const fit = (all: readonly PreparedGraph[]) => {
-    const { rows } = memoryOf(all, models, scratch);
-    return poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
-  };
+  const fit = (all: readonly PreparedGraph[]) => fits(memoryOf(all, models, scratch).rows, machine);
   if (fit(graphs)) return graphs;
   const caches = new Map<string, Cache>();
   for (const { graph, programs } of graphs) {
@@ -102,18 +100,32 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   };
   // Caches share memory with what is not needed while they are, so how many pages fit has to be tried: by halves.
   const finest = Math.max(1, ...all.map((c) => (c.slots - 1) * c.maxPages));
-  let best = withShare(0), fits = 0, tooMuch = finest;
-  while (tooMuch - fits > 1) {
-    const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
-    if (fit(tried)) [best, fits] = [tried, middle];
+  let best = withShare(0), enough = 0, tooMuch = finest;
+  while (tooMuch - enough > 1) {
+    const middle = (enough + tooMuch) >> 1, tried = withShare(middle / finest);
+    if (fit(tried)) [best, enough] = [tried, middle];
     else tooMuch = middle;
   }
   return best;
 }
 
+/** Whether every memory of the machine holds its part of the rows. */
+export const fits = (rows: readonly MemoryRow[], machine: Machine): boolean =>
+  poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
+
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
 
-/** @throws RangeError that says what needs most when the rows are more than there is */
+/** A run that needs more memory than there is. */
+export class TooLarge extends RangeError {
+  /** @param state up to what to do */
+  constructor(readonly state: string, advice: string) {
+    super(`${state}, ${advice}`);
+    // A subclass says no more to people than that a value is out of range.
+    this.name = "RangeError";
+  }
+}
+
+/** @throws TooLarge that says what needs most when the rows are more than there is */
 export function refuseTooLarge(
   action: string,
   rows: readonly MemoryRow[],
@@ -123,10 +135,11 @@ export function refuseTooLarge(
   const total = totalBytes(rows);
   if (total <= memoryBytes) return;
   const most = largestRows(rows).map(rowText).join(", ");
-  throw new RangeError(
+  throw new TooLarge(
     `Cannot ${action}: it needs ${mebibytes(total)} and ${
       mebibytes(memoryBytes)
-    } are free (largest: ${most}), ${advice}`,
+    } are free (largest: ${most})`,
+    advice,
   );
 }
 

@@ -18,6 +18,8 @@ export interface PlannedLengths {
   readonly prompts?: readonly number[];
   /** Tokens of responses; all that the script allows by default. */
   readonly responses?: readonly number[];
+  /** Seconds that score calls take for a whole step, by call. */
+  readonly hostSeconds?: Workload["hostSeconds"];
 }
 
 /** Tokens of a prompt, where nobody says. */
@@ -65,7 +67,7 @@ export async function readConfigs(
 export function workloadOf(
   graph: CallGraph,
   configs: Readonly<Record<string, ModelConfig>>,
-  { prompts, responses }: PlannedLengths,
+  { prompts, responses, hostSeconds = {} }: PlannedLengths,
 ): Workload {
   const generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
   const context = Math.min(...Object.values(configs).map((c) => c.maxPositions));
@@ -99,7 +101,7 @@ export function workloadOf(
     longest: Math.max(...given) + longestResponse,
     longestResponse,
   };
-  return { sizes, prompts: given, responses: made, hostSeconds: {} };
+  return { sizes, prompts: given, responses: made, hostSeconds };
 }
 
 /** A search that found a plan, and what it was asked. */
@@ -113,14 +115,24 @@ export interface Planned {
 /** @throws RangeError that says what does not fit and what would, when no plan does */
 export function planWorkflow(
   graph: CallGraph,
-  { cluster, profile }: ClusterFile,
+  { cluster, profile }: Pick<ClusterFile, "cluster" | "profile">,
   configs: Readonly<Record<string, ModelConfig>>,
   workload: Workload,
-  options: SearchOptions = {},
+  options: SearchOptions & Pick<CostInput, "scales"> & {
+    /** There can be no more devices than these. */
+    readonly fixed?: boolean;
+  } = {},
 ): Planned {
-  const input = { graph, configs, cluster, profile, workload },
+  const input = {
+      graph,
+      configs,
+      cluster,
+      profile,
+      workload,
+      ...options.scales && { scales: options.scales },
+    },
     start = performance.now(),
     result = search(input, options);
-  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result)));
+  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result, options)));
   return { input, result, searchSeconds: (performance.now() - start) / 1000 };
 }
