@@ -98,5 +98,20 @@ export async function readProfile(name: string, wantedBy: string): Promise<Profi
       } or the path of one`,
     );
   }
-  return parseProfile(JSON.parse(text), path);
+  return profileOf(text, path);
+}
+
+/** @throws TypeError when the text is no profile */
+export function profileOf(text: string, path: string): Profile {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new TypeError(
+      `Cannot use ${path}: it is not valid JSON (${
+        (error as Error).message
+      }), make it again with baton profile`,
+    );
+  }
+  return parseProfile(value, path);
 }

@@ -5,6 +5,7 @@ import { printPlan } from "../planner/plan_file.ts";
 import { autoPlan } from "./auto_plan.ts";
 import { DriftWatch, measuredInput, scalesOf, WINDOW } from "./drift.ts";
 import { type Prediction, predictionOf } from "./prediction.ts";
+import { isRefusal } from "./refusal.ts";
 import type { Session } from "./session.ts";
 
 /** A line of plans.jsonl. */
@@ -28,6 +29,8 @@ export interface WatchOptions {
   /** Folder of checkpoints. */
   readonly checkpoints: string;
   readonly record: (r: PlanRecord) => Promise<void>;
+  /** Forces the logs to disk: a checkpoint says that these steps are done. */
+  readonly flush: () => Promise<void>;
   /** Gets the new plan as YAML. */
   readonly plan: (yaml: string) => Promise<void>;
 }
@@ -83,10 +86,11 @@ export class PlanWatch {
       const planned = await autoPlan(scaled, () => {});
       if (planned.seconds >= (1 - WORTH) * now.seconds) return await this.#stay(now, "no other plan is");
       const fitted = await session.underPlan({ planned, input: scaled });
+      await this.o.flush();
       await session.switchTo(fitted, this.o.checkpoints);
     } catch (error) {
       // Until memory is let go of, whatever is wrong with another plan leaves the run as it is.
-      if (session.main !== main || !(error instanceof RangeError || error instanceof TypeError)) throw error;
+      if (session.main !== main || !isRefusal(error)) throw error;
       return await this.#stay(now, `${error.message}; no other plan is`);
     }
     const { predicted, plan } = session.main;

@@ -3,8 +3,8 @@ import { availableParallelism, cpus } from "node:os";
 import { cacheFolder } from "../engine/cache_folder.ts";
 import { join, readTextOrNull, replaceFile } from "../engine/files.ts";
 import { canonical, fnv1a } from "../ir/digest.ts";
-import { parseProfile, type Profile } from "../planner/profile.ts";
-import { readProfile } from "./cluster.ts";
+import type { Profile } from "../planner/profile.ts";
+import { profileOf, readProfile } from "./cluster.ts";
 
 /** Devices of so many threads that this machine has processors for. */
 export const capacityOf = (threads: number): number => Math.max(1, availableParallelism() / threads);
@@ -43,5 +43,5 @@ export async function profileOfMachine(count: number, threads: number): Promise<
   const [best] = found.sort(([a, x], [b, y]) => x - y || (a < b ? -1 : 1));
   if (!best) return await readProfile("cpu", "a run");
   const path = join(folder(), best[0]), text = await readTextOrNull(path);
-  return parseProfile(JSON.parse(text ?? "null"), path);
+  return profileOf(text ?? "", path);
 }

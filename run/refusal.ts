@@ -24,6 +24,10 @@ interface Fits {
   readonly seconds: number;
 }
 
+/** Whether an error says that a plan is wrong or too large, and not that a program is. */
+export const isRefusal = (error: unknown): error is Error =>
+  (error instanceof RangeError || error instanceof TypeError) && error.message.startsWith("Cannot ");
+
 /** A batch is halved so often at most. */
 const HALVES = 6;
 
@@ -52,7 +56,7 @@ export async function cheapestChange(
       };
     } catch (error) {
       // Micro-batches too small for what a call keeps together, ranks without a sequence: no change for this run.
-      if (error instanceof RangeError || error instanceof TypeError) return null;
+      if (isRefusal(error)) return null;
       throw error;
     }
   };

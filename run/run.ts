@@ -78,6 +78,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     replan: o.replan,
     checkpoints,
     record: (r) => recorder.plan(r),
+    flush: () => recorder.flush(),
     plan: (yaml) => replaceFile(`${o.out}/plan.yaml`, yaml),
   });
   let metrics: Readonly<Record<string, number>> = {};

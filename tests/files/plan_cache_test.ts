@@ -101,6 +101,11 @@ Deno.test("a run plans with the profile that was measured here, of as many threa
         (await profileOfMachine(n, t)).name
       ),
     );
+    const damaged = await keepProfile("{", 3, 1);
+    await assert.rejects(profileOfMachine(3, 1), (error: Error) => {
+      assert.ok(error.message.startsWith(`Cannot use ${damaged}: it is not valid JSON`));
+      return true;
+    });
     assert.deepEqual(names, ["two", "two", "eight", "wide", CPU.name]);
   });
 });
