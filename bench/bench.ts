@@ -20,12 +20,20 @@ import { measureRates, type Rates } from "./floor.ts";
 import { peakRssMb } from "./measure.ts";
 import { type CaseOptions, modelCase } from "./model_cases.ts";
 import { comparePeer, peerOf } from "./peer.ts";
-import { ppoStep, startToFirstStep } from "./workflow_cases.ts";
+import { grpoStep, ppoStep, startToFirstStep } from "./workflow_cases.ts";
 
 const GENERATE = ["b1", "b8", "b32"].flatMap((batch) =>
   ["greedy", "sample"].map((how) => `gen_${batch}_${how}`)
 );
-const CASES = ["train_step", "logprob", ...GENERATE, "ppo_step", "trace_and_plan", "start_to_first_step"];
+const CASES = [
+  "train_step",
+  "logprob",
+  ...GENERATE,
+  "ppo_step",
+  "grpo_step",
+  "trace_and_plan",
+  "start_to_first_step",
+];
 
 const { values: flags } = parseArgs({
   options: {
@@ -98,7 +106,8 @@ async function measured(name: string, o: CaseOptions): Promise<object> {
   if (name === "start_to_first_step") return startToFirstStep(threads, 5);
   const count = strategy.dp * strategy.tp * strategy.pp;
   using devices = Devices.open({ count, threads: Math.max(1, Math.floor(threads / count)) });
-  return name === "ppo_step" ? await ppoStep(devices, o) : await modelCase(devices, name, o);
+  if (name === "ppo_step") return await ppoStep(devices, o);
+  return name === "grpo_step" ? await grpoStep(devices, o) : await modelCase(devices, name, o);
 }
 
 async function inOwnProcess(name: string, rates?: Rates): Promise<Record<string, unknown>> {

@@ -4,7 +4,7 @@ import { benchConfig, compileBench, usefulFlops } from "../../bench/cases.ts";
 import { floorSeconds, measureRates } from "../../bench/floor.ts";
 import { median, timed } from "../../bench/measure.ts";
 import { modelCase } from "../../bench/model_cases.ts";
-import { ppoStep } from "../../bench/workflow_cases.ts";
+import { grpoStep, ppoStep } from "../../bench/workflow_cases.ts";
 import { Devices } from "../../engine/devices.ts";
 import { Device } from "../../ffi/device.ts";
 import { conversations, models, policyModel, workflow } from "../../mod.ts";
@@ -102,6 +102,15 @@ Deno.test("ppoStep() times every call of a step", async () => {
     "critic.train",
   ];
   for (const call of calls) {
+    assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
+  }
+});
+
+Deno.test("grpoStep() times every call of a step", async () => {
+  using devices = Devices.open({ count: 1, threads: 1 });
+  const { phase_s, s_per_step, sequences_per_step } = await grpoStep(devices, ONCE);
+  assert.equal(sequences_per_step, 32);
+  for (const call of ["actor.generate", "score.rewards", "actor.train"]) {
     assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
   }
 });
