@@ -104,15 +104,13 @@ void linear_logprob(Call& c) {
   head_rows(c, 0, size(c, 2), entropy, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
 }
 
-void linear_logprob_grad(Call& c) {
-  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2), first = size(c, 5);
-  bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
+namespace {
+
+// Targets count from `first` on, of `total`; without `dw` only x has a gradient.
+void head_gradient(Call& c, bool entropy, long first, long total, float* dx, float* dw) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   const float *x = floats(c, 1), *w = floats(c, 2);
-  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1), *logits = reinterpret_cast<float*>(c.scratch);
-  const float* prior = carry ? floats(c, c.operands - 3) : nullptr;
-  size_t bytes = size_t(parts(vocabulary, 16) * 16 * h) * 4;
-  if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
-  else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
+  float* logits = reinterpret_cast<float*>(c.scratch);
   for (long r0 = 0; r0 < rows; r0 += ROWS) {
     long count = smaller(ROWS, rows - r0);
     HeadGradient g{floats(c, 0) + r0, floats(c, 5) + r0, entropy ? floats(c, 6) + r0 : nullptr, entropy ? floats(c, 7) + r0 : nullptr,
@@ -122,12 +120,28 @@ void linear_logprob_grad(Call& c) {
       float* dx_rows = dx + r0 * h;
       multiply(c, {x + r0 * h, h, 1}, {Right::panels, w + v0 * h, h}, {logits, WIDTH, false}, nullptr, count, columns, h);
       launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
-             columns, first, size(c, 6), r0);
+             columns, first, total, r0);
       multiply(c, {logits, WIDTH, 1}, {Right::transposed, w + v0 * h, h}, {dx_rows, h, false}, v0 > 0 ? dx_rows : nullptr, count, h,
                columns);
-      multiply(c, {x + r0 * h, 1, h}, {Right::rows, logits, WIDTH}, {dw + v0 * h, h, true}, dw + v0 * h, h, columns, count);
+      if (dw)
+        multiply(c, {x + r0 * h, 1, h}, {Right::rows, logits, WIDTH}, {dw + v0 * h, h, true}, dw + v0 * h, h, columns, count);
     }
   }
+}
+
+}  // namespace
+
+void linear_logprob_grad(Call& c) {
+  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
+  const float* prior = size(c, 3) == 1 ? floats(c, c.operands - 3) : nullptr;
+  size_t bytes = size_t(parts(size(c, 2), 16) * 16 * size(c, 1)) * 4;
+  if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
+  else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
+  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), dx, dw);
+}
+
+void linear_logprob_dx(Call& c) {
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), floats(c, c.operands - 1), nullptr);
 }
 
 }  // namespace baton
