@@ -1,10 +1,10 @@
 /** The types of models and of the calls that they offer. */
 import type { PerSequence, PerTokenOf, Schema, Text, TokenIds } from "../ir/field.ts";
-import type { AdamW, Head, ModelSpec, Sampling } from "../ir/graph.ts";
+import type { AdamW, Head, ModelSpec } from "../ir/graph.ts";
 import type { None, TokenFieldOf } from "./fields.ts";
 import type { CallFlow } from "./flow.ts";
-import type { LaterOptions } from "./later.ts";
 import type { Loss } from "./loss.ts";
+import type { SamplingOptions } from "./sampling.ts";
 import type { ToolOptions } from "./tools.ts";
 
 /** A model as the script declares it: what it is, and whether it is trained. */
@@ -33,12 +33,12 @@ export interface TrainOptions<Metrics extends string> {
 interface Generates {
   /**
    * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions),
-   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and
+   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p unless `keepSampledMask`), `length` (actions) and
    * `finished` (1 where a stop token was sampled, 0 where the response was cut). With `tools`, a response is all turns and
    * the answers between them; the answers' tokens are in `tokens` and `response` and are no actions.
    */
   generate(
-    options?: Partial<Sampling> & ToolOptions & LaterOptions,
+    options?: SamplingOptions & ToolOptions,
   ): CallFlow<{ readonly prompt: Text }, Generated>;
 }
 interface InfersLogprobs {

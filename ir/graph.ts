@@ -77,7 +77,15 @@ export interface Sampling {
   readonly ignoreEos: boolean;
   /** How many versions behind the newest weights a sample may be. */
   readonly maxLag: number;
+  /**
+   * The tokens that topK and topP kept are stored with every action, and log-probabilities and entropies of every model that
+   * reads these samples are those of the softmax over them.
+   */
+  readonly keepSampledMask?: true;
 }
+
+/** Most kept tokens of an action that can be stored: one tile of a softmax. */
+export const MOST_KEPT = 1024;
 
 /** A call's own port name → the field bound to it. `.as()` changes `writes`, `{ from }` changes `reads`. */
 export type Ports = Readonly<Record<string, string>>;

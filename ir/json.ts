@@ -59,7 +59,7 @@ const sampling = object({
   stop: array(count),
   ignoreEos: boolean,
   maxLag: count,
-});
+}, { keepSampledMask: boolean });
 const call = (own: Readonly<Record<string, Shape>>, optional: Readonly<Record<string, Shape>> = {}) =>
   object({ id: string, kind: string, reads: ports, writes: ports, ...own }, { site: string, ...optional });
 
