@@ -192,6 +192,8 @@ export interface SourceSpec {
   readonly columns?: Readonly<Record<string, string>>;
   /** Texts are turns of a conversation, written with the model's chat template. */
   readonly chat?: true;
-  /** Rows that are longer than the context are left out rather than refused. */
-  readonly skipLong?: true;
+  /** Most tokens of a prompt or a whole sequence, where that is less than the context. */
+  readonly maxTokens?: number;
+  /** What is longer is left out, or cut behind its first tokens; it is refused otherwise. */
+  readonly longRows?: "skip" | "truncate";
 }

@@ -82,7 +82,7 @@ const GRAPH = object({
     fields: schema,
     shuffle: boolean,
     heldOut: number,
-  }, { columns: record(string), chat: boolean, skipLong: boolean }),
+  }, { columns: record(string), chat: boolean, maxTokens: count, longRows: literal("skip", "truncate") }),
   fields: schema,
   calls: array(tagged("kind", {
     generate: call({ model: string, sampling }, { tools: array(string), maxTurns: count }),
