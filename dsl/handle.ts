@@ -1,7 +1,7 @@
 /** The types of models and of the calls that they offer. */
 import type { PerSequence, PerTokenOf, Schema, Text, TokenIds } from "../ir/field.ts";
 import type { AdamW, Head, ModelSpec } from "../ir/graph.ts";
-import type { None, TokenFieldOf } from "./fields.ts";
+import type { FieldError, None, TokenFieldOf } from "./fields.ts";
 import type { CallFlow } from "./flow.ts";
 import type { Loss } from "./loss.ts";
 import type { SamplingOptions } from "./sampling.ts";
@@ -69,17 +69,22 @@ interface InfersRewards {
 }
 interface Trains<H extends Head> {
   /** Gradient steps on a loss. Writes no field but a new version of the model. */
-  train<In extends Schema, Metrics extends string>(
-    loss: Loss<H, In, Metrics>,
+  train<L extends Head, In extends Schema, Metrics extends string>(
+    loss: Loss<L, In, Metrics> & ForHead<H, L>,
     options?: TrainOptions<NoInfer<Metrics>>,
   ): CallFlow<TokenField<TokenFieldOf<In>> & In, None>;
 }
+/** What the editor says where a frozen model is trained; nothing is there when the script runs. */
+interface Frozen {
+  readonly train?: FieldError<"this model is frozen, declare it with an optimizer to train it", never>;
+}
+type ForHead<H extends Head, L extends Head> = L extends H ? unknown
+  : FieldError<"this loss is for another head, see policyLoss, valueLoss and rewardLoss", L>;
 interface Infers {
   readonly lm: Generates & InfersLogprobs;
   readonly value: InfersValues;
   readonly reward: InfersRewards;
 }
 /** The calls that a model offers: `train` only when it was given an optimizer. */
-export type Handle<M> = M extends Model<infer H, infer O>
-  ? Infers[H] & (O extends AdamW ? Trains<H> : unknown)
+export type Handle<M> = M extends Model<infer H, infer O> ? Infers[H] & (O extends AdamW ? Trains<H> : Frozen)
   : never;
