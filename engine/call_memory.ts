@@ -1,7 +1,10 @@
-/** Device memory that calls keep from one submission to the next: caches, inputs, outputs. */
-import type { Use } from "../compiler/uses.ts";
+/** Device memory of calls: what they keep from one submission to the next, and what they have in turn with others. */
+import { arenaOf, type Use } from "../compiler/uses.ts";
 import type { Segment } from "../ir/op.ts";
 import { DeviceSegment } from "../ffi/device.ts";
+
+/** Memory in turn under a name, where a device has such. */
+export type Turn = (device: number, name: string) => DeviceSegment | undefined;
 
 /**
  * Segments by device and name. A run's step and its evaluation never run at the same time, and nothing in these segments
@@ -11,27 +14,32 @@ export class CallMemory {
   readonly #segments = new Map<string, DeviceSegment>();
 
   /** @param planned bytes by device and name (`planner/memory.ts`); what is not named gets what its first user needs */
-  constructor(readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map()) {}
+  constructor(
+    readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map(),
+    readonly turn: Turn = () => undefined,
+  ) {}
 
   segment(device: number, name: string, bytes: number): DeviceSegment {
     const key = `${device} ${name}`;
     let segment = this.#segments.get(key);
     if (!segment) {
       const planned = this.planned.get(device)?.get(name) ?? 0;
-      this.#segments.set(key, segment = new DeviceSegment(Math.max(bytes, planned)));
+      segment = this.turn(device, name) ?? new DeviceSegment(Math.max(bytes, planned));
+      this.#segments.set(key, segment);
     }
     return segment;
   }
 
-  /** What one program of a call has beside the memory of its device and its model. */
+  /** What one program of a call has beside the memory of its model. */
   own(
     device: number,
+    call: string,
     { memory, program }: Pick<Use, "memory" | "program">,
   ): Partial<Record<Segment, DeviceSegment>> {
+    const { segmentBytes } = program, named = Object.entries(memory) as [Segment, string][];
+    if (segmentBytes.arena) named.push(["arena", arenaOf(call)]);
     return Object.fromEntries(
-      (Object.entries(memory) as [Segment, string][]).map((
-        [segment, name],
-      ) => [segment, this.segment(device, name, program.segmentBytes[segment])]),
+      named.map(([segment, name]) => [segment, this.segment(device, name, segmentBytes[segment])]),
     );
   }
 

@@ -25,6 +25,8 @@ export interface Memory {
   readonly constants: (device: number) => DeviceSegment;
   /** Memory of a replica that lives in the pool: bytes from the beginning of its place there. */
   readonly pooled: (device: number, offset: number, bytes: number) => DeviceSegment;
+  /** Memory for gradients, where calls have it in turn. */
+  readonly gradients?: (device: number, bytes: number) => DeviceSegment | undefined;
   /** Memory of another replica that holds the same piece on a device, to be used as this one's. */
   readonly shared?: (device: number, shard: Shard) => DeviceSegment | undefined;
 }
@@ -82,7 +84,10 @@ export class Replica {
         segments: {
           params: place(0, bytes.params),
           constants: memory.constants(device),
-          ...(trained && { grads: own(bytes.grads), moments: place(moments, bytes.moments) }),
+          ...(trained && {
+            grads: memory.gradients?.(device, bytes.grads) ?? own(bytes.grads),
+            moments: place(moments, bytes.moments),
+          }),
         },
       };
     });

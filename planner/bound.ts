@@ -52,10 +52,13 @@ export function lowerBound(
   const areas = all.map((q) => coefficients(q.area, index, 1 / (q.steps * devices)));
   const options = units.map((_, i) => optionsOf(input, units, lists[i]!, i, index));
   const host = graph.calls.map((c) => evaluator.host(c.id) ?? 0), relaxed = new Map<string, Relaxed>();
-  let weights = all.map(() => 1 / all.length), memory = 0;
+  let weights = all.map(() => 1 / all.length), prices = graph.calls.map(() => 0);
   let best = { seconds: 0, memory: 0, weights };
   for (let round = 0; round < ROUNDS; round++) {
-    const alpha = mixed(seconds, weights), beta = mixed(areas, weights), everywhere = weights[0]! / devices;
+    const alpha = mixed(seconds, weights),
+      beta = mixed(areas, weights),
+      everywhere = weights[0]! / devices,
+      memory = prices.reduce((a, b) => a + b, 0);
     let total = host.reduce((n, s, c) => n + s * (alpha[c]! + beta[c]!), 0) - memory;
     const chosen = options.map((list) => {
       let least = Infinity, at = list[0]!;
@@ -63,7 +66,7 @@ export function lowerBound(
         let cost = memory * o.bytes + everywhere * o.moving;
         for (let i = 0; i < o.calls.length; i++) {
           const call = o.calls[i]!;
-          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices);
+          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices) + prices[call]! * o.turns[i]!;
         }
         if (cost < least) [least, at] = [cost, o];
       }
@@ -88,8 +91,10 @@ export function lowerBound(
       raw = scores.map((s) => Math.exp(s - top)),
       sum = raw.reduce((a, b) => a + b, 0);
     weights = raw.map((x) => x / sum);
-    const used = chosen.reduce((n, o) => n + o.bytes, 0);
-    memory = Math.max(0, memory + step * scale * (used - 1));
+    const always = chosen.reduce((n, o) => n + o.bytes, 0);
+    const used = graph.calls.map(() => -Infinity);
+    for (const o of chosen) o.calls.forEach((call, i) => used[call] = always + o.turns[i]!);
+    prices = prices.map((price, c) => Math.max(0, price + step * scale * (used[c]! - 1)));
   }
   const parts = all.map((inequality, q) => ({ inequality, weight: best.weights[q]! })).filter((p) =>
     p.weight > 0.01
@@ -110,6 +115,8 @@ interface Option {
   readonly devices: number;
   /** Memory that it takes all the time, as a share of that of all devices. */
   readonly bytes: number;
+  /** Memory that each call takes while it runs, likewise. */
+  readonly turns: readonly number[];
   /** Device-seconds of moving the home to the host and back. */
   readonly moving: number;
 }
@@ -128,11 +135,10 @@ function optionsOf(
   const made = list.flatMap((candidate): Option[] => {
     const { costs, held, mesh, strategy: { dp, tp } } = candidate, devices = mesh.nodes * mesh.devices;
     const sum = (of: (stage: number) => number) => held.reduce((n, _, stage) => n + of(stage), 0) * dp * tp;
-    const always = sum((s) =>
-      costs.reduce((n, c) => n + c.stages[s]!.own, 0) + (home ? least(held[s]!.grads) : 0)
-    );
+    const always = sum((s) => costs.reduce((n, c) => n + c.stages[s]!.own, 0));
+    const turns = costs.map((c) => sum((s) => c.stages[s]!.turn + least(held[s]!.grads)) / all);
     const resident = sum((s) => least(held[s]!.params + held[s]!.moments));
-    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices };
+    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices, turns };
     const away = 2 * devices * Math.max(...held.map((h) => h.params + h.moments)) / (profile.hostGBps * 1e9);
     return home
       ? [
@@ -145,7 +151,7 @@ function optionsOf(
   for (const o of made) {
     const beaten = kept.some((k) =>
       k.devices <= o.devices && k.bytes <= o.bytes && k.moving <= o.moving &&
-      k.seconds.every((s, i) => s <= o.seconds[i]!)
+      k.seconds.every((s, i) => s <= o.seconds[i]!) && k.turns.every((t, i) => t <= o.turns[i]!)
     );
     if (!beaten) kept.push(o);
   }

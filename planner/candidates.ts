@@ -166,7 +166,7 @@ export class Candidates {
   candidate(unit: Unit, layout: CallLayout): Candidate {
     const costs = unit.calls.map((call) => this.costs.of(call, layout)), held = this.held(unit, layout);
     const bytes = held.map((h, stage) =>
-      h.params + h.grads + h.moments + Math.max(...costs.map((c) => c.stages[stage]!.arena)) +
+      h.params + h.grads + h.moments + Math.max(...costs.map((c) => c.stages[stage]!.turn)) +
       costs.reduce((n, c) => n + c.stages[stage]!.own, 0)
     );
     return {
@@ -203,10 +203,8 @@ export class Candidates {
 function undominated(all: readonly Candidate[]): Candidate[] {
   const kinds = all.map((c) => [
     c.seconds,
-    Math.max(...c.costs.flatMap((x) => x.stages.map((s) => s.arena))),
-    Math.max(
-      ...c.held.map((h, i) => h.grads + h.moments + c.costs.reduce((n, x) => n + x.stages[i]!.own, 0)),
-    ),
+    Math.max(...c.costs.flatMap((x) => x.stages.map((s) => s.turn))),
+    Math.max(...c.held.map((h, i) => h.moments + c.costs.reduce((n, x) => n + x.stages[i]!.own, 0))),
   ]);
   return all.filter((_, i) =>
     !kinds.some((k, j) =>

@@ -19,7 +19,7 @@ export interface ExplainedCall {
   readonly share: number;
   /** Of its seconds, in which stages of its pipeline wait for others. */
   readonly bubble: number;
-  /** On the fullest of its devices while it runs: everything that stays, and its own activations. */
+  /** On the fullest of its devices while it runs: everything that stays, and what the call has in turn, without copies of models. */
   readonly bytes: number;
 }
 
@@ -67,7 +67,10 @@ export function explain(result: SearchResult): Explanation {
         seconds: cost.seconds,
         share: cost.seconds * (to - from) / (evaluation.period * all),
         bubble: cost.bubble,
-        bytes: Math.max(...here.map((m) => m.total - m.arena + cost.stages[stage(m.device)]!.arena)),
+        bytes: Math.max(...here.map((m) => {
+          const at = stage(m.device), grads = call.kind === "train" ? candidate.held[at]!.grads : 0;
+          return m.total - m.pool + cost.stages[at]!.turn + grads;
+        })),
       };
     })
   );

@@ -70,33 +70,39 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const { rows, calls } = memoryOf(graphs, models, scratch), free = machine.memoryBytes - totalBytes(rows);
-  if (free >= 0) return graphs;
+  const needed = (all: readonly PreparedGraph[]) => totalBytes(memoryOf(all, models, scratch).rows);
+  if (needed(graphs) <= machine.memoryBytes) return graphs;
   const caches = new Map<string, Cache>();
-  for (const { graph, programs, plan } of graphs) {
+  for (const { graph, programs } of graphs) {
     for (const call of graph.calls) {
       if (call.kind !== "generate") continue;
       const { cache } = programs.generate[call.id]!, other = caches.get(call.id);
-      const decodes = usesOf(call, programs, plan.assignments[call.id]!.strategy).filter((u) =>
-        u.part === "decode"
-      );
       caches.set(call.id, {
         slots: Math.max(cache.slots, other?.slots ?? 0),
         maxPages: Math.max(cache.maxPages, other?.maxPages ?? 0),
-        bytesPerPage: decodes.reduce((n, u) => n + u.program.segmentBytes.kv, 0) / cache.pages,
       });
     }
   }
-  const kv = [...calls.values()].flatMap((own) => [...own])
-    .reduce((n, [name, bytes]) => n + (name.endsWith(" kv") ? bytes : 0), 0);
-  const pages = choosePages([...caches.values()], free + kv), ids = [...caches.keys()];
-  return graphs.map((g) => {
-    const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
-      id,
-      Math.min(cache.pages, pages[ids.indexOf(id)]!),
-    ]);
-    return { ...g, programs: g.withPages(Object.fromEntries(own)) };
-  }) as readonly PreparedGraph[] as G;
+  const ids = [...caches.keys()], all = [...caches.values()];
+  const withShare = (share: number) => {
+    const pages = choosePages(all, share);
+    return graphs.map((g) => {
+      const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
+        id,
+        Math.min(cache.pages, pages[ids.indexOf(id)]!),
+      ]);
+      return { ...g, programs: g.withPages(Object.fromEntries(own)) };
+    }) as readonly PreparedGraph[] as G;
+  };
+  // Caches share memory with what is not needed while they are, so how many pages fit has to be tried: by halves.
+  const finest = Math.max(1, ...all.map((c) => (c.slots - 1) * c.maxPages));
+  let best = withShare(0), fits = 0, tooMuch = finest;
+  while (tooMuch - fits > 1) {
+    const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
+    if (needed(tried) <= machine.memoryBytes) [best, fits] = [tried, middle];
+    else tooMuch = middle;
+  }
+  return best;
 }
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
@@ -110,7 +116,7 @@ export function refuseTooLarge(
 ): void {
   const total = totalBytes(rows);
   if (total <= memoryBytes) return;
-  const most = largestRows(rows).map((r) => `${r.name} ${mebibytes(r.bytes)}`).join(", ");
+  const most = largestRows(rows).map(rowText).join(", ");
   throw new RangeError(
     `Cannot ${action}: it needs ${mebibytes(total)} and ${
       mebibytes(memoryBytes)
@@ -120,5 +126,9 @@ export function refuseTooLarge(
 
 export const largestRows = (rows: readonly MemoryRow[]): MemoryRow[] =>
   rows.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3);
+
+/** "in turn 41 MiB (actor.generate 38 MiB)". */
+export const rowText = ({ name, bytes, parts }: MemoryRow): string =>
+  `${name} ${mebibytes(bytes)}${parts?.length ? ` (${parts[0]!.name} ${mebibytes(parts[0]!.bytes)})` : ""}`;
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
