@@ -1,5 +1,5 @@
 /** What an operation reads and writes: what memory-bound operations take time for. */
-import { extent, type Maxima } from "../ir/op.ts";
+import { extent, type Maxima, PANEL } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
 
 /** Elements of every operand: all, but where it goes through a table here and there, or keeps to a part of them. */
@@ -23,7 +23,14 @@ function touched({ kind, attrs, elements }: Work, live: Maxima): number[] {
       return these({ 0: n, [last]: n });
     }
     case "sample":
+    case "sampleKept":
       return these({ 0: at(0) * at(1) });
+    // Rows of a weight in panels: every element that is used brings fifteen others along.
+    case "keptLogits":
+    case "keptLogitsDx":
+      return these({ 0: at(0) * at(1), 1: PANEL * at(0) * at(1) * at(3), [last]: at(0) * at(1) });
+    case "keptLogitsDw":
+      return these({ 1: at(0) * at(1), [last]: 2 * PANEL * at(0) * at(1) * at(3) });
     case "rope":
       return these({ 0: at(0) * at(1) * at(2), [last]: at(0) * at(1) * at(2) });
     case "ownRows": {

@@ -83,6 +83,11 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
           product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)) +
             product("matmulDw", at(2), at(1), at(0)),
       );
+    case "linearLogprobDx":
+      return Math.max(
+        launch,
+        product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)),
+      );
     case "attention":
     case "attentionGrad":
       return Math.max(launch, attentionSeconds(work.kind, at, p));

@@ -16,6 +16,8 @@ const TENSOR_CORES = [
   "attentionGrad",
   "linearLogprob",
   "linearLogprobGrad",
+  "linearLogprobDx",
+  "keptLogits",
 ];
 
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
@@ -32,7 +34,7 @@ Deno.test("products and attention on emulated tensor cores stay within what bf16
   const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);
   for (const { name, bits, relative } of distances(gpu, cpu)) {
     // A gradient of the head carries the error of p = exp(logit − lse) too.
-    const most = name.startsWith("linearLogprobGrad") ? 4e-2 : 1e-2;
+    const most = /^linearLogprob(Grad|Dx)/.test(name) ? 4e-2 : 1e-2;
     assert.ok(relative < most, `${name} is ${relative} away`);
     // Gradients of attention with heads of more than 128 have no kernel for tensor cores.
     const large = name.startsWith("attentionGrad") && name.includes(",256,");
@@ -57,7 +59,18 @@ Deno.test("products and attention of bf16 operands on emulated tensor cores diff
 });
 
 Deno.test("the tests of every operation, and of golden models in bf16, pass on the emulated CUDA backend", async () => {
-  const files = ["attention", "collective", "head", "matmul", "norm", "optimizer", "rows", "sample", "shards"]
+  const files = [
+    "attention",
+    "collective",
+    "head",
+    "kept",
+    "matmul",
+    "norm",
+    "optimizer",
+    "rows",
+    "sample",
+    "shards",
+  ]
     .map((name) => new URL(`./op_${name}_test.ts`, import.meta.url).pathname);
   files.push(new URL("../golden/half_test.ts", import.meta.url).pathname);
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
