@@ -32,12 +32,12 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
   rope: ({ b, op, dy, add }) => add(0, b.rope(dy, op.ins[1]!, op.ins[2]!, -(op.attrs[3] as number))),
   attention({ b, op, dy, add }) {
     const [q, k, v, ends] = op.ins as [Value, Value, Value, Value], [o, lse] = op.outs as [Value, Value];
-    const gradients = [q, k, v].map((x) => b.value(`d.${x.name}`, x.shape));
+    const gradients = [q, k, v].map((x) => like(b, x));
     b.emit("attentionGrad", [dy, q, k, v, o, lse, ends], gradients, op.attrs);
     gradients.forEach((g, i) => add(i, g));
   },
   swiglu({ b, op, dy, add }) {
-    const gradients = op.ins.map((x) => b.value(`d.${x.name}`, x.shape));
+    const gradients = op.ins.map((x) => like(b, x));
     b.emit("swigluGrad", [dy, ...op.ins], gradients, op.attrs);
     gradients.forEach((g, i) => add(i, g));
   },
@@ -80,7 +80,9 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
       (prior, out) =>
         b.emit("keptLogitsDw", [dy, x, kept, ...prior], [out], [...attrs, prior.length, ...part]),
     );
-    add(0, b.one("keptLogitsDx", [dy, w, kept], x.shape, op.attrs));
+    const dx = like(b, x);
+    b.emit("keptLogitsDx", [dy, w, kept], [dx], op.attrs);
+    add(0, dx);
   },
   keptLogprob({ b, op, gradient, add }) {
     const [z, kept, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
@@ -93,6 +95,9 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
   },
 };
 
+/** A value for the gradient of x. */
+const like = (b: Backward["b"], x: Value): Value => b.value(`d.${x.name}`, x.shape, { dtype: x.dtype });
+
 const axisOf = (op: Op): Axis => AXES[op.attrs.at(-1) as number]!;
 
 /** Of the rows of w that a rank has: its part of the sum over ranks for x, all of it for w. */
@@ -100,7 +105,7 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
   const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
   const [logprobs, lse] = op.outs as [Value, Value], entropy = op.attrs[3] ? op.outs[2] : undefined;
   const dEntropy = entropy && gradient(2);
-  const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = b.value(`d.${x.name}`, x.shape);
+  const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = like(b, x);
   const ins = [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : [])];
   const sizes = op.attrs.slice(0, 3), more = [Number(dEntropy !== undefined), part.first, part.total];
   // One kernel makes both gradients, since both need the logits again.

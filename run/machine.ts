@@ -1,6 +1,8 @@
 /** The machine of a run and how its calls share it: options win over the configuration's file. */
+import { type Precision, PRECISIONS, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
+import { openGpus } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
@@ -15,6 +17,10 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
+    o.precision !== undefined && oneOf("precision", o.precision, PRECISIONS),
+    o.gradients !== undefined && oneOf("gradients", o.gradients, PRECISIONS),
+    said(o, config).gradients === "bf16" && said(o, config).precision === "fp32" &&
+    `gradients is bf16 and precision is fp32, set precision to bf16 or leave gradients out`,
     typeof devices === "string" && `devices ${devices}`,
     ...layoutFaults(o, config, devices),
   ];
@@ -23,18 +29,41 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
 /** The machine, where {@link machineFaults} finds nothing wrong. */
 export async function machineOf(o: RunOptions, config: Config): Promise<Machine> {
   const devices = parseDevices(o.devices ?? config.devices) as Devices,
-    { strategy, plan } = layoutSaid(o, config);
+    { strategy, plan } = layoutSaid(o, config),
+    { precision, gradients } = said(o, config);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
   return {
     devices,
     threads: Math.max(1, Math.floor(threads / count(devices))),
-    memoryBytes: config.memoryGiB === undefined ? memory().availableBytes : config.memoryGiB * 2 ** 30,
+    storage: storedIn(precision, gradients),
+    ...memoryOf(devices, config),
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
     ...recompute !== undefined && { recompute },
+  };
+}
+
+/** Options win over the file; gradients are fp32 where nobody says otherwise. */
+const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients: Precision } => ({
+  precision: o.precision ?? run.precision,
+  gradients: o.gradients ?? run.gradients,
+});
+
+/** What is free, unless the file says how much may be used: of each GPU, where there are some. */
+function memoryOf(
+  { gpus }: Devices,
+  { memoryGiB }: Config,
+): Pick<Machine, "memoryBytes" | "gpuBytes" | "profile"> {
+  const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, host = memory().availableBytes;
+  if (!gpus) return { memoryBytes: said ?? host };
+  const found = openGpus(gpus), { name } = found[gpus[0]!]!;
+  return {
+    memoryBytes: host,
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(said ?? Infinity, found[gpu]!.freeBytes)])),
+    profile: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
   };
 }
 

@@ -1,4 +1,5 @@
 /** Workflow → everything a run needs: data, plan, programs, byte table. Nothing is allocated on the device yet. */
+import type { Storage } from "../compiler/models/storage.ts";
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
 import { canonical, digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
@@ -12,6 +13,7 @@ import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
 import type { AutoPlan } from "./auto_plan.ts";
 import type { LoadedModel } from "./models.ts";
+import { deviceBytes } from "./pools.ts";
 import { dataSizes } from "./sizes.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
@@ -34,19 +36,25 @@ export interface Machine {
   readonly devices: Devices;
   /** Of each device. */
   readonly threads: number;
-  /** Of all devices and the host together. */
+  /** Of all virtual devices and the host together; with GPUs what the host has. */
   readonly memoryBytes: number;
+  /** Of the GPUs that devices are on. */
+  readonly gpuBytes?: ReadonlyMap<number, number>;
+  /** Shipped profile that plans are searched for with; "cpu" by default. */
+  readonly profile?: string;
   /** One layout for all calls on all devices. */
   readonly strategy?: ParallelStrategy;
   readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What every model's numbers are stored in; f32 by default. */
+  readonly storage?: Storage;
 }
 
-const clusterOf = ({ devices, memoryBytes }: Machine): Cluster => ({
-  nodes: devices.nodes,
-  devicesPerNode: devices.perNode,
-  memoryBytes: Math.floor(memoryBytes / (devices.nodes * devices.perNode)),
+const clusterOf = (machine: Machine): Cluster => ({
+  nodes: machine.devices.nodes,
+  devicesPerNode: machine.devices.perNode,
+  memoryBytes: Math.floor(deviceBytes(machine)),
   links: [],
 });
 
@@ -106,7 +114,13 @@ async function prepareGraph(
   const planned = earlier[0]?.planned ??
     (free && !earlier[0] && cluster.nodes * cluster.devicesPerNode > 1
       // The planner is no part of a run on one device.
-      ? await (await import("./auto_plan.ts")).autoPlan(graph, models, cluster, sizes, data)
+      ? await (await import("./auto_plan.ts")).autoPlan(
+        graph,
+        models,
+        { cluster, profile: machine.profile ?? "cpu" },
+        sizes,
+        data,
+      )
       : undefined);
   const file = machine.planFile ?? planned?.file;
   const plan = planGraph({
