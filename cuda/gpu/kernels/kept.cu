@@ -164,7 +164,7 @@ void kept_logits(Call& c) {
   if (!fits(c, width)) return;
   check_kept(c, ints(c, 2), rows * width, size(c, 5));
   launch(c, kept_logits_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), numbers(c, 0), numbers(c, 1), ints(c, 2), floats(c, 3),
-         Shard{size(c, 1), size(c, 4), size(c, 2)}, width, on_tensor_cores(is_half(c, 0) || is_half(c, 1)));
+         Shard{size(c, 1), size(c, 4), size(c, 2)}, width, math() == Math::bf16);
 }
 
 void kept_logits_dx(Call& c) {
