@@ -75,15 +75,11 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     const [x, w, kept] = op.ins as [Value, Value, Value],
       attrs = op.attrs.slice(0, 4),
       part = op.attrs.slice(4);
-    accumulate(1, (prior, out) => {
-      if (out.dtype !== "f32") {
-        throw new TypeError(
-          "Cannot train what sampled with keepSampledMask: gradients are bf16 and those of a few tokens are sums of fp32, " +
-            "leave gradients out",
-        );
-      }
-      b.emit("keptLogitsDw", [dy, x, kept, ...prior], [out], [...attrs, prior.length, ...part]);
-    });
+    accumulate(
+      1,
+      (prior, out) =>
+        b.emit("keptLogitsDw", [dy, x, kept, ...prior], [out], [...attrs, prior.length, ...part]),
+    );
     const dx = like(b, x);
     b.emit("keptLogitsDx", [dy, w, kept], [dx], op.attrs);
     add(0, dx);

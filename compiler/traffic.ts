@@ -28,9 +28,9 @@ function touched({ kind, attrs, elements }: Work, live: Maxima): number[] {
     // Rows of a weight in panels: every element that is used brings fifteen others along.
     case "keptLogits":
     case "keptLogitsDx":
-      return these({ 0: at(0) * at(1), 1: PANEL * at(0) * at(1) * at(3), [last]: at(0) * at(1) });
+      return these({ 1: PANEL * at(0) * at(1) * at(3) });
     case "keptLogitsDw":
-      return these({ 1: at(0) * at(1), [last]: 2 * PANEL * at(0) * at(1) * at(3) });
+      return these({ [last]: 2 * PANEL * at(0) * at(1) * at(3) });
     case "rope":
       return these({ 0: at(0) * at(1) * at(2), [last]: at(0) * at(1) * at(2) });
     case "ownRows": {

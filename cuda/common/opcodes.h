@@ -96,7 +96,7 @@ constexpr Opcode opcodes[] = {
      ">outLogprobs[maxNew] >outKept[maxNew*topK]"},
     {47, "keptLogits", "A: H V K first total", "x[A*H]:a w[V|H]:a #kept[A*K] >z[A*K]"},
     {48, "keptLogitsDx", "A: H V K first total", "dz[A*K] w[V|H]:a #kept[A*K] >dx[A*H]:a"},
-    {49, "keptLogitsDw", "A: H V K flag first total", "dz[A*K] x[A*H]:a #kept[A*K] (flag)prior[V|H] >dw[V|H]"},
+    {49, "keptLogitsDw", "A: H V K flag first total", "dz[A*K] x[A*H]:a #kept[A*K] (flag)prior[V|H]:g >dw[V|H]:g"},
     {50, "keptLogprob", "A: K entropyFlag",
      "z[A*K] #kept[A*K] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
     {51, "keptLogprobGrad", "A: K entropyFlag",

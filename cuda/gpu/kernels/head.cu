@@ -112,7 +112,7 @@ void linear_logprob(Call& c) {
 
 namespace {
 
-// Targets count from `first` on, of `total`; without `dw.p` only x has a gradient.
+// Targets count from `first` on, of `total`; without `dw` only x has a gradient.
 void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx, OutNumbers dw) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   Numbers x = numbers(c, 1), w = numbers(c, 2);
@@ -131,16 +131,15 @@ void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx,
                    floats(c, 4), ints(c, 3) + r0};
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
-      OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h);
+      OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.p ? dw.from(v0 * h) : dw;
       multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
              columns, first, total, r0);
       Numbers made = panel.numbers();
       multiply(c, {made, WIDTH, 1}, {Right::transposed, w.from(v0 * h), h}, {dx_rows, h, false},
                v0 > 0 ? dx_rows.numbers() : NO_NUMBERS, count, h, columns);
-      if (!dw.p) continue;
-      OutNumbers dw_rows = dw.from(v0 * h);
-      multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
+      if (dw.p)
+        multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
     }
     if (dx.half)
       launch(c, round_kernel, dim3(blocks_of(count * h, THREADS)), THREADS, 0, sums, static_cast<bf16*>(dx.from(r0 * h).p), count * h);
@@ -159,7 +158,7 @@ void linear_logprob_grad(Call& c) {
 }
 
 void linear_logprob_dx(Call& c) {
-  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), out_numbers(c, c.operands - 1), OutNumbers{nullptr, false});
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), out_numbers(c, c.operands - 1), {nullptr, false});
 }
 
 }  // namespace baton

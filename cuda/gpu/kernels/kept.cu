@@ -1,6 +1,4 @@
 // log p(target) and entropy over a few tokens of the vocabulary that every row names: see cuda/cpu/kernels/kept.cpp.
-#include "mma.cuh"
-#include "numbers.cuh"
 #include "softmax.cuh"
 
 namespace baton {
@@ -16,7 +14,8 @@ struct Shard {
   __device__ long offset(long id) const { return ((id - first) >> 4) * 16 * h + ((id - first) & 15); }
 };
 
-__device__ float rounded(float x, bool bf16_math) { return bf16_math ? __bfloat162float(__float2bfloat16_rn(x)) : x; }
+// As products on tensor cores round fp32 operands.
+__device__ float rounded(float x, bool bf16_math) { return bf16_math ? number(stored<bf16>(x)) : x; }
 
 // Ids of a row; what is behind the first negative one does not count. Called by a whole block.
 __device__ long count_of(const int* ids, long width, int* shared) {
@@ -44,8 +43,9 @@ __global__ void kept_logits_kernel(Reporter r, Numbers x, Numbers w, const int* 
     int id = j < n ? kept[i * width + j] : -1;
     float sum = 0;
     if (id >= 0 && shard.has(id)) {
-      Numbers at = w.from(shard.offset(id));
-      for (long k = 0; k < shard.h; k++) sum = fmaf(rounded(x[i * shard.h + k], bf16_math), rounded(at[16 * k], bf16_math), sum);
+      long at = shard.offset(id);
+      for (long k = 0; k < shard.h; k++)
+        sum = fmaf(rounded(x[i * shard.h + k], bf16_math), rounded(w[at + 16 * k], bf16_math), sum);
     }
     z[i * width + j] = sum;
   }
@@ -67,12 +67,16 @@ __global__ void kept_dx_kernel(Reporter r, const float* dz, Numbers w, const int
 }
 
 // A block takes some rows of w and looks for them among all ids, in order; a thread takes columns: a chain over the rows of x.
-// `dz` is 0 behind the end of a row's list.
-__global__ void kept_dw_kernel(Reporter r, const float* dz, Numbers x, const int* kept, float* dw, Shard shard, long width,
-                               long all) {
+// `dz` is 0 behind the end of a row's list. A gradient in bf16 is rounded once, at the end of its chain, which is in registers
+// then: such a block takes one row, and some of its columns.
+template <class G>
+__global__ void kept_dw_kernel(Reporter r, const float* dz, Numbers x, const int* kept, G* dw, Shard shard, long width, long all) {
+  constexpr bool HALF = sizeof(G) == 2;
   __shared__ unsigned votes[THREADS / 32];
   if (r.faulty()) return;
-  long low = shard.first + blockIdx.x * ROWS_OF_W, high = smaller(low + ROWS_OF_W, shard.first + shard.v);
+  long rows = HALF ? 1 : ROWS_OF_W, low = shard.first + blockIdx.x * rows, high = smaller(low + rows, shard.first + shard.v);
+  long column = long(blockIdx.y) * THREADS + threadIdx.x, own = shard.offset(low) + 16 * column;
+  float sum = HALF && column < shard.h ? number(dw[own]) : 0.f;
   for (long base = 0; base < all; base += THREADS) {
     long at = base + threadIdx.x;
     bool mine = at < all && kept[at] >= low && kept[at] < high;
@@ -82,11 +86,17 @@ __global__ void kept_dw_kernel(Reporter r, const float* dz, Numbers x, const int
     __syncthreads();
     for (unsigned warp = 0; warp < THREADS / 32; warp++)
       for (unsigned bits = votes[warp]; bits; bits &= bits - 1) {
-        long e = base + 32 * warp + __ffs(int(bits)) - 1;
-        float* out = dw + shard.offset(kept[e]);
-        for (long k = threadIdx.x; k < shard.h; k += THREADS) out[16 * k] = fmaf(dz[e], x[e / width * shard.h + k], out[16 * k]);
+        long e = base + 32 * warp + __ffs(int(bits)) - 1, row = e / width * shard.h;
+        if constexpr (HALF) {
+          if (column < shard.h) sum = fmaf(dz[e], x[row + column], sum);
+        } else {
+          G* out = dw + shard.offset(kept[e]);
+          for (long k = threadIdx.x; k < shard.h; k += THREADS) out[16 * k] = fmaf(dz[e], x[row + k], out[16 * k]);
+        }
       }
   }
+  if constexpr (HALF)
+    if (column < shard.h) dw[own] = stored<G>(sum);
 }
 
 struct Outputs {
@@ -154,28 +164,33 @@ void kept_logits(Call& c) {
   if (!fits(c, width)) return;
   check_kept(c, ints(c, 2), rows * width, size(c, 5));
   launch(c, kept_logits_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), numbers(c, 0), numbers(c, 1), ints(c, 2), floats(c, 3),
-         Shard{size(c, 1), size(c, 4), size(c, 2)}, width, math() == Math::bf16);
+         Shard{size(c, 1), size(c, 4), size(c, 2)}, width, on_tensor_cores(is_half(c, 0) || is_half(c, 1)));
 }
 
 void kept_logits_dx(Call& c) {
   long rows = size(c, 0), width = size(c, 3);
   if (!fits(c, width)) return;
   check_kept(c, ints(c, 2), rows * width, size(c, 5));
-  launch(c, kept_dx_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2), out_numbers(c, 3),
-         Shard{size(c, 1), size(c, 4), size(c, 2)}, width);
+  launch(c, kept_dx_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2),
+         out_numbers(c, 3), Shard{size(c, 1), size(c, 4), size(c, 2)}, width);
 }
 
 void kept_logits_dw(Call& c) {
   long rows = size(c, 0), h = size(c, 1), v = size(c, 2), width = size(c, 3);
-  float* dw = floats(c, c.operands - 1);
-  const float* prior = size(c, 4) == 1 ? floats(c, 3) : nullptr;
-  size_t bytes = size_t(parts(v, 16) * 16 * h) * 4;
+  void* dw = c.operand[c.operands - 1];
+  const void* prior = size(c, 4) == 1 ? c.operand[3] : nullptr;
+  size_t bytes = size_t(parts(v, 16) * 16 * h) * bytes_of(c.type[c.operands - 1]);
   if (!fits(c, width)) return;
   if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
   else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
   check_kept(c, ints(c, 2), rows * width, size(c, 6));
-  launch(c, kept_dw_kernel, dim3(unsigned(parts(v, ROWS_OF_W))), THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2), dw,
-         Shard{h, size(c, 5), v}, width, rows * width);
+  by_type(c, c.operands - 1, [&](auto gradient) {
+    typedef decltype(gradient) G;
+    bool half = sizeof(G) == 2;
+    dim3 blocks(unsigned(half ? v : parts(v, ROWS_OF_W)), unsigned(half ? parts(h, THREADS) : 1));
+    launch(c, kept_dw_kernel<G>, blocks, THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2), static_cast<G*>(dw),
+           Shard{h, size(c, 5), v}, width, rows * width);
+  });
 }
 
 void kept_logprob(Call& c) {
