@@ -1,5 +1,6 @@
 /** The cases of the table of plans: PPO and GRPO with Llama-2 models on 8 to 1024 H100. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { storedIn } from "../compiler/models/storage.ts";
 import {
   adamw,
   gae,
@@ -44,7 +45,7 @@ function configOf(size: Size): ModelConfig {
     intermediate_size,
   };
   const rest = { model_type: "llama", vocab_size: 32000, max_position_embeddings: 8192, hidden_act: "silu" };
-  return parseConfig({ ...rest, ...shape }, size);
+  return { ...parseConfig({ ...rest, ...shape }, size), storage: storedIn("bf16") };
 }
 
 export interface Cell {

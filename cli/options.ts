@@ -14,6 +14,19 @@ export const HOST = {
   help: "what a score call takes in a step; several, with commas or flags",
   several: true,
 } as const;
+/** How the numbers of models are stored. */
+export const PRECISION = {
+  precision: {
+    kind: "string",
+    value: "fp32|bf16",
+    help: "what parameters, activations and KV pages are stored in; fp32 by default",
+  },
+  gradients: {
+    kind: "string",
+    value: "fp32|bf16",
+    help: "what gradients are stored in with --precision bf16; fp32 by default",
+  },
+} as const satisfies Options;
 
 /** What the command line may change of any use of a workflow; the script and its YAML say the rest. */
 export const RUN_OPTIONS = {
@@ -22,8 +35,9 @@ export const RUN_OPTIONS = {
   seed: { kind: "number", value: "S", help: "what all randomness starts from", integer: true, min: 0 },
   devices: {
     kind: "string",
-    value: "cpu:N",
-    help: "virtual devices: cpu:8, or cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+    value: "KIND:N",
+    help:
+      "cpu:8 for virtual devices, cpu:2x4 for 2 nodes of 4, cuda:0,1 for GPUs, cuda:0x4 for 4 on one; cpu:1 by default",
   },
   strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
   plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },
@@ -31,9 +45,15 @@ export const RUN_OPTIONS = {
   profile: { kind: "string", value: "FILE", help: "a profile to plan with; this machine's own by default" },
   host: HOST,
   ...THREADS,
+  ...PRECISION,
 } as const satisfies Options;
 
-type Given = { readonly [K in keyof RunOptions]?: RunOptions[K] | undefined };
+/** Options as they are written; whether a precision is one is looked at with all else that may be wrong with a run. */
+type Given = {
+  readonly [K in keyof RunOptions]?:
+    | (K extends "precision" | "gradients" ? string : RunOptions[K])
+    | undefined;
+};
 
 /** The options that were given: what is absent must stay absent, so that YAML and defaults apply. */
 export function runOptions(values: Given & { readonly json?: boolean }): RunOptions {
@@ -49,6 +69,8 @@ export function runOptions(values: Given & { readonly json?: boolean }): RunOpti
     "host",
     "replan",
     "threads",
+    "precision",
+    "gradients",
     "steps",
     "saveEvery",
     "resume",

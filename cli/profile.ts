@@ -9,12 +9,12 @@ export const profile = command({
   usage: "[options]",
   positional: 0,
   about: [
-    "Runs the operations of small models on all virtual devices at once, in several sizes, and keeps what they take: runs on this",
+    "Runs the operations of small models on all devices at once, in several sizes, and keeps what they take: runs on this",
     "machine plan with it from then on. With -o it goes into a file instead, which --profile of a run or a cluster file names.",
     "Takes a minute or two; other programs that run meanwhile make it wrong.",
   ].join("\n"),
   options: {
-    devices: { kind: "string", value: "cpu:N", help: "virtual devices", default: "cpu:2" },
+    devices: { kind: "string", value: "cpu:N", help: "virtual devices, or GPUs as cuda:0", default: "cpu:2" },
     threads: {
       kind: "number",
       value: "N",
@@ -41,11 +41,12 @@ export const profile = command({
       count = devices.nodes * devices.perNode;
     const threads = Math.max(1, Math.floor((values.threads ?? navigator.hardwareConcurrency) / count));
     let tenths = 0;
-    const made = await profileMachine(count, threads, (share) => {
+    const made = await profileMachine(devices, threads, (share) => {
       if (Math.floor(10 * share) > tenths) io.err(`${10 * (tenths = Math.floor(10 * share))} %`);
     });
     const text = JSON.stringify(made, null, 1).replace(/\n\s+(?=[\d\]])/g, " ");
-    if (values.out === "-") {
+    // What is kept for runs is of virtual devices.
+    if (values.out === "-" || (values.out === undefined && devices.gpus)) {
       io.out(text);
       return 0;
     }

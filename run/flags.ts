@@ -1,5 +1,6 @@
 /** Flags of a script that is run directly: its own, and those that every run has. */
 import { z } from "npm:zod@4.6.7";
+import { PRECISIONS } from "../compiler/models/storage.ts";
 import { type FlagSchema, type FlagValues, parseFlags, splitArguments } from "../dsl/flags.ts";
 import type { RunOptions } from "./options.ts";
 import { mainScript } from "./resolve.ts";
@@ -24,7 +25,7 @@ const RUN_FLAGS = {
   resume: z.boolean().optional().describe("go on from the newest checkpoint of the output folder"),
   config: z.string().optional().describe("YAML file of the machine and the run"),
   devices: z.string().optional().describe(
-    "cpu:8 for 8 virtual devices, cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+    "cpu:8 for 8 virtual devices, cpu:2x4 for 2 nodes of 4, cuda:0,1 for GPUs, cuda:0x4 for 4 on one; cpu:1 by default",
   ),
   strategy: z.string().optional().describe("one layout for all calls on all devices, as dp2tp2pp2"),
   plan: z.string().optional().describe("YAML or JSON file with a layout for every call"),
@@ -37,7 +38,13 @@ const RUN_FLAGS = {
   threads: z.int().positive().optional().describe(
     "CPU threads of all devices together; all cores by default",
   ),
-  saveDtype: z.enum(["f32", "bf16"]).optional().describe("number format of the exported models"),
+  precision: z.enum(PRECISIONS).optional().describe(
+    "what parameters, activations and KV pages are stored in; fp32 by default",
+  ),
+  gradients: z.enum(PRECISIONS).optional().describe("what gradients are stored in with --precision bf16"),
+  saveDtype: z.enum(["f32", "bf16"]).optional().describe(
+    "number format of the exported models; that of --precision by default",
+  ),
   saveLora: z.enum(["merged", "adapter"]).optional().describe(
     "of a model with an adapter: export it merged as well (the default), or the adapter alone",
   ),

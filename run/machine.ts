@@ -1,6 +1,8 @@
 /** The machine of a run and how its calls share it: options win over the configuration's file. */
+import { type Precision, PRECISIONS, type Storage, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
+import { openGpus } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
@@ -16,13 +18,17 @@ export interface Machine {
   readonly devices: Devices;
   /** Of each device. */
   readonly threads: number;
-  /** Of all devices and the host together. */
+  /** Of all virtual devices and the host together; with GPUs what the host has. */
   readonly memoryBytes: number;
+  /** Of the GPUs that devices are on. */
+  readonly gpuBytes?: ReadonlyMap<number, number>;
   /** One layout for all calls on all devices. */
   readonly strategy?: ParallelStrategy;
   readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What every model's numbers are stored in; f32 by default. */
+  readonly storage?: Storage;
   /** What plans are made and judged with; absent where nothing is to be planned. */
   readonly assumptions?: Assumptions;
 }
@@ -52,6 +58,10 @@ export function machineFaults(o: RunOptions, config: Config, file: ClusterFile |
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
+    o.precision !== undefined && oneOf("precision", o.precision, PRECISIONS),
+    o.gradients !== undefined && oneOf("gradients", o.gradients, PRECISIONS),
+    said(o, config).gradients === "bf16" && said(o, config).precision === "fp32" &&
+    `gradients is bf16 and precision is fp32, set precision to bf16 or leave gradients out`,
     typeof devices === "string" && `devices ${devices}`,
     ...layoutFaults(o, config, devices),
   ];
@@ -60,17 +70,21 @@ export function machineFaults(o: RunOptions, config: Config, file: ClusterFile |
 /** The machine, where {@link machineFaults} finds nothing wrong. */
 export async function machineOf(o: RunOptions, config: Config, file: ClusterFile | null): Promise<Machine> {
   const devices = parseDevices(devicesSaid(o, config, file)) as Devices,
-    { strategy, plan } = layoutSaid(o, config);
+    { strategy, plan } = layoutSaid(o, config),
+    { precision, gradients } = said(o, config);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
-  const each = Math.max(1, Math.floor(threads / count(devices)));
-  const plans = count(devices) > 1 || plan !== undefined;
+  const each = Math.max(1, Math.floor(threads / count(devices))),
+    { shipped, ...memories } = memoryOf(devices, config, file);
   return {
     devices,
     threads: each,
-    memoryBytes: memorySaid(config, file),
-    ...plans && { assumptions: await assumed(o, config, file, count(devices), each) },
+    storage: storedIn(precision, gradients),
+    ...memories,
+    ...(count(devices) > 1 || plan !== undefined) && {
+      assumptions: await assumed(o, config, file, { devices, threads: each, shipped }),
+    },
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
@@ -78,44 +92,60 @@ export async function machineOf(o: RunOptions, config: Config, file: ClusterFile
   };
 }
 
+/** Options win over the file; gradients are fp32 where nobody says otherwise. */
+const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients: Precision } => ({
+  precision: o.precision ?? run.precision,
+  gradients: o.gradients ?? run.gradients,
+});
+
 /** Seconds of score calls; a string is what is wrong with them. */
 function hosts(o: RunOptions, { plan }: Config): ReturnType<typeof parseHost> {
   const text = o.host ?? plan.host;
   return text === undefined ? {} : parseHost(text);
 }
 
-/** The configuration's, else the cluster's, else all that is free. */
-function memorySaid({ memoryGiB }: Config, file: ClusterFile | null): number {
-  if (memoryGiB !== undefined) return memoryGiB * 2 ** 30;
-  const free = memory().availableBytes;
-  return file
-    ? Math.min(free, file.cluster.memoryBytes * file.cluster.nodes * file.cluster.devicesPerNode)
-    : free;
+/**
+ * What is free, unless the file says how much may be used, or the cluster: of each GPU, where there are some. `shipped` is the
+ * profile that comes with Baton for devices like these.
+ */
+function memoryOf(
+  { gpus }: Devices,
+  { memoryGiB }: Config,
+  file: ClusterFile | null,
+): Pick<Machine, "memoryBytes" | "gpuBytes"> & { readonly shipped: string } {
+  const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, host = memory().availableBytes;
+  if (!gpus) {
+    const all = file ? file.cluster.memoryBytes * file.cluster.nodes * file.cluster.devicesPerNode : Infinity;
+    return { memoryBytes: said ?? Math.min(host, all), shipped: "cpu" };
+  }
+  const found = openGpus(gpus),
+    { name } = found[gpus[0]!]!,
+    each = said ?? file?.cluster.memoryBytes ?? Infinity;
+  return {
+    memoryBytes: host,
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, found[gpu]!.freeBytes)])),
+    shipped: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
+  };
 }
 
-/** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
-const onGpus = (): boolean => Boolean(Deno.env.get("BATON_GPUS"));
-
-/** A profile that is named wins over the cluster's, and that over what was measured of this machine. */
+/** A profile that is named wins over the cluster's, and that over what was measured of this machine or comes with Baton. */
 async function assumed(
   o: RunOptions,
   config: Config,
   file: ClusterFile | null,
-  devices: number,
-  threads: number,
+  { devices, threads, shipped }: Pick<Machine, "devices" | "threads"> & { readonly shipped: string },
 ): Promise<Assumptions> {
   const named = o.profile ?? config.plan.profile;
-  const made = named !== undefined
-    ? await readProfile(named, "a run")
-    : file?.profile ?? await profileOfMachine(devices, threads);
-  // Wherever it was measured, the devices of this run share the processors of this machine.
-  const profile = onGpus() ? made : { ...made, capacity: capacityOf(threads) };
-  const hostSeconds = {
-    ...file?.hostSeconds,
-    ...hosts(o, config) as Readonly<Record<string, number>>,
-  };
+  const made = named !== undefined ? await readProfile(named, "a run") : file?.profile ??
+    (devices.gpus ? await readProfile(shipped, "a run") : await profileOfMachine(count(devices), threads));
+  // Wherever it was measured, virtual devices of this run share the processors of this machine.
+  const profile = onGpus(devices) ? made : { ...made, capacity: capacityOf(threads) };
+  const hostSeconds = { ...file?.hostSeconds, ...hosts(o, config) as Readonly<Record<string, number>> };
   return { profile, links: file?.cluster.links ?? profile.links, hostSeconds };
 }
+
+/** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
+const onGpus = ({ gpus }: Devices): boolean => gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(

@@ -8,6 +8,7 @@ import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
 import type { Machine } from "./machine.ts";
+import { poolsOf } from "./pools.ts";
 import type { PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
@@ -34,12 +35,14 @@ export function checkedMemory(
   machine: Machine,
 ): MemoryPlan {
   const plan = memoryOf(graphs, models, scratch);
-  refuseTooLarge(
-    `run ${graphs[0]!.graph.name} on this machine`,
-    plan.rows,
-    machine.memoryBytes,
-    "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
-  );
+  for (const { name, bytes, holds } of poolsOf(machine)) {
+    refuseTooLarge(
+      `run ${graphs[0]!.graph.name} on ${name}`,
+      plan.rows.filter(holds),
+      bytes,
+      "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
+    );
+  }
   return plan;
 }
 
@@ -71,8 +74,8 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const needed = (all: readonly PreparedGraph[]) => totalBytes(memoryOf(all, models, scratch).rows);
-  if (needed(graphs) <= machine.memoryBytes) return graphs;
+  const fit = (all: readonly PreparedGraph[]) => holdsAll(machine, memoryOf(all, models, scratch).rows);
+  if (fit(graphs)) return graphs;
   const caches = new Map<string, Cache>();
   for (const { graph, programs } of graphs) {
     for (const call of graph.calls) {
@@ -100,11 +103,15 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   let best = withShare(0), fits = 0, tooMuch = finest;
   while (tooMuch - fits > 1) {
     const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
-    if (needed(tried) <= machine.memoryBytes) [best, fits] = [tried, middle];
+    if (fit(tried)) [best, fits] = [tried, middle];
     else tooMuch = middle;
   }
   return best;
 }
+
+/** Whether every memory of a machine holds its rows. */
+export const holdsAll = (machine: Machine, rows: readonly MemoryRow[]): boolean =>
+  poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
 

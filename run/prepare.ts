@@ -12,6 +12,7 @@ import { costInput } from "./assumptions.ts";
 import type { Machine } from "./machine.ts";
 import type { LoadedModel } from "./models.ts";
 import type { Prediction } from "./prediction.ts";
+import { deviceBytes } from "./pools.ts";
 import { type ReadGraph, readGraph, tokenizerOwner } from "./read_graph.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
@@ -40,10 +41,10 @@ export interface PlanSource {
   readonly note?: (line: string) => void;
 }
 
-const clusterOf = ({ devices, memoryBytes }: Machine): Cluster => ({
-  nodes: devices.nodes,
-  devicesPerNode: devices.perNode,
-  memoryBytes: Math.floor(memoryBytes / (devices.nodes * devices.perNode)),
+const clusterOf = (machine: Machine): Cluster => ({
+  nodes: machine.devices.nodes,
+  devicesPerNode: machine.devices.perNode,
+  memoryBytes: Math.floor(deviceBytes(machine)),
   links: [],
 });
 

@@ -66,12 +66,14 @@ export class Session {
     const models = await loadModels({
       ...workflow.graph,
       models: Object.assign({}, ...graphs.map((g) => g.models)),
-    });
+    }, options.machine.storage);
     const { machine, seed, note } = options;
     const full = await prepareGraphs(graphs, models, machine, seed, { ...note && { note } });
     using opened = new DisposableStack();
-    const { nodes, perNode } = machine.devices;
-    const devices = opened.use(Devices.open({ count: nodes * perNode, threads: machine.threads }));
+    const { nodes, perNode, gpus } = machine.devices;
+    const devices = opened.use(
+      Devices.open({ count: nodes * perNode, threads: machine.threads, ...gpus && { gpus } }),
+    );
     const deployment = { ...options, workflow, models, devices, timeline: new Timeline() };
     const prepared = await fittedOrAdvised(full, deployment);
     if (prepared.held) heldOutRows(prepared.held.data, workflow.evaluation!.prompts);

@@ -9,13 +9,14 @@ namespace {
 template <class T>
 __global__ void sum_ranks_kernel(Peers<T> in, long begin, long end, T* out) {
   for (long i = begin + first_index(); i < end; i += index_step()) {
-    T s = in.at[0][i];
-    for (int r = 1; r < in.ranks; r++) s = s + in.at[r][i];
-    out[i - begin] = s;
+    auto s = number(in.at[0][i]);
+    for (int r = 1; r < in.ranks; r++) s = s + number(in.at[r][i]);
+    out[i - begin] = stored<T>(s);
   }
 }
 
-__global__ void gather_columns_kernel(Peers<float> in, float* y, long rows, long width) {
+template <class T>
+__global__ void gather_columns_kernel(Peers<T> in, T* y, long rows, long width) {
   for (long i = first_index(); i < rows * width; i += index_step()) {
     long row = i / width, column = i % width;
     for (int r = 0; r < in.ranks; r++)
@@ -47,34 +48,37 @@ void all_reduce_of(Call& c, uint32_t code, long n) {
 // The rows that a rank owns, of `whole` [rows, width], lie at `own`: inside at their place, or nowhere in it.
 bool well_placed(Call& c, const Meeting& m, int own, int whole, long rows, long width) {
   Rows mine(rows, m.rank, m.ranks);
-  long n = mine.count() * width;
-  if (n * 4 > long(c.bytes[own]))
+  long n = mine.count() * width, each = long(bytes_of(c.type[own]));
+  if (n * each > long(c.bytes[own]))
     return fail(c, "rank %ld of %ld owns %ld rows and its operand has room for %ld bytes", m.rank, m.ranks, mine.count(),
                 long(c.bytes[own]));
-  const float *a = floats(c, own), *b = floats(c, whole);
-  if (n == 0 || a == b + mine.from * width || a + n <= b || b + rows * width <= a) return true;
+  const char *a = at<char>(c, own), *b = at<char>(c, whole);
+  if (n == 0 || a == b + mine.from * width * each || a + n * each <= b || b + rows * width * each <= a) return true;
   return fail(c, "the rows of rank %ld lie over rows of another rank", m.rank);
 }
 
-void copy_to(Call& c, const float* from, float* to, long n) {
-  if (n > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(n) * 4, cudaMemcpyDefault, c.stream));
+void copy_to(Call& c, const char* from, char* to, long bytes) {
+  if (bytes > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyDefault, c.stream));
 }
 
 }  // namespace
 
-void all_reduce(Call& c) { all_reduce_of<float>(c, ALL_REDUCE, size(c, 0)); }
+void all_reduce(Call& c) {
+  by_type(c, 0, [&](auto type) { all_reduce_of<decltype(type)>(c, ALL_REDUCE, size(c, 0)); });
+}
 void sum_doubles(Call& c) { all_reduce_of<double>(c, SUM_DOUBLES, size(c, 0)); }
 
 void all_gather_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 0, 1, rows, width)) return;
-  if (!m.open(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr)) return;
-  Peers<float> in = m.peers<float>();
+  if (!m.open(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr)) return;
+  Peers<char> in = m.peers<char>();
+  long each = width * long(bytes_of(c.type[0]));
   for (long k = 0; k < m.ranks; k++) {
     long r = (m.rank + k) % m.ranks;
     Rows s(rows, r, m.ranks);
-    copy_to(c, in.at[r], floats(c, 1) + s.from * width, s.count() * width);
+    copy_to(c, in.at[r], at<char>(c, 1) + s.from * each, s.count() * each);
   }
   m.close();
 }
@@ -83,10 +87,13 @@ void reduce_scatter_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
-  if (!m.open(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  if (!m.open(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr)) return;
   Rows mine(rows, m.rank, m.ranks);
-  launch(c, sum_ranks_kernel<float>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<float>(), mine.from * width,
-         mine.to * width, floats(c, 1));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<T>(), mine.from * width,
+           mine.to * width, at<T>(c, 1));
+  });
   m.close();
 }
 
@@ -95,13 +102,14 @@ void own_rows(Call& c) {
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
   Rows mine(rows, m.rank, m.ranks);
-  copy_to(c, floats(c, 0) + mine.from * width, floats(c, 1), mine.count() * width);
+  long each = width * long(bytes_of(c.type[0]));
+  copy_to(c, at<char>(c, 0) + mine.from * each, at<char>(c, 1), mine.count() * each);
 }
 
 void all_gather_columns(Call& c) {
   long rows = size(c, 0), width = size(c, 1), from = size(c, 2), to = size(c, 3);
   Meeting m(c, 4);
-  if (!m.valid() || !m.open(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to)) return;
+  if (!m.valid() || !m.open(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to)) return;
   for (long r = 0, end = 0; r < m.ranks; r++) {
     const Offer& o = m.offer(r);
     if (o.from != end || (end = o.to, r + 1 == m.ranks && end != width)) {
@@ -109,7 +117,10 @@ void all_gather_columns(Call& c) {
       return;
     }
   }
-  launch(c, gather_columns_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<float>(), floats(c, 1), rows, width);
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, gather_columns_kernel<T>, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<T>(), at<T>(c, 1), rows, width);
+  });
   m.close();
 }
 
