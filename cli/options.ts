@@ -7,6 +7,13 @@ export const THREADS = {
   threads: { kind: "number", value: "N", help: "CPU threads; all cores by default", integer: true, min: 1 },
 } as const satisfies Options;
 
+/** Seconds of score calls. */
+export const HOST = {
+  kind: "string",
+  value: "NAME=SECONDS",
+  help: "what a score call takes in a step; several, with commas or flags",
+  several: true,
+} as const;
 /** How the numbers of models are stored. */
 export const PRECISION = {
   precision: {
@@ -20,14 +27,6 @@ export const PRECISION = {
     help: "what gradients are stored in with --precision bf16; fp32 by default",
   },
 } as const satisfies Options;
-
-/** Seconds of score calls. */
-export const HOST = {
-  kind: "string",
-  value: "NAME=SECONDS",
-  help: "what a score call takes in a step; several, with commas or flags",
-  several: true,
-} as const;
 
 /** What the command line may change of any use of a workflow; the script and its YAML say the rest. */
 export const RUN_OPTIONS = {

@@ -50,7 +50,8 @@ export const profile = command({
       if (Math.floor(10 * share) > tenths) io.err(`${10 * (tenths = Math.floor(10 * share))} %`);
     });
     const text = JSON.stringify(made, null, 1).replace(/\n\s+(?=[\d\]])/g, " ");
-    if (values.out === "-") {
+    // What is kept for runs is of virtual devices.
+    if (values.out === "-" || (values.out === undefined && devices.gpus)) {
       io.out(text);
       return 0;
     }

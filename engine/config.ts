@@ -24,10 +24,8 @@ export interface Config {
     /** What gradients are stored in where `precision` is "bf16". */
     readonly gradients: Precision;
   };
-  /**
-   * Kind and number of devices: "cpu:8", "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one; the
-   * cluster's, or one, when absent.
-   */
+  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one; the
+   * cluster's, or one virtual device, when absent. */
   readonly devices?: string | undefined;
   /** Threads of all devices together; all cores when absent. */
   readonly threads?: number | undefined;

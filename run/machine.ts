@@ -75,14 +75,16 @@ export async function machineOf(o: RunOptions, config: Config, file: ClusterFile
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
-  const each = Math.max(1, Math.floor(threads / count(devices)));
-  const plans = count(devices) > 1 || plan !== undefined;
+  const each = Math.max(1, Math.floor(threads / count(devices))),
+    { shipped, ...memories } = memoryOf(devices, config, file);
   return {
     devices,
     threads: each,
     storage: storedIn(precision, gradients),
-    ...memoryOf(devices, config, file),
-    ...plans && { assumptions: await assumed(o, config, file, devices, each) },
+    ...memories,
+    ...(count(devices) > 1 || plan !== undefined) && {
+      assumptions: await assumed(o, config, file, { devices, threads: each, shipped }),
+    },
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
@@ -102,56 +104,48 @@ function hosts(o: RunOptions, { plan }: Config): ReturnType<typeof parseHost> {
   return text === undefined ? {} : parseHost(text);
 }
 
-/** What is free, unless the file or the cluster says how much may be used: of each GPU, where there are some. */
+/**
+ * What is free, unless the file says how much may be used, or the cluster: of each GPU, where there are some. `shipped` is the
+ * profile that comes with Baton for devices like these.
+ */
 function memoryOf(
   { gpus }: Devices,
   { memoryGiB }: Config,
   file: ClusterFile | null,
-): Pick<Machine, "memoryBytes" | "gpuBytes"> {
-  const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, free = memory().availableBytes;
-  const each = file?.cluster.memoryBytes ?? Infinity;
+): Pick<Machine, "memoryBytes" | "gpuBytes"> & { readonly shipped: string } {
+  const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, host = memory().availableBytes;
   if (!gpus) {
-    const all = file ? each * file.cluster.nodes * file.cluster.devicesPerNode : Infinity;
-    return { memoryBytes: said ?? Math.min(free, all) };
+    const all = file ? file.cluster.memoryBytes * file.cluster.nodes * file.cluster.devicesPerNode : Infinity;
+    return { memoryBytes: said ?? Math.min(host, all), shipped: "cpu" };
   }
-  const found = openGpus(gpus);
+  const found = openGpus(gpus),
+    { name } = found[gpus[0]!]!,
+    each = said ?? file?.cluster.memoryBytes ?? Infinity;
   return {
-    memoryBytes: free,
-    gpuBytes: new Map(gpus.map((gpu) => {
-      const devices = gpus.filter((g) => g === gpu).length;
-      return [gpu, Math.min(said ?? each * devices, found[gpu]!.freeBytes)];
-    })),
+    memoryBytes: host,
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, found[gpu]!.freeBytes)])),
+    shipped: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
   };
 }
 
-/** The shipped profile that is most like a GPU. */
-const shippedFor = (gpu: number): string => {
-  const name = openGpus([gpu])[gpu]!.name.toLowerCase();
-  return ["a100", "h200"].find((known) => name.includes(known)) ?? "h100";
-};
-
-/** A profile that is named wins over the cluster's, and that over what was measured of this machine. */
+/** A profile that is named wins over the cluster's, and that over what was measured of this machine or comes with Baton. */
 async function assumed(
   o: RunOptions,
   config: Config,
   file: ClusterFile | null,
-  devices: Devices,
-  threads: number,
+  { devices, threads, shipped }: Pick<Machine, "devices" | "threads"> & { readonly shipped: string },
 ): Promise<Assumptions> {
   const named = o.profile ?? config.plan.profile;
-  const made = named !== undefined
-    ? await readProfile(named, "a run")
-    : file?.profile ?? await (devices.gpus
-      ? readProfile(shippedFor(devices.gpus[0]!), "a run")
-      : profileOfMachine(count(devices), threads));
-  // Wherever it was measured, the devices of this run share the processors of this machine.
-  const profile = devices.gpus ? made : { ...made, capacity: capacityOf(threads) };
-  const hostSeconds = {
-    ...file?.hostSeconds,
-    ...hosts(o, config) as Readonly<Record<string, number>>,
-  };
+  const made = named !== undefined ? await readProfile(named, "a run") : file?.profile ??
+    (devices.gpus ? await readProfile(shipped, "a run") : await profileOfMachine(count(devices), threads));
+  // Wherever it was measured, virtual devices of this run share the processors of this machine.
+  const profile = onGpus(devices) ? made : { ...made, capacity: capacityOf(threads) };
+  const hostSeconds = { ...file?.hostSeconds, ...hosts(o, config) as Readonly<Record<string, number>> };
   return { profile, links: file?.cluster.links ?? profile.links, hostSeconds };
 }
+
+/** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
+const onGpus = ({ gpus }: Devices): boolean => gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(

@@ -74,7 +74,7 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const fit = (all: readonly PreparedGraph[]) => fits(memoryOf(all, models, scratch).rows, machine);
+  const fit = (all: readonly PreparedGraph[]) => holdsAll(machine, memoryOf(all, models, scratch).rows);
   if (fit(graphs)) return graphs;
   const caches = new Map<string, Cache>();
   for (const { graph, programs } of graphs) {
@@ -100,17 +100,17 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   };
   // Caches share memory with what is not needed while they are, so how many pages fit has to be tried: by halves.
   const finest = Math.max(1, ...all.map((c) => (c.slots - 1) * c.maxPages));
-  let best = withShare(0), enough = 0, tooMuch = finest;
-  while (tooMuch - enough > 1) {
-    const middle = (enough + tooMuch) >> 1, tried = withShare(middle / finest);
-    if (fit(tried)) [best, enough] = [tried, middle];
+  let best = withShare(0), fits = 0, tooMuch = finest;
+  while (tooMuch - fits > 1) {
+    const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
+    if (fit(tried)) [best, fits] = [tried, middle];
     else tooMuch = middle;
   }
   return best;
 }
 
-/** Whether every memory of the machine holds its part of the rows. */
-export const fits = (rows: readonly MemoryRow[], machine: Machine): boolean =>
+/** Whether every memory of a machine holds its rows. */
+export const holdsAll = (machine: Machine, rows: readonly MemoryRow[]): boolean =>
   poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);

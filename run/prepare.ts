@@ -11,8 +11,8 @@ import type { AutoPlan } from "./auto_plan.ts";
 import { costInput } from "./assumptions.ts";
 import type { Machine } from "./machine.ts";
 import type { LoadedModel } from "./models.ts";
-import { deviceBytes } from "./pools.ts";
 import type { Prediction } from "./prediction.ts";
+import { deviceBytes } from "./pools.ts";
 import { type ReadGraph, readGraph, tokenizerOwner } from "./read_graph.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */

@@ -32,12 +32,9 @@ export async function profileMachine(
     })
     : host / count;
   using devices = Devices.open({ count, threads, ...gpus && { gpus } });
-  const capacity = gpus ? count : capacityOf(threads);
-  // More devices than there are processors for would measure their waiting for one another, which the planner adds itself.
-  const measured = await measureDevices(
-      Devices.of(...devices.all.slice(0, Math.max(1, Math.floor(capacity)))),
-      onProgress,
-    ),
+  // More virtual devices than there are processors for would measure their waiting for one another, which the planner adds itself.
+  const capacity = gpus ? undefined : capacityOf(threads), most = Math.max(1, Math.floor(capacity ?? count));
+  const measured = await measureDevices(Devices.of(...devices.all.slice(0, most)), onProgress),
     links = await measureLinks(devices, capacity);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
   const name = gpus
@@ -49,7 +46,7 @@ export async function profileMachine(
     version: 1,
     name: `${name}, ${isa}`,
     source: "baton profile",
-    capacity,
+    ...capacity !== undefined && { capacity },
     elementBytes: 4,
     memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),

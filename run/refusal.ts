@@ -3,7 +3,7 @@ import { type FileCall, parsePlanFile, type PlanFile } from "../planner/plan_fil
 import { costInput } from "./assumptions.ts";
 import { readProfile } from "./cluster.ts";
 import type { Machine } from "./machine.ts";
-import { fitPages, fits, memoryOf } from "./memory.ts";
+import { fitPages, holdsAll, memoryOf } from "./memory.ts";
 import type { LoadedModel } from "./models.ts";
 import { placeGraphs, type PreparedGraph } from "./prepare.ts";
 import { predictionOf } from "./prediction.ts";
@@ -48,7 +48,7 @@ export async function cheapestChange(
     try {
       const own = { ...bare, planFile: file }, placed = await placeGraphs(read, models, own);
       const fitted = fitPages(placed, models, scratch, own);
-      if (!fits(memoryOf(fitted, models, scratch).rows, machine)) return null;
+      if (!holdsAll(own, memoryOf(fitted, models, scratch).rows)) return null;
       const { graph, plan, sizes, data } = placed[0]!;
       return {
         text,
@@ -62,8 +62,8 @@ export async function cheapestChange(
   };
   const found: Fits[] = [];
   for (const a of planChanges(prepared)) {
-    const fits = await attempt(a);
-    if (fits) found.push(fits);
+    const enough = await attempt(a);
+    if (enough) found.push(enough);
   }
   if (found.length) return found.reduce((a, b) => b.seconds < a.seconds ? b : a).text;
   for (const a of batches(prepared)) if (await attempt(a)) return a.text;

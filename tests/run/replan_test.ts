@@ -1,6 +1,7 @@
 /** A run that goes over to another plan between two steps does what it would have done under the first one. */
 import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
+import { type Precision, storedIn } from "../../compiler/models/storage.ts";
 import { parsePlanFile, type PlanFile } from "../../planner/plan_file.ts";
 import {
   adamw,
@@ -55,11 +56,17 @@ function ppo(world: string, maxLag: number): Workflow {
   });
 }
 
-const open = (flow: Workflow, planFile: PlanFile) =>
+const open = (flow: Workflow, planFile: PlanFile, precision: Precision = "fp32") =>
   Session.open(flow, {
     steps: 10,
     seed: 1,
-    machine: { devices: { nodes: 1, perNode: 4 }, threads: 1, memoryBytes: 2 ** 40, planFile },
+    machine: {
+      devices: { nodes: 1, perNode: 4 },
+      threads: 1,
+      memoryBytes: 2 ** 40,
+      planFile,
+      storage: storedIn(precision, precision),
+    },
     toolSeconds: 10,
     scorers: () => new Map(),
   });
@@ -83,8 +90,8 @@ function all({ engine }: Session): unknown {
 }
 
 /** Four steps, each begun ahead where that can be; after the second one under another plan. */
-async function run(flow: Workflow, world: string, first: PlanFile, second?: PlanFile) {
-  const session = await open(flow, first), metrics: unknown[] = [];
+async function run(flow: Workflow, world: string, first: PlanFile, second?: PlanFile, precision?: Precision) {
+  const session = await open(flow, first, precision), metrics: unknown[] = [];
   try {
     for (let step = 0; step < 4; step++) {
       metrics.push((await session.step({}, step < 3)).result.metrics);
@@ -116,6 +123,13 @@ for (const maxLag of [0, 1]) {
     });
   });
 }
+
+Deno.test("master copies of bf16 parameters go over to another plan too", async () => {
+  await withWorld(async (world) => {
+    const flow = ppo(world, 1), without = await run(flow, world, START, undefined, "bf16");
+    for (const other of SAME) assert.deepEqual(await run(flow, world, START, other, "bf16"), without);
+  });
+});
 
 Deno.test("updates on shards or on shares after a switch differ by rounding only", async () => {
   await withWorld(async (world) => {
