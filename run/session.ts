@@ -15,6 +15,7 @@ import type { MemoryRow } from "../planner/memory.ts";
 import { loadCheckpoint, readRunState, saveCheckpoint } from "./checkpoint.ts";
 import { heldOutRows } from "./evaluation.ts";
 import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
+import { scratchOf } from "./scratch.ts";
 import { checkedMemory, fitPages, rotaryPositions } from "./memory.ts";
 import { type Machine, type PreparedGraph, prepareGraphs, tokenizerOwner } from "./prepare.ts";
 
@@ -75,7 +76,7 @@ export class Session {
     using opened = new DisposableStack();
     const { machine } = options, { nodes, perNode } = machine.devices;
     const devices = opened.use(Devices.open({ count: nodes * perNode, threads: machine.threads }));
-    const { scratchBytes } = devices.all[0]!;
+    const scratchBytes = scratchOf(devices.all[0]!, full);
     const prepared = fitPages(full, models, scratchBytes, machine);
     const [main, held] = prepared as readonly PreparedGraph[] as [PreparedGraph, PreparedGraph?];
     if (held) heldOutRows(held.data, workflow.evaluation!.prompts);

@@ -18,6 +18,7 @@ import { memory } from "./available.ts";
 import { refuseTooLarge } from "./memory.ts";
 import { defaultThreads } from "./options.ts";
 import { engineModel, type LoadedModel, loadModel } from "./models.ts";
+import { widest } from "./scratch.ts";
 
 export const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
@@ -62,7 +63,7 @@ export async function openModel(
   const devices = held.use(Devices.open({ count: 1, threads }));
   refuseTooLarge(
     `load ${folder}`,
-    rowsOf(model, compiled, devices.all[0]!.scratchBytes),
+    rowsOf(model, compiled, devices.all[0]!.scratchBytes + widest(compiled)),
     memory().availableBytes,
     "use shorter sequences or a smaller model",
   );
