@@ -48,6 +48,7 @@ function replica(name: string, text: string): Replica {
   const spec: ReplicaSpec = { model: "m", mesh, strategy, zero: 0, home, residence: "device", lag: 0 };
   const none = new DeviceSegment(64);
   return new Replica(name, spec, devicesOf(mesh, cluster), shardsOf(config, "lm", strategy), false, false, {
+    own: (device, bytes) => devices.segment(device, bytes),
     constants: () => none,
     pooled: () => none,
   });

@@ -105,7 +105,7 @@ const textOf = (units: readonly Unit[], { choices }: Point, cluster: Cluster): s
 
 const profileOf = async (count: number): Promise<Profile> =>
   flags.profile === undefined
-    ? await profileMachine(count, 1)
+    ? await profileMachine({ nodes: 1, perNode: count }, 1)
     : parseProfile(JSON.parse(await Deno.readTextFile(flags.profile)), flags.profile);
 
 const rows: Row[] = [];

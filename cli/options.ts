@@ -30,8 +30,9 @@ export const RUN_OPTIONS = {
   seed: { kind: "number", value: "S", help: "what all randomness starts from", integer: true, min: 0 },
   devices: {
     kind: "string",
-    value: "cpu:N",
-    help: "virtual devices: cpu:8, or cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+    value: "KIND:N",
+    help:
+      "cpu:8 for virtual devices, cpu:2x4 for 2 nodes of 4, cuda:0,1 for GPUs, cuda:0x4 for 4 on one; cpu:1 by default",
   },
   strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
   plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },

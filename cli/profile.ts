@@ -9,11 +9,11 @@ export const profile = command({
   usage: "[options]",
   positional: 0,
   about: [
-    "Runs the operations of small models on all virtual devices at once, in several sizes, and writes what they take as JSON. A",
+    "Runs the operations of small models on all devices at once, in several sizes, and writes what they take as JSON. A",
     "cluster file names it as its profile. Takes a minute or two; other programs that run meanwhile make it wrong.",
   ].join("\n"),
   options: {
-    devices: { kind: "string", value: "cpu:N", help: "virtual devices", default: "cpu:2" },
+    devices: { kind: "string", value: "cpu:N", help: "virtual devices, or GPUs as cuda:0", default: "cpu:2" },
     threads: {
       kind: "number",
       value: "N",
@@ -33,7 +33,7 @@ export const profile = command({
     const { profileMachine } = await import("../run/profiling.ts"), count = devices.nodes * devices.perNode;
     const threads = Math.max(1, Math.floor((values.threads ?? navigator.hardwareConcurrency) / count));
     let tenths = 0;
-    const made = await profileMachine(count, threads, (share) => {
+    const made = await profileMachine(devices, threads, (share) => {
       if (Math.floor(10 * share) > tenths) io.err(`${10 * (tenths = Math.floor(10 * share))} %`);
     });
     const text = JSON.stringify(made, null, 1).replace(/\n\s+(?=[\d\]])/g, " ");

@@ -56,7 +56,7 @@ export class Binding {
           `Cannot bind ${program.name}: ${name} needs ${bytes} bytes and ${given.bytes} are allocated`,
         );
       }
-      bound[name] = given ?? new DeviceSegment(bytes);
+      bound[name] = given ?? new DeviceSegment(bytes, { near: device });
       if (!given) this.#own.push(bound[name]);
     }
     this.#segments = bound;

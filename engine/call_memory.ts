@@ -1,7 +1,8 @@
 /** Device memory of calls: what they keep from one submission to the next, and what they have in turn with others. */
 import { arenaOf, type Use } from "../compiler/uses.ts";
 import type { Segment } from "../ir/op.ts";
-import { DeviceSegment } from "../ffi/device.ts";
+import type { DeviceSegment } from "../ffi/device.ts";
+import type { Devices } from "./devices.ts";
 
 /** Memory in turn under a name, where a device has such. */
 export type Turn = (device: number, name: string) => DeviceSegment | undefined;
@@ -15,6 +16,7 @@ export class CallMemory {
 
   /** @param planned bytes by device and name (`planner/memory.ts`); what is not named gets what its first user needs */
   constructor(
+    readonly devices: Pick<Devices, "segment">,
     readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map(),
     readonly turn: Turn = () => undefined,
   ) {}
@@ -24,7 +26,7 @@ export class CallMemory {
     let segment = this.#segments.get(key);
     if (!segment) {
       const planned = this.planned.get(device)?.get(name) ?? 0;
-      segment = this.turn(device, name) ?? new DeviceSegment(Math.max(bytes, planned));
+      segment = this.turn(device, name) ?? this.devices.segment(device, Math.max(bytes, planned));
       this.#segments.set(key, segment);
     }
     return segment;

@@ -24,11 +24,11 @@ export interface Config {
     /** What gradients are stored in where `precision` is "bf16". */
     readonly gradients: Precision;
   };
-  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4. */
+  /** Kind and number of devices: "cpu:8", "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one. */
   readonly devices: string;
   /** Threads of all devices together; all cores when absent. */
   readonly threads?: number | undefined;
-  /** Memory that Baton may use, GiB; what the machine has free when absent. */
+  /** Memory that Baton may use, of the machine or of each GPU, GiB; what is free when absent. */
   readonly memoryGiB?: number | undefined;
   readonly plan: {
     /** File with a layout for every call. */

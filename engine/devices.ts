@@ -1,5 +1,6 @@
 /** The devices of a run, and the groups in which their ranks meet. */
-import { Device, Group, type Membership } from "../ffi/device.ts";
+import { Device, DeviceSegment, Group, type Membership, useCpu } from "../ffi/device.ts";
+import { openGpus } from "../ffi/gpus.ts";
 import type { Axis } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { groupsOf } from "../ir/mesh.ts";
@@ -25,13 +26,24 @@ export class Devices implements Disposable {
 
   /**
    * @param o.threads of each device
-   * @throws NativeError when there is no memory
+   * @param o.gpus the GPU of every device; without them devices are virtual ones of the CPU
+   * @throws NativeError when there is no memory; Error when a GPU or what it needs is not there
    */
   static open(
-    o: { readonly count: number; readonly threads: number; readonly deadlineSeconds?: number },
+    o: {
+      readonly count: number;
+      readonly threads: number;
+      readonly gpus?: readonly number[];
+      readonly deadlineSeconds?: number;
+    },
   ): Devices {
     using opened = new DisposableStack();
-    const all = Array.from({ length: o.count }, () => opened.use(Device.open({ threads: o.threads })));
+    if (o.gpus) openGpus(o.gpus);
+    else useCpu();
+    const all = Array.from({ length: o.count }, (_, i) => {
+      const gpu = o.gpus?.[i];
+      return opened.use(Device.open({ threads: o.threads, ...gpu !== undefined && { gpu } }));
+    });
     opened.move();
     return new Devices(all, o.deadlineSeconds ?? DEADLINE_SECONDS);
   }
@@ -39,6 +51,11 @@ export class Devices implements Disposable {
   /** Devices that are open already; whoever opened them closes them, through this or without. */
   static of(...all: readonly Device[]): Devices {
     return new Devices(all, DEADLINE_SECONDS);
+  }
+
+  /** Memory near a device. @throws NativeError when there is none */
+  segment(device: number, bytes: number): DeviceSegment {
+    return new DeviceSegment(bytes, { near: this.all[device]! });
   }
 
   /** The groups that a rank of a mesh is in: those of axes with more than one rank. Made at their first use. */

@@ -7,7 +7,7 @@ import type { ModelSpec } from "../ir/graph.ts";
 import { devicesOf } from "../ir/mesh.ts";
 import type { Cluster, Replica as Name, ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { Parameter, Program } from "../ir/program.ts";
-import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+import { type DeviceSegment, LoadedProgram } from "../ffi/device.ts";
 import { CallMemory } from "./call_memory.ts";
 import type { Devices } from "./devices.ts";
 import { Reallocator } from "./reallocation.ts";
@@ -64,9 +64,9 @@ export class Engine {
   private constructor(readonly options: EngineOptions) {
     const { memory, schedule } = options;
     this.states = new Map(Object.entries(options.states));
-    this.calls = new CallMemory(memory.calls, (device, name) => this.#inTurn(device, name));
+    this.calls = new CallMemory(options.devices, memory.calls, (device, name) => this.#inTurn(device, name));
     for (const [device, { bytes }] of memory.pools ?? []) {
-      this.#pools.set(device, new DeviceSegment(Math.max(64, bytes)));
+      this.#pools.set(device, this.devices.segment(device, Math.max(64, bytes)));
     }
     const replicas = new Map<Name, Replica>(),
       specs = Object.fromEntries(Object.entries(options.models).map(([key, m]) => [key, m.spec]));
@@ -147,7 +147,7 @@ export class Engine {
   /** Copies the weights of its home to a replica, outside any step. */
   async renew(name: Name): Promise<void> {
     const replica = this.replica(name), home = this.home(replica.spec.model);
-    if (home.spec.residence === "pool") await move(this.devices, home, "fetch");
+    if (home.spec.residence === "pool") await move(this.devices, home, "fetch", "params");
     await this.reallocator(home.name, name).run(1, () => {});
     replica.version = home.version;
   }
@@ -172,8 +172,10 @@ export class Engine {
       trained,
       trained || model.spec.ema !== undefined,
       {
+        own: (device, bytes) => this.devices.segment(device, bytes),
         constants: (device) => this.#constantsOf(spec.model, device),
-        pooled: (device, offset, bytes) => seen(this.#inTurn(device, name, { offset, bytes }))!,
+        pooled: (device, part, bytes) =>
+          seen(this.#inTurn(device, part === "params" ? name : `${name} moments`, { offset: 0, bytes }))!,
         gradients: (device, bytes) => seen(this.#inTurn(device, `${name} grads`, { offset: 0, bytes })),
         ...(base && mayUseBase(spec, base.spec) && {
           shared: (device: number, shard: Shard) => {
@@ -207,7 +209,7 @@ export class Engine {
     const key = `${device} ${model}`, { constants } = this.options.models[model]!;
     let segment = this.#constants.get(key);
     if (!segment) {
-      this.#constants.set(key, segment = new DeviceSegment(constants.byteLength));
+      this.#constants.set(key, segment = this.devices.segment(device, constants.byteLength));
       segment.write(0, constants);
     }
     return segment;

@@ -2,7 +2,7 @@
 import { Builder } from "../compiler/builder.ts";
 import { finish } from "../compiler/finish.ts";
 import { NO_ROWS, reservedBytes } from "../compiler/shape.ts";
-import { DeviceSegment, LoadedProgram } from "../ffi/device.ts";
+import { LoadedProgram } from "../ffi/device.ts";
 import type { Program } from "../ir/program.ts";
 import type { Devices } from "./devices.ts";
 import { measureCase, median } from "./profile_runs.ts";
@@ -86,7 +86,7 @@ async function rateOf(devices: Devices, kind: typeof KINDS[number], ranks: numbe
 }
 
 async function copySeconds(devices: Devices, bytes: number): Promise<number> {
-  using from = new DeviceSegment(bytes), to = new DeviceSegment(bytes);
+  using from = devices.segment(0, bytes), to = devices.segment(1, bytes);
   const move = { from, to, fromOffset: 0, toOffset: 0, bytes, count: 1, fromStride: bytes, toStride: bytes },
     all: number[] = [];
   for (let i = -1; i < REPETITIONS; i++) {
@@ -101,7 +101,7 @@ async function roundSeconds(devices: Devices): Promise<number> {
   const b = new Builder((v) => reservedBytes(v, NO_ROWS)), all: number[] = [];
   b.output("y", b.fill(1));
   const program = finish("nothing", b, b.ops, { maxima: NO_ROWS });
-  using loaded = LoadedProgram.load(program), outputs = new DeviceSegment(program.segmentBytes.outputs);
+  using loaded = LoadedProgram.load(program), outputs = devices.segment(0, program.segmentBytes.outputs);
   for (let i = 0; i < 10 * REPETITIONS; i++) {
     const start = performance.now();
     await devices.all[0]!.submit(loaded, { outputs }, NO_ROWS).done;

@@ -30,7 +30,7 @@ export async function measureCase(
   memberships: (rank: number) => Memberships = () => ({}),
 ): Promise<Measured> {
   using program = LoadedProgram.load(c.program), held = new DisposableStack();
-  const segments = devices.map(() => segmentsOf(c, held)),
+  const segments = devices.map((device) => segmentsOf(c, device, held)),
     all: { seconds: Record<string, number>; total: number }[] = [];
   for (let i = -1; i < REPETITIONS; i++) {
     devices.forEach((device, d) => {
@@ -64,11 +64,11 @@ export const median = (xs: readonly number[]): number => {
   return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 };
 
-function segmentsOf({ program }: ProfileCase, held: DisposableStack): Segments {
+function segmentsOf({ program }: ProfileCase, near: Device, held: DisposableStack): Segments {
   return Object.fromEntries(
     SEGMENTS.filter((s) => program.segmentBytes[s] > 0).map((
       s,
-    ) => [s, held.use(new DeviceSegment(program.segmentBytes[s]))]),
+    ) => [s, held.use(new DeviceSegment(program.segmentBytes[s], { near }))]),
   ) as Partial<Record<Segment, DeviceSegment>>;
 }
 

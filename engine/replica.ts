@@ -23,9 +23,11 @@ export interface Holder {
 
 /** Where a rank's memory comes from. */
 export interface Memory {
+  /** Memory near a device that is this replica's alone. */
+  readonly own: (device: number, bytes: number) => DeviceSegment;
   readonly constants: (device: number) => DeviceSegment;
-  /** Memory of a replica that lives in the pool: bytes from the beginning of its place there. */
-  readonly pooled: (device: number, offset: number, bytes: number) => DeviceSegment;
+  /** Memory of a replica that lives in the pool. */
+  readonly pooled: (device: number, part: "params" | "moments", bytes: number) => DeviceSegment;
   /** Memory for gradients, where calls have it in turn. */
   readonly gradients?: (device: number, bytes: number) => DeviceSegment | undefined;
   /** Memory of another replica that holds the same piece on a device, to be used as this one's. */
@@ -63,8 +65,7 @@ export class Replica {
     readonly changes: boolean,
     memory: Memory,
   ) {
-    const own = (bytes: number) => {
-      const segment = new DeviceSegment(bytes);
+    const keep = (segment: DeviceSegment) => {
       this.#own.push(segment);
       return segment;
     };
@@ -77,19 +78,21 @@ export class Replica {
       if (shared) {
         return { rank, at, device, shard, segments: { params: shared, constants: memory.constants(device) } };
       }
-      const place = (offset: number, n: number) => pooled ? memory.pooled(device, offset, n) : own(n);
-      if (pooled && spec.home) host.push(own(moments + bytes.moments));
+      const own = (n: number) => keep(memory.own(device, n));
+      const place = (part: "params" | "moments", n: number) =>
+        pooled ? memory.pooled(device, part, n) : own(n);
+      if (pooled && spec.home) host.push(keep(new DeviceSegment(moments + bytes.moments, "host")));
       return {
         rank,
         at,
         device,
         shard,
         segments: {
-          params: place(0, bytes.params),
+          params: place("params", bytes.params),
           constants: memory.constants(device),
           ...(trained && {
             grads: memory.gradients?.(device, bytes.grads) ?? own(bytes.grads),
-            moments: place(moments, bytes.moments),
+            moments: place("moments", bytes.moments),
           }),
         },
       };

@@ -9,7 +9,7 @@ import { encodeMoves, misplaced, type SegmentMove, type Segments } from "./segme
 import { STATUS } from "./symbols.ts";
 
 export { NativeError } from "./errors.ts";
-export { useCuda } from "./library.ts";
+export { useCpu, useCuda } from "./library.ts";
 export { Group, type Membership, type Memberships } from "./group.ts";
 export type { Job, Span } from "./job.ts";
 export { LoadedProgram } from "./program.ts";
@@ -77,7 +77,13 @@ export interface CopyOptions {
 export class Device implements Disposable {
   #closed = false;
 
-  private constructor(readonly id: number, readonly threads: number, readonly description: Description) {}
+  private constructor(
+    readonly id: number,
+    readonly threads: number,
+    readonly description: Description,
+    /** Number of the GPU that it is on; `null` for a virtual device of the CPU. */
+    readonly gpu: number | null,
+  ) {}
 
   /**
    * @param options.threads Threads of the CPU that run one operation together, 1 … 1024. Results do not depend on it.
@@ -96,6 +102,7 @@ export class Device implements Disposable {
         create((id) => native().baton_device_create(gpu, id), `open GPU ${gpu}`),
         1,
         description,
+        gpu,
       );
     }
     const { threads } = options;
@@ -103,7 +110,7 @@ export class Device implements Disposable {
       (id) => native().baton_device_create(threads, id),
       `open a device with ${threads} threads`,
     );
-    return new Device(id, threads, description);
+    return new Device(id, threads, description, null);
   }
 
   /**

@@ -8,6 +8,8 @@ export type Native = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 let opened: Native | undefined;
 /** GPUs that devices are opened on in turn; `null` is the CPU. */
 let gpus: readonly number[] | null = fromEnvironment();
+/** Whether the program chose GPUs, rather than its environment. */
+let chosen = false;
 let next = 0;
 
 /** `BATON_GPUS=0,0,1`: the CUDA backend with devices on these GPUs in turn. */
@@ -22,12 +24,21 @@ function fromEnvironment(): readonly number[] | null {
  * @throws Error when another library is open already.
  */
 export function useCuda(on: readonly number[]): void {
-  if (opened && gpus === null) {
+  if (opened && gpus === null && !Deno.env.get("BATON_LIBRARY")) {
     throw new Error(
       "Cannot use CUDA: the CPU library is open already, choose before the first device is opened",
     );
   }
-  gpus = on;
+  gpus = on, chosen = true;
+}
+
+/** @throws Error when the program has chosen GPUs: a process has one backend. */
+export function useCpu(): void {
+  if (opened && chosen) {
+    throw new Error(
+      "Cannot use the CPU: the CUDA library is open already, use another process for devices cpu:N",
+    );
+  }
 }
 
 /** The GPU of the next device. */

@@ -123,14 +123,15 @@ interface Option {
 
 /** What the bound sees of candidates; those that another one beats in everything are left out. */
 function optionsOf(
-  { cluster, profile }: CostInput,
+  { cluster, profile, graph }: CostInput,
   units: readonly Unit[],
   list: readonly Candidate[],
   unit: number,
   index: ReadonlyMap<string, number>,
 ): Option[] {
   const { calls: own, model } = units[unit]!, calls = own.map((c) => index.get(c.id)!);
-  const home = homeOf(units, model) === unit,
+  const home = homeOf(units, model) === unit, { optimizer, ema } = graph.models[model]!;
+  const changes = optimizer !== null || ema !== undefined,
     all = cluster.nodes * cluster.devicesPerNode * cluster.memoryBytes;
   const made = list.flatMap((candidate): Option[] => {
     const { costs, held, mesh, strategy: { dp, tp } } = candidate, devices = mesh.nodes * mesh.devices;
@@ -138,14 +139,16 @@ function optionsOf(
     const always = sum((s) => costs.reduce((n, c) => n + c.stages[s]!.own, 0));
     const turns = costs.map((c) => sum((s) => c.stages[s]!.turn + least(held[s]!.grads)) / all);
     const resident = sum((s) => least(held[s]!.params + held[s]!.moments));
-    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices, turns };
-    const away = 2 * devices * Math.max(...held.map((h) => h.params + h.moments)) / (profile.hostGBps * 1e9);
-    return home
-      ? [
-        { ...option, offloaded: false, bytes: (always + resident) / all, moving: 0 },
-        { ...option, offloaded: true, bytes: always / all, moving: away },
-      ]
-      : [{ ...option, offloaded: false, bytes: always / all, moving: 0 }];
+    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices };
+    if (!home) return [{ ...option, offloaded: false, bytes: always / all, turns, moving: 0 }];
+    // What nothing changes need not go back.
+    const away = devices * (changes ? 2 : 1) * Math.max(...held.map((h) => h.params + h.moments)) /
+      (profile.hostGBps * 1e9);
+    const there = turns.map((turn) => turn + resident / all);
+    return [
+      { ...option, offloaded: false, bytes: (always + resident) / all, turns, moving: 0 },
+      { ...option, offloaded: true, bytes: always / all, turns: there, moving: away },
+    ];
   }).sort((a, b) => a.devices - b.devices || a.seconds[0]! - b.seconds[0]!);
   const kept: Option[] = [];
   for (const o of made) {

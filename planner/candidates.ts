@@ -36,6 +36,8 @@ export interface SpaceOptions {
 
 /** Tokens of micro-batches: more than the last make products no faster. */
 const WIDTHS = [2048, 8192, 512];
+/** Shares of the KV pages that all slots could use: each three quarters of the one before. */
+const PAGES = [1, 0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13];
 /** Whole-node meshes of every size up to so many nodes; beyond, powers of two and eighths of the cluster. */
 const EVERY = 16;
 
@@ -117,7 +119,7 @@ function variantsOf(
   const { kind } = unit.calls[0]!, trains = kind === "train";
   const recompute = trains ? ["nothing", "cheap", "layers"] as const : ["nothing"] as const;
   const zero = trains && strategy.dp > 1 ? [0, 1] as const : [0] as const;
-  const pages = kind === "generate" ? [1, 0.5, 0.25, 0.125] : [1];
+  const pages = kind === "generate" ? PAGES : [1];
   return microBatchesOf(unit, input, strategy, o.microBatches ?? 3).flatMap((microBatchTokens) =>
     recompute.flatMap((r) =>
       zero.flatMap((z) =>

@@ -3,7 +3,7 @@ import { mayShare } from "../compiler/sharing.ts";
 import type { ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { CostInput } from "./call_cost.ts";
 import type { Candidate, Unit } from "./candidates.ts";
-import { callSpan, gradientTenant, poolOf, replicaTenants, type Tenant } from "./pool.ts";
+import { callSpan, gradientTenant, poolBytes, replicaTenants, type Tenant } from "./pool.ts";
 import { endOf, type Point } from "./space.ts";
 
 /** Bytes of the fullest of some neighbouring devices that run the same stages. */
@@ -84,7 +84,6 @@ export function deviceBytes(
       })
     ),
   ];
-  const pools = poolOf(tenants, devices);
   return devices.map((device) => {
     let models = 0, calls = 0;
     const present = new Set<string>();
@@ -104,7 +103,7 @@ export function deviceBytes(
       }
     });
     const other = scratchBytes + [...present].reduce((n, model) => n + tables.get(model)!, 0),
-      pool = pools.get(device)?.bytes ?? 0;
+      pool = poolBytes(tenants, device);
     return { device, models, calls, pool, other, total: models + calls + pool + other };
   });
 }

@@ -77,7 +77,9 @@ export function explain(result: SearchResult): Explanation {
   const moves = evaluation.schedule.step.flatMap((i, at): ExplainedMove[] => {
     const seconds = evaluation.seconds[at]!;
     if (i.op === "reallocate") return [{ name: `${i.from} → ${i.to}`, seconds }];
-    return i.op === "fetch" || i.op === "offload" ? [{ name: `${i.op} ${i.replica}`, seconds }] : [];
+    return i.op === "fetch" || i.op === "offload"
+      ? [{ name: `${i.op} ${i.replica} ${i.part}`, seconds }]
+      : [];
   });
   return {
     seconds: evaluation.period,

@@ -36,12 +36,14 @@ const QUANTILES = 16;
 export async function autoPlan(
   graph: CallGraph,
   models: Readonly<Record<string, LoadedModel>>,
-  cluster: Cluster,
+  { cluster, profile: name }: { readonly cluster: Cluster; readonly profile: string },
   sizes: DataSizes,
   data: DataSet,
 ): Promise<AutoPlan> {
-  const profile = await readProfile("cpu", "a run"), workload = workloadOf(sizes, data);
-  const configs = Object.fromEntries(Object.keys(graph.models).map((name) => [name, models[name]!.config]));
+  const profile = await readProfile(name, "a run"), workload = workloadOf(sizes, data);
+  const configs = Object.fromEntries(
+    Object.keys(graph.models).map((model) => [model, models[model]!.config]),
+  );
   const joined = { ...cluster, links: profile.links };
   const key = fnv1a(canonical([digest(graph), joined, profile.name, workload, configs]));
   const found = known.get(key);

@@ -25,7 +25,7 @@ const RUN_FLAGS = {
   resume: z.boolean().optional().describe("go on from the newest checkpoint of the output folder"),
   config: z.string().optional().describe("YAML file of the machine and the run"),
   devices: z.string().optional().describe(
-    "cpu:8 for 8 virtual devices, cpu:2x4 for 2 nodes of 4; cpu:1 by default",
+    "cpu:8 for 8 virtual devices, cpu:2x4 for 2 nodes of 4, cuda:0,1 for GPUs, cuda:0x4 for 4 on one; cpu:1 by default",
   ),
   strategy: z.string().optional().describe("one layout for all calls on all devices, as dp2tp2pp2"),
   plan: z.string().optional().describe("YAML or JSON file with a layout for every call"),

@@ -2,6 +2,7 @@
 import { type Precision, PRECISIONS, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
+import { openGpus } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
@@ -36,8 +37,8 @@ export async function machineOf(o: RunOptions, config: Config): Promise<Machine>
   return {
     devices,
     threads: Math.max(1, Math.floor(threads / count(devices))),
-    memoryBytes: config.memoryGiB === undefined ? memory().availableBytes : config.memoryGiB * 2 ** 30,
     storage: storedIn(precision, gradients),
+    ...memoryOf(devices, config),
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
@@ -50,6 +51,21 @@ const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients
   precision: o.precision ?? run.precision,
   gradients: o.gradients ?? run.gradients,
 });
+
+/** What is free, unless the file says how much may be used: of each GPU, where there are some. */
+function memoryOf(
+  { gpus }: Devices,
+  { memoryGiB }: Config,
+): Pick<Machine, "memoryBytes" | "gpuBytes" | "profile"> {
+  const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, host = memory().availableBytes;
+  if (!gpus) return { memoryBytes: said ?? host };
+  const found = openGpus(gpus), { name } = found[gpus[0]!]!;
+  return {
+    memoryBytes: host,
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(said ?? Infinity, found[gpu]!.freeBytes)])),
+    profile: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
+  };
+}
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(

@@ -9,6 +9,7 @@ import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.t
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
+import { poolsOf } from "./pools.ts";
 import type { Machine, PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
@@ -35,12 +36,14 @@ export function checkedMemory(
   machine: Machine,
 ): MemoryPlan {
   const plan = memoryOf(graphs, models, scratch);
-  refuseTooLarge(
-    `run ${graphs[0]!.graph.name} on this machine`,
-    plan.rows,
-    machine.memoryBytes,
-    "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
-  );
+  for (const { name, bytes, holds } of poolsOf(machine)) {
+    refuseTooLarge(
+      `run ${graphs[0]!.graph.name} on ${name}`,
+      plan.rows.filter(holds),
+      bytes,
+      "lower the batch, maxNewTokens or microBatchTokens, or set recompute: layers",
+    );
+  }
   return plan;
 }
 
@@ -75,8 +78,11 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const needed = (all: readonly PreparedGraph[]) => totalBytes(memoryOf(all, models, scratch).rows);
-  if (needed(graphs) <= machine.memoryBytes) return graphs;
+  const fit = (all: readonly PreparedGraph[]) => {
+    const { rows } = memoryOf(all, models, scratch);
+    return poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
+  };
+  if (fit(graphs)) return graphs;
   const caches = new Map<string, Cache>();
   for (const { graph, programs } of graphs) {
     for (const call of graph.calls) {
@@ -104,7 +110,7 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   let best = withShare(0), fits = 0, tooMuch = finest;
   while (tooMuch - fits > 1) {
     const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
-    if (needed(tried) <= machine.memoryBytes) [best, fits] = [tried, middle];
+    if (fit(tried)) [best, fits] = [tried, middle];
     else tooMuch = middle;
   }
   return best;

@@ -15,7 +15,10 @@ export interface RunOptions {
   readonly resume?: boolean;
   /** YAML file of the machine and the run. */
   readonly config?: string;
-  /** "cpu:8" for 8 virtual devices, "cpu:2x4" for 2 nodes of 4; "cpu:1" by default. */
+  /**
+   * "cpu:8" for 8 virtual devices, "cpu:2x4" for 2 nodes of 4; "cuda:0,1" for two GPUs, "cuda:0x4" for 4 devices on the first; "cpu:1"
+   * by default.
+   */
   readonly devices?: string;
   /** One layout for all calls on all devices: "dp2tp2pp2". */
   readonly strategy?: string;

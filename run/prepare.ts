@@ -13,6 +13,7 @@ import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
 import type { AutoPlan } from "./auto_plan.ts";
 import type { LoadedModel } from "./models.ts";
+import { deviceBytes } from "./pools.ts";
 import { dataSizes } from "./sizes.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
@@ -35,8 +36,12 @@ export interface Machine {
   readonly devices: Devices;
   /** Of each device. */
   readonly threads: number;
-  /** Of all devices and the host together. */
+  /** Of all virtual devices and the host together; with GPUs what the host has. */
   readonly memoryBytes: number;
+  /** Of the GPUs that devices are on. */
+  readonly gpuBytes?: ReadonlyMap<number, number>;
+  /** Shipped profile that plans are searched for with; "cpu" by default. */
+  readonly profile?: string;
   /** One layout for all calls on all devices. */
   readonly strategy?: ParallelStrategy;
   readonly planFile?: PlanFile;
@@ -46,10 +51,10 @@ export interface Machine {
   readonly storage?: Storage;
 }
 
-const clusterOf = ({ devices, memoryBytes }: Machine): Cluster => ({
-  nodes: devices.nodes,
-  devicesPerNode: devices.perNode,
-  memoryBytes: Math.floor(memoryBytes / (devices.nodes * devices.perNode)),
+const clusterOf = (machine: Machine): Cluster => ({
+  nodes: machine.devices.nodes,
+  devicesPerNode: machine.devices.perNode,
+  memoryBytes: Math.floor(deviceBytes(machine)),
   links: [],
 });
 
@@ -109,7 +114,13 @@ async function prepareGraph(
   const planned = earlier[0]?.planned ??
     (free && !earlier[0] && cluster.nodes * cluster.devicesPerNode > 1
       // The planner is no part of a run on one device.
-      ? await (await import("./auto_plan.ts")).autoPlan(graph, models, cluster, sizes, data)
+      ? await (await import("./auto_plan.ts")).autoPlan(
+        graph,
+        models,
+        { cluster, profile: machine.profile ?? "cpu" },
+        sizes,
+        data,
+      )
       : undefined);
   const file = machine.planFile ?? planned?.file;
   const plan = planGraph({

@@ -1,30 +1,49 @@
-/** The profile of this machine's virtual devices. */
+/** The profile of this machine's devices: virtual ones, or GPUs. */
 import { Devices } from "../engine/devices.ts";
 import { measureDevices } from "../engine/profile.ts";
 import { measureLinks } from "../engine/profile_links.ts";
+import { openGpus } from "../ffi/gpus.ts";
+import { type Devices as Given, printGpus } from "../ir/notation.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
 import { memory } from "./available.ts";
+import { deviceBytes } from "./pools.ts";
 
 /** Host work of a micro-batch, as round trips of an empty program: it writes what programs read, and reads what they leave. */
 const ROUNDS = 10;
 
-/** Measures `count` devices with `threads` threads each, all at once. @param onProgress gets the share that is done */
+/**
+ * Measures devices, all at once.
+ *
+ * @param threads of the CPU, of each device
+ * @param onProgress gets the share that is done
+ */
 export async function profileMachine(
-  count: number,
+  { nodes, perNode, gpus }: Given,
   threads: number,
   onProgress?: (share: number) => void,
 ): Promise<Profile> {
-  using devices = Devices.open({ count, threads });
+  const count = nodes * perNode, host = memory().availableBytes;
+  const memoryBytes = gpus
+    ? deviceBytes({
+      devices: { nodes, perNode, gpus },
+      memoryBytes: host,
+      gpuBytes: new Map(openGpus(gpus).map(({ freeBytes }, gpu) => [gpu, freeBytes])),
+    })
+    : host / count;
+  using devices = Devices.open({ count, threads, ...gpus && { gpus } });
   const measured = await measureDevices(devices, onProgress), links = await measureLinks(devices);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
+  const name = gpus
+    ? printGpus(gpus)
+    : `${count} CPU ${count === 1 ? "device" : "devices"} with ${threads} ${
+      threads === 1 ? "thread" : "threads"
+    }`;
   return parseProfile({
     version: 1,
-    name: `${count} CPU ${count === 1 ? "device" : "devices"} with ${threads} ${
-      threads === 1 ? "thread" : "threads"
-    }, ${isa}`,
+    name: `${name}, ${isa}`,
     source: "baton profile",
     elementBytes: 4,
-    memoryBytes: Math.floor(memory().availableBytes / count),
+    memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),
     hostGBps: short(measured.memoryGBps / 2),
     launchMicroseconds: short(measured.launchMicroseconds),

@@ -145,10 +145,12 @@ export class Recorder {
 
 /**
  * Rate of a large product on all devices together, FLOP/s: what MFU is measured against. Virtual devices share the cores of the
- * machine, and more of them than there are cores are not faster.
+ * machine, and more of them than there are cores are not faster; devices on one GPU share that.
  */
 function peakFlops(session: Session): number {
   const [m, n, k] = [768, 512, 512], { all } = session.engine.devices, device = all[0]!;
-  const busy = Math.max(1, Math.min(all.length, Math.floor(device.description.cores / device.threads)));
+  const busy = device.gpu === null
+    ? Math.max(1, Math.min(all.length, Math.floor(device.description.cores / device.threads)))
+    : new Set(all.map(({ gpu }) => gpu)).size;
   return busy * 2 * m * n * k / device.productSeconds("forward", m, n, k, 5);
 }

@@ -3,10 +3,12 @@ import { readLog, type SampleRecord, type StepRecord } from "../engine/metrics.t
 import { type ReportTable, writeReport } from "../engine/report.ts";
 import { planTable, type ReallocationRow, reallocationTable } from "../engine/report_tables.ts";
 import { shortBytes, shortNumber } from "../engine/table.ts";
+import { printGpus } from "../ir/notation.ts";
 import { printGraph } from "../ir/print.ts";
 import { compareFigures, compareResponses } from "./comparison.ts";
 import type { EvaluationRecord } from "./evaluation.ts";
 import { overlaid, predictionTable } from "./predicted.ts";
+import type { Machine } from "./prepare.ts";
 import type { Resolved } from "./resolve.ts";
 import type { Session } from "./session.ts";
 
@@ -20,7 +22,7 @@ export async function writeRunReport(
   },
 ): Promise<void> {
   const { graph, plan, sizes, planned } = session.main, models = Object.values(session.models);
-  const { timeline, engine: { devices } } = session, count = devices.all.length, { threads } = o.machine;
+  const { timeline, engine: { devices } } = session, where = placeOf(o.machine, devices.all.length);
   const parameters = models.map((m) => {
     const count = session.engine.models[m.name]!.parameters.reduce(
       (n, p) => n + p.shape.reduce((a, b) => a * b, 1),
@@ -31,9 +33,7 @@ export async function writeRunReport(
   const steps = await readLog<StepRecord>(`${o.out}/metrics.jsonl`);
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
-    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${
-      count > 1 ? `${count} virtual devices with ${threads} CPU threads each` : `${threads} CPU threads`
-    }`,
+    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where}`,
     steps: withEvaluations(
       steps,
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
@@ -55,6 +55,12 @@ export async function writeRunReport(
       },
     ],
   });
+}
+
+/** "8 virtual devices with 1 CPU threads each", "4 devices, cuda:0x4". */
+function placeOf({ devices: { gpus }, threads }: Machine, count: number): string {
+  if (gpus) return `${count} ${count > 1 ? "devices" : "device"}, ${printGpus(gpus)}`;
+  return count > 1 ? `${count} virtual devices with ${threads} CPU threads each` : `${threads} CPU threads`;
 }
 
 /** Metrics of every step, and held-out figures at the steps that have some; step 0 is before the first. */

@@ -74,8 +74,10 @@ export class Session {
     }, options.machine.storage);
     const full = await prepareGraphs(graphs, models, options.machine, options.seed);
     using opened = new DisposableStack();
-    const { machine } = options, { nodes, perNode } = machine.devices;
-    const devices = opened.use(Devices.open({ count: nodes * perNode, threads: machine.threads }));
+    const { machine } = options, { nodes, perNode, gpus } = machine.devices;
+    const devices = opened.use(
+      Devices.open({ count: nodes * perNode, threads: machine.threads, ...gpus && { gpus } }),
+    );
     const scratchBytes = scratchOf(devices.all[0]!, full);
     const prepared = fitPages(full, models, scratchBytes, machine);
     const [main, held] = prepared as readonly PreparedGraph[] as [PreparedGraph, PreparedGraph?];

@@ -6,6 +6,7 @@ import { build } from "../ffi/build.ts";
 import { buildCuda, buildEmulation, libraryFolders } from "../ffi/build_cuda.ts";
 import { describeCuda } from "../ffi/cuda.ts";
 import { distances, outcomes } from "../tests/native/outcomes.ts";
+import { tinyWorld } from "../tests/run/fixtures.ts";
 
 interface Row {
   readonly check: string;
@@ -43,12 +44,16 @@ async function tests(
   return { passed: success, detail: failed.length ? `${line}: ${failed.join("; ")}` : line };
 }
 
-/** Rewards, losses and gradient norms of three steps. */
-async function ppo(env: Record<string, string>, ...args: string[]): Promise<number[]> {
+/** Rewards, losses and gradient norms of some steps of a script. */
+async function ppo(
+  script: readonly string[],
+  devices: readonly string[],
+  env: Record<string, string>,
+): Promise<number[]> {
   const out = await Deno.makeTempDir();
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "examples/ppo.ts", "--steps", "3", "--out", out, ...args],
-    env,
+    args: ["run", "-A", "--no-check", ...script, "--quiet", "--out", out, "--devices", ...devices],
+    env: { NO_COLOR: "1", ...env },
     cwd: root,
     stdout: "null",
   }).output();
@@ -61,6 +66,23 @@ async function ppo(env: Record<string, string>, ...args: string[]): Promise<numb
       /^(reward|.*\/loss|.*\/gradientNorm)$/.test(k) && typeof v === "number"
     ).map(([, v]) => v as number)
   );
+}
+
+/** The same steps on the CPU, on a GPU and on four devices of it. */
+async function comparePpo(...script: string[]): Promise<{ passed: boolean; detail: string }> {
+  const library = { BATON_LIBRARY: gpu.BATON_LIBRARY ?? "" };
+  const one = await ppo(script, ["cpu:1"], { BATON_LIBRARY: cpu }),
+    alone = await ppo(script, ["cuda:0"], library),
+    four = await ppo(script, ["cuda:0x4", "--strategy", "dp2tp2"], library);
+  const apart = (a: number[], b: number[]) =>
+    a.length === b.length
+      ? Math.max(...a.map((x, i) => Math.abs(x - b[i]!) / Math.max(1e-3, Math.abs(x))))
+      : Infinity;
+  const [first, second] = [apart(one, alone), apart(one, four)];
+  return {
+    passed: one.length > 0 && first < 1e-3 && second < 1e-2,
+    detail: `relative difference ${first.toExponential(1)} and ${second.toExponential(1)}`,
+  };
 }
 
 const emulation = Deno.args.includes("--emulation");
@@ -132,23 +154,16 @@ await check(
 );
 await check("golden models", () => tests(gpu, ["tests/golden/models_test.ts"]));
 await check("golden models in bf16, and parity", () => tests(gpu, ["tests/golden/half_test.ts"]));
+await check("PPO of two tiny layers, cuda:0 and cuda:0x4", async () => {
+  const world = await Deno.makeTempDir();
+  await tinyWorld(world);
+  return await comparePpo("tests/run/scripts/ppo.ts", "--world", world, "--steps", "2", "--save-every", "0");
+});
 if (!emulation) {
-  await check("PPO on one GPU and on four ranks of it", async () => {
-    const [one, alone, four] = [
-      await ppo({ BATON_LIBRARY: cpu }),
-      await ppo(gpu),
-      await ppo(gpu, "--devices", "cpu:4", "--strategy", "dp2tp2"),
-    ];
-    const apart = (a: number[], b: number[]) =>
-      a.length === b.length
-        ? Math.max(...a.map((x, i) => Math.abs(x - b[i]!) / Math.max(1e-3, Math.abs(x))))
-        : Infinity;
-    const [first, second] = [apart(one, alone), apart(one, four)];
-    return {
-      passed: one.length > 0 && first < 1e-3 && second < 1e-2,
-      detail: `relative difference ${first.toExponential(1)} and ${second.toExponential(1)}`,
-    };
-  });
+  await check(
+    "PPO of the couplets, cuda:0 and cuda:0x4",
+    () => comparePpo("examples/ppo.ts", "--steps", "3"),
+  );
   await check("compute-sanitizer", async () => {
     const script = "tests/native/scripts/run_cases.ts",
       kinds = ["matmul", "attention", "attentionGrad", "sample", "pagedAttention"];

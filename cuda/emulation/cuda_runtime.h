@@ -89,7 +89,9 @@ inline int atomicMax(int* p, int v) { int old = *p; if (v > old) *p = v; return 
 
 // ---- the runtime -------------------------------------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
+enum cudaError_t {
+  cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600, cudaErrorIllegalAddress = 700
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -129,6 +131,7 @@ cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned);
 cudaError_t cudaStreamDestroy(cudaStream_t);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
+cudaError_t cudaStreamQuery(cudaStream_t);
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned);
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*);
@@ -147,4 +150,6 @@ cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) { return cudaSucces
 namespace emulation {
 // Runs something on a stream now, or keeps it for the graph that is being captured.
 void enqueue(cudaStream_t, std::function<void()>);
+// The same for a kernel: EMULATION_FAULT=N makes the N-th one of the process an illegal access, after which nothing runs any more.
+void enqueue_kernel(cudaStream_t, std::function<void()>);
 }  // namespace emulation

@@ -250,18 +250,38 @@ std::mutex allocations_mutex;
 std::map<void*, size_t>& allocations = *new std::map<void*, size_t>;
 size_t allocated = 0;
 
+// An illegal access takes everything that the process has on GPUs.
+std::atomic<bool> faulted{false};
+cudaError_t state() { return faulted ? cudaErrorIllegalAddress : cudaSuccess; }
+bool faults_now() {
+  static const long at = [] {
+    const char* text = getenv("EMULATION_FAULT");
+    return text ? atol(text) : 0;
+  }();
+  static std::atomic<long> kernels{0};
+  return at > 0 && ++kernels == at;
+}
+
 }  // namespace
 
 void emulation::enqueue(cudaStream_t stream, std::function<void()> work) {
   if (stream && stream->capture) stream->capture->work.push_back(std::move(work));
-  else work();
+  else if (!faulted) work();
+}
+void emulation::enqueue_kernel(cudaStream_t stream, std::function<void()> kernel) {
+  enqueue(stream, [kernel = std::move(kernel)] { faults_now() ? faulted.store(true) : kernel(); });
 }
 
 const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory" : "invalid value";
+  switch (e) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    default: return "invalid value";
+  }
 }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return state(); }
+cudaError_t cudaPeekAtLastError() { return state(); }
 cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* n) { return *n = 16, cudaSuccess; }
@@ -326,7 +346,8 @@ cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t s) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = new EmulatedStream, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s && s->capture ? cudaErrorInvalidValue : cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s && s->capture ? cudaErrorInvalidValue : state(); }
+cudaError_t cudaStreamQuery(cudaStream_t) { return state(); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   if (s->capture) return cudaErrorInvalidValue;
@@ -351,7 +372,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSucce
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return clock_gettime(CLOCK_MONOTONIC, &e->time), cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return state(); }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
   *ms = float(double(b->time.tv_sec - a->time.tv_sec) * 1e3 + double(b->time.tv_nsec - a->time.tv_nsec) * 1e-6);
   return cudaSuccess;

@@ -64,7 +64,7 @@ bool GpuDevice::prepare() {
     if (other != gpu_ && ok(cudaDeviceCanAccessPeer(&can, gpu_, other)) && can) cudaDeviceEnablePeerAccess(other, 0);
   }
   cudaGetLastError();  // peers that were enabled before are no error
-  return meetings_.back()->id != nullptr;
+  return meetings_.back()->id != nullptr && progress_.prepare(IN_FLIGHT + 1);
 }
 
 GpuDevice::~GpuDevice() {
@@ -109,12 +109,17 @@ int32_t GpuDevice::perform(Job& job, std::string& error) {
   for (auto& before : job.predecessors)
     if (before->mark) cudaStreamWaitEvent(stream_, static_cast<Event*>(before->mark.get())->id, 0);
   cudaMemsetAsync(fault_, 0, sizeof(Fault), stream_);
+  current_.slot = int(next_fault_++ % IN_FLIGHT);
+  progress_.begin(current_.slot);
   int32_t status = job.program ? execute(job, error) : copy(job, error);
   auto mark = std::make_shared<Event>(false);
-  Fault* host = faults_ + next_fault_++ % IN_FLIGHT;
+  Fault* host = faults_ + current_.slot;
   cudaError_t e = cudaMemcpyAsync(host, fault_, sizeof(Fault), cudaMemcpyDeviceToHost, stream_);
   if (e == cudaSuccess) e = cudaEventRecord(mark->id, stream_);
   if (e != cudaSuccess && status == BATON_OK) status = BATON_FAILED, error = gpu_error(e);
+  // After a fault every call fails, whatever it asks for: the operation that is issued now is not the one that made it.
+  cudaError_t now = status == BATON_FAILED ? cudaStreamQuery(stream_) : cudaSuccess;
+  if (now != cudaSuccess && now != cudaErrorNotReady) current_.lost = now;
   job.mark = mark;
   current_.fault = host;
   return status;
@@ -162,11 +167,13 @@ void GpuDevice::end(Issued& issued, uint64_t& last_end) {
   if (issued.fault) {
     cudaError_t e = cudaEventSynchronize(static_cast<Event*>(job.mark.get())->id);
     ledger().settle(job);
-    if (issued.status != BATON_OK) {
+    if (issued.lost != cudaSuccess && !checks_each()) {
+      issued.error = gpu_error(issued.lost) + ", " + place_of(issued);
+    } else if (issued.status != BATON_OK) {
       // It is said already why.
     } else if (e != cudaSuccess) {
       issued.status = BATON_FAILED;
-      issued.error = gpu_error(e) + ", in this job or in one before it; BATON_CUDA_CHECK=1 names the operation";
+      issued.error = gpu_error(e) + ", " + place_of(issued);
     } else if (issued.fault->set) {
       issued.status = BATON_FAILED;
       issued.error = "operation " + std::to_string(issued.fault->operation) + " (" +
@@ -189,12 +196,24 @@ void GpuDevice::end(Issued& issued, uint64_t& last_end) {
   finish(issued.job, begin, issued.status, issued.error);
 }
 
+// Where a job was when the GPU failed. The fault takes all that is on the GPU, so other devices there may have made it.
+std::string GpuDevice::place_of(const Issued& issued) const {
+  if (!issued.job->program) return "while this device copied";
+  const auto& operations = issued.job->program->operations;
+  int at = progress_.at(issued.replayed ? IN_FLIGHT : issued.slot);
+  if (at < 0 || size_t(at) >= operations.size()) return "before the first operation of this job";
+  std::string text = "while this device was at operation " + std::to_string(at) + " (" + opcode_name(operations[size_t(at)].code) + ")";
+  size_t last = std::min(operations.size(), size_t(at) + Progress::EVERY) - 1;
+  if (!issued.replayed || last == size_t(at)) return text;
+  return text + " or one of those up to " + std::to_string(last) + "; BATON_CUDA_CHECK=1 says which";
+}
+
 Call GpuDevice::call_on(const Operands& o, char* error) const {
   return {o.at.data(), o.bytes.data(), o.types.data(), o.attributes.data(), int(o.at.size()), int(o.attributes.size()), 0, stream_, fault_,
           scratch_, const_cast<GpuDevice*>(this), nullptr, nullptr, 0, nullptr, error};
 }
 
-int32_t GpuDevice::issue_operations(Job& job, std::string& error, bool timed) {
+int32_t GpuDevice::issue_operations(Job& job, std::string& error, Mode mode) {
   Operands operands;
   std::vector<Group*> groups;
   std::vector<uint32_t> ranks;
@@ -203,6 +222,7 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, bool timed) {
     current_.marks.push_back(std::make_shared<Event>(true));
     cudaEventRecord(current_.marks.back()->id, stream_);
   };
+  bool timed = mode == Mode::timed;
   if (timed) mark();
   size_t index = 0;
   for (const Operation& op : job.program->operations) {
@@ -210,6 +230,8 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, bool timed) {
       error = stop_reason();
       return BATON_CANCELLED;
     }
+    if (mode != Mode::captured) progress_.mark(stream_, current_.slot, int(index));
+    else if (index % Progress::EVERY == 0) progress_.mark_captured(stream_, IN_FLIGHT, int(index));
     operands.bind(job, op);
     char text[ERROR_BYTES] = "";
     Call call = call_on(operands, text);
@@ -225,8 +247,8 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, bool timed) {
 }
 
 int32_t GpuDevice::execute(Job& job, std::string& error) {
-  bool timed = profiling_;
-  if (timed || checks_each() || meets(*job.program)) return issue_operations(job, error, timed);
+  Mode mode = profiling_ ? Mode::timed : Mode::plain;
+  if (mode == Mode::timed || checks_each() || meets(*job.program)) return issue_operations(job, error, mode);
   Key key{uint64_t(reinterpret_cast<uintptr_t>(job.program.get()))};
   for (auto& s : job.segments) key.push_back(s ? uint64_t(reinterpret_cast<uintptr_t>(s->base)) : 0);
   key.insert(key.end(), job.dims.begin(), job.dims.end());
@@ -234,13 +256,15 @@ int32_t GpuDevice::execute(Job& job, std::string& error) {
   if (seen_.size() > MOST_SEEN) seen_.clear();
   int32_t status;
   if (++seen_[key] >= CAPTURE_AT && capture(job, key, error, status)) return status;
-  return issue_operations(job, error, false);
+  return issue_operations(job, error, mode);
 }
 
 bool GpuDevice::replay(const Key& key, std::string& error) {
   auto found = graphs_.find(key);
   if (found == graphs_.end()) return false;
   found->second.used = ++graph_clock_;
+  current_.replayed = true;
+  progress_.mark(stream_, IN_FLIGHT, Progress::NOT_BEGUN);
   cudaError_t e = cudaGraphLaunch(found->second.graph, stream_);
   if (e != cudaSuccess) error = gpu_error(e);
   return true;
@@ -249,7 +273,7 @@ bool GpuDevice::replay(const Key& key, std::string& error) {
 // False when it could not be captured: it then runs as it is.
 bool GpuDevice::capture(Job& job, const Key& key, std::string& error, int32_t& status) {
   if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return cudaGetLastError(), false;
-  status = issue_operations(job, error, false);
+  status = issue_operations(job, error, Mode::captured);
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t made = nullptr;
   bool ok = cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph;

@@ -6,6 +6,7 @@
 
 #include "../common/device.h"
 #include "kernels.h"
+#include "progress.h"
 
 namespace baton {
 
@@ -44,6 +45,9 @@ class GpuDevice : public Device {
     int32_t status;
     std::string error;
     Fault* fault;  // on the host, filled in when the job's mark is reached; null when nothing was issued
+    int slot;      // of its progress
+    bool replayed;
+    cudaError_t lost;  // what took the GPU away, when that was seen while the job was issued
     std::vector<std::shared_ptr<Event>> marks;  // while profiling: before the first operation and after each
     std::vector<uint16_t> codes;
   };
@@ -55,7 +59,9 @@ class GpuDevice : public Device {
   void profiled() override { profiling_ = true; }
 
   int32_t execute(Job& job, std::string& error);
-  int32_t issue_operations(Job& job, std::string& error, bool timed);
+  enum class Mode { plain, timed, captured };
+  int32_t issue_operations(Job& job, std::string& error, Mode mode);
+  std::string place_of(const Issued& issued) const;
   int32_t copy(Job& job, std::string& error);
   void complete();
   void end(Issued& issued, uint64_t& last_end);
@@ -76,6 +82,7 @@ class GpuDevice : public Device {
   char* scratch_ = nullptr;
   Fault *fault_ = nullptr, *faults_ = nullptr;  // on the device; a ring on the host
   uint64_t next_fault_ = 0;
+  Progress progress_;  // a slot for each job in flight, and one for graphs
   std::vector<std::shared_ptr<Event>> meetings_;
   uint64_t next_meeting_ = 0, graph_clock_ = 0;
   std::map<Key, Captured> graphs_;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import * as fc from "fast-check";
 import { parse } from "../../engine/yaml.ts";
 import { toJson } from "../../ir/json.ts";
-import { meshOf, parseDevices, parseRange, parseStrategy } from "../../ir/notation.ts";
+import { meshOf, parseDevices, parseRange, parseStrategy, printGpus } from "../../ir/notation.ts";
 import { devicesOf } from "../../ir/mesh.ts";
 import type { Assignment, ExecutionPlan } from "../../ir/plan.ts";
 import { completePlan, type Layout } from "../../planner/complete.ts";
@@ -25,13 +25,35 @@ Deno.test("parseDevices() reads one node or several, of 1 to 16 devices", () => 
   assert.deepEqual(parseDevices("cpu:16"), { nodes: 1, perNode: 16 });
   assert.deepEqual(parseDevices("cpu:2x4"), { nodes: 2, perNode: 4 });
   for (
-    const wrong of ["cpu", "cpu:0", "cpu:17", "cpu:5x4", "cpu:2x", "cuda:1", "cpu:1.5", " cpu:1", "cpu:-1"]
+    const wrong of ["cpu", "cpu:0", "cpu:17", "cpu:5x4", "cpu:2x", "cpu:1.5", " cpu:1", "cpu:-1", "gpu:0"]
   ) {
     assert.equal(
       parseDevices(wrong),
-      `is "${wrong}", it must be cpu:8 for 8 devices or cpu:2x4 for 2 nodes of 4, with 1 to 16 in all`,
+      `is "${wrong}", it must be cpu:8 for 8 devices, cpu:2x4 for 2 nodes of 4, cuda:0,1 for GPUs 0 and 1 or cuda:0x4 for 4 ` +
+        `devices on GPU 0, with 1 to 16 in all`,
     );
   }
+});
+
+Deno.test("parseDevices() reads GPUs, several of them, and several devices on one", () => {
+  const of = (...gpus: number[]) => ({ nodes: 1, perNode: gpus.length, gpus });
+  assert.deepEqual(parseDevices("cuda:0"), of(0));
+  assert.deepEqual(parseDevices("cuda:2"), of(2));
+  assert.deepEqual(parseDevices("cuda:0,1"), of(0, 1));
+  assert.deepEqual(parseDevices("cuda:0x4"), of(0, 0, 0, 0));
+  assert.deepEqual(parseDevices("cuda:0-2x2,7"), of(0, 0, 1, 1, 2, 2, 7));
+  for (
+    const wrong of ["cuda", "cuda:", "cuda:x4", "cuda:0x0", "cuda:2-1", "cuda:0x17", "cuda:0,", "cuda:01"]
+  ) {
+    assert.equal(typeof parseDevices(wrong), "string", wrong);
+  }
+});
+
+Deno.test("printGpus() writes what parseDevices() reads", () => {
+  assert.equal(printGpus([0, 0, 0, 0]), "cuda:0x4");
+  fc.assert(fc.property(fc.array(fc.nat(9), { minLength: 1, maxLength: 16 }), (gpus) => {
+    assert.deepEqual(parseDevices(printGpus(gpus)), { nodes: 1, perNode: gpus.length, gpus });
+  }));
 });
 
 Deno.test("meshOf() makes devices of one node or whole nodes of a range, and of any other what no cluster has", () => {

@@ -155,8 +155,14 @@ function ancestors(step: readonly Instruction[], at: number): Set<string> {
 /** What an instruction needs memory in turn for. */
 function neededBy(a: Instruction): readonly (string | null)[] {
   if (a.op === "reallocate") return [a.from, a.to];
+  if (a.op === "fetch" || a.op === "offload") {
+    return [a.part === "params" ? a.replica : `${a.replica} moments`];
+  }
   if (a.op !== "run") return [a.replica];
-  return [a.replica, a.call, ...a.call === "actor.train" ? ["actor@0 grads"] : []];
+  if (a.call.endsWith(".train") && a.replica !== null) {
+    return [a.replica, `${a.replica} moments`, a.call, ...a.call === "actor.train" ? ["actor@0 grads"] : []];
+  }
+  return [a.replica, a.call];
 }
 
 Deno.test("devices are never shared, weights are as new as they must be, and memory in turn does not overlap", () => {
@@ -189,12 +195,13 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
         ) => [name, replicas[name]!.residence === "device" || replicas[name]!.home ? 0 : null]),
       );
       const host = new Set(
-        Object.keys(replicas).filter((name) => replicas[name]!.home && replicas[name]!.residence === "pool"),
+        Object.keys(replicas).filter((name) => replicas[name]!.home && replicas[name]!.residence === "pool")
+          .flatMap((name) => [name, `${name} moments`]),
       );
       for (let n = 0; n < 3; n++) {
         for (const a of step) {
-          if (a.op === "fetch") host.delete(a.replica);
-          if (a.op === "offload") host.add(a.replica);
+          if (a.op === "fetch") host.delete(a.part === "params" ? a.replica : `${a.replica} moments`);
+          if (a.op === "offload") host.add(a.part === "params" ? a.replica : `${a.replica} moments`);
           if (a.op === "free") versions.set(a.replica, null);
           if (a.op === "reallocate") {
             assert.ok(!host.has(a.from) && !host.has(a.to));
@@ -205,6 +212,9 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
             version = versions.get(a.replica),
             newest = versions.get(`${model}@0`)!;
           assert.ok(!host.has(a.replica), `${a.call} runs on offloaded weights`);
+          if (a.call.endsWith(".train")) {
+            assert.ok(!host.has(`${a.replica} moments`), `${a.call} updates with offloaded moments`);
+          }
           assert.ok(
             typeof version === "number" && newest - version <= lag,
             `${a.call} finds version ${version} of ${newest}`,
@@ -216,7 +226,10 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
       const bytes = (name: string, rank: number) => 64 * (1 + name.length + rank);
       const calls = graph.calls.filter((c) => "model" in c), home = replicas["actor@0"]!;
       const tenants = [
-        ...replicaTenants([schedule], CLUSTER, (name, rank) => ({ params: bytes(name, rank), moments: 0 })),
+        ...replicaTenants([schedule], CLUSTER, (name, rank) => ({
+          params: bytes(name, rank),
+          moments: 2 * bytes(name, rank),
+        })),
         gradientTenant(
           "actor@0",
           home,

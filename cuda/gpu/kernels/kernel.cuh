@@ -37,7 +37,8 @@ template <class... P, class... A>
 void launch(Call& c, void (*kernel)(P...), dim3 blocks, unsigned threads, size_t shared, A... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0 || c.error[0]) return;
 #ifdef BATON_EMULATION
-  emulation::enqueue(c.stream, [=] { emulation::run(blocks, dim3(threads), shared, [&] { kernel(P(arguments)...); }); });
+  emulation::enqueue_kernel(c.stream, [=] { emulation::run(blocks, dim3(threads), shared, [&] { kernel(P(arguments)...); }); });
+  succeeded(c, cudaGetLastError());
 #else
   if (shared > 48 << 10)
     succeeded(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
