@@ -1,5 +1,7 @@
 /** Options that several commands share. */
+import type { Precision } from "../compiler/models/storage.ts";
 import type { RunOptions } from "../run/options.ts";
+import type { ModelOptions } from "../run/single_model.ts";
 import type { Options } from "./command.ts";
 
 /** CPU threads, for every command that computes. */
@@ -47,6 +49,17 @@ export const RUN_OPTIONS = {
   ...THREADS,
   ...PRECISION,
 } as const satisfies Options;
+
+/** How one model is loaded, for `generate` and `score`: what is absent stays absent. */
+export function modelOptions(
+  values: { readonly threads: number | undefined; readonly precision: string | undefined },
+): ModelOptions {
+  const { threads, precision } = values;
+  return {
+    ...threads !== undefined && { threads },
+    ...precision !== undefined && { precision: precision as Precision },
+  };
+}
 
 /** Options as they are written; whether a precision is one is looked at with all else that may be wrong with a run. */
 type Given = {

@@ -13,6 +13,7 @@ import type { Machine } from "./machine.ts";
 import { engineModel, type LoadedModel, tokenizerOf } from "./models.ts";
 import type { PreparedGraph } from "./prepare.ts";
 import { tokenizerOwner } from "./read_graph.ts";
+import { scratchOf } from "./scratch.ts";
 
 /** What stays the same under every plan of a run. */
 export interface Deployment {
@@ -37,8 +38,8 @@ export interface Fitted {
 
 /** The graphs with as many KV pages as there is memory for. Throws before anything is allocated when they do not fit. */
 export function fitted(full: readonly PreparedGraph[], d: Deployment): Fitted {
-  const { scratchBytes } = d.devices.all[0]!, prepared = fitPages(full, d.models, scratchBytes, d.machine);
-  const memory = checkedMemory(prepared, d.models, scratchBytes, d.machine);
+  const scratch = scratchOf(d.devices.all[0]!, full), prepared = fitPages(full, d.models, scratch, d.machine);
+  const memory = checkedMemory(prepared, d.models, scratch, d.machine);
   return { main: prepared[0]!, held: prepared[1] ?? null, memory };
 }
 

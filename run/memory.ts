@@ -1,7 +1,9 @@
 /** The byte table of a run, the KV pages that fit into what is left, and the refusal of a run that does not fit. */
+import { storageOf } from "../compiler/models/storage.ts";
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import { baseModel } from "../compiler/sharing.ts";
 import { usesOf } from "../compiler/uses.ts";
+import { BYTES } from "../ir/op.ts";
 import type { ModelMemory } from "../planner/held.ts";
 import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { type Cache, choosePages } from "../planner/pages.ts";
@@ -59,7 +61,10 @@ export function memoryOf(graphs: readonly PreparedGraph[], models: Models, scrat
     }]),
   );
   const largest = Math.max(
-    ...Object.values(models).map((m) => parameterBytes(parameters(m.config, m.spec.head))),
+    // Files are read and written in fp32 at most, whatever the device stores.
+    ...Object.values(models).map(({ config, spec }) =>
+      BYTES.f32 / BYTES[storageOf(config).weights] * parameterBytes(parameters(config, spec.head))
+    ),
   );
   return memoryPlan({ graphs, models: memory, scratch, host: hostRows(graphs, largest) });
 }

@@ -17,6 +17,7 @@ import { type LoadedModel, loadModels } from "./models.ts";
 import { placeGraphs, type PlanSource, type PreparedGraph, prepareGraphs } from "./prepare.ts";
 import { tokenizerOwner } from "./read_graph.ts";
 import { cheapestChange } from "./refusal.ts";
+import { scratchOf } from "./scratch.ts";
 
 export interface SessionOptions
   extends Pick<Deployment, "steps" | "seed" | "machine" | "toolSeconds" | "scorers"> {
@@ -43,7 +44,7 @@ async function fittedOrAdvised(full: readonly PreparedGraph[], d: Deployment): P
     return fitted(full, d);
   } catch (error) {
     if (!(error instanceof TooLarge)) throw error;
-    const advice = await cheapestChange(full, d.models, d.devices.all[0]!.scratchBytes, d.machine);
+    const advice = await cheapestChange(full, d.models, scratchOf(d.devices.all[0]!, full), d.machine);
     throw advice === null ? error : new TooLarge(error.state, advice);
   }
 }
