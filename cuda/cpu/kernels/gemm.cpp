@@ -192,18 +192,19 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
   long panels = parts(n, 16), threads = pool.threads();
   if (m == 0 || n == 0) return;
-  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns, into pieces that are
-  // worth packing its rows again.
+  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns into pieces that are worth
+  // packing its rows again: between the groups of panels that tiles take at once, unless the shares become unequal by that.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
-  long width = 2 * panels_of(int(Cut(0, m).most()));
-  long pieces = by_rows ? parts(m, GEMM_ROWS) : smaller(panels / width, threads * 4) / threads * threads;
+  long width = panels_of(int(Cut(0, m).most()));
+  long pieces = by_rows ? parts(m, GEMM_ROWS) : threads > 1 ? smaller(panels / width / 4, threads * 4) / threads * threads : 1;
   if (by_rows) pieces = parts(pieces, threads) * threads;
   pieces = larger(pieces, smaller(threads, by_rows ? m : panels));
+  long unit = panels >= 4 * width * pieces ? width : 1, units = parts(panels, unit);
   if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   parallel(pool, pieces, [&](long piece, int thread) {
     Area area{0, m, 0, panels};
     if (by_rows) area.row = m * piece / pieces, area.row_end = m * (piece + 1) / pieces;
-    else area.panel = panels * piece / pieces, area.panel_end = panels * (piece + 1) / pieces;
+    else area.panel = units * piece / pieces * unit, area.panel_end = smaller(panels, units * (piece + 1) / pieces * unit);
     multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
   });
 }
