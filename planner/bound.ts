@@ -14,6 +14,8 @@ export interface Inequality {
   readonly chain: readonly string[];
   /** Calls whose device-seconds count, shared out over all devices. */
   readonly area: readonly string[];
+  /** Calls whose processor time counts, shared out over what the machine has: where devices share processors. */
+  readonly work?: readonly string[];
 }
 
 export interface Bound {
@@ -43,13 +45,14 @@ export function lowerBound(
   if (lists.some((list) => list.length === 0)) {
     return { seconds: Infinity, memory: 0, parts: [], relaxed: [] };
   }
-  const { graph, cluster } = input,
-    all = inequalitiesOf(graph),
-    devices = cluster.nodes * cluster.devicesPerNode;
+  const { graph, cluster, profile: { capacity = Infinity } } = input,
+    devices = cluster.nodes * cluster.devicesPerNode,
+    all = [...inequalitiesOf(graph), ...devices > capacity ? [processors(graph)] : []];
   const index = new Map(graph.calls.map((c, i) => [c.id, i]));
   // Everything in seconds of one step, by inequality and call.
   const seconds = all.map((q) => coefficients(q.chain, index, 1 / q.steps));
   const areas = all.map((q) => coefficients(q.area, index, 1 / (q.steps * devices)));
+  const works = all.map((q) => coefficients(q.work ?? [], index, 1 / capacity));
   const options = units.map((_, i) => optionsOf(input, units, lists[i]!, i, index));
   const host = graph.calls.map((c) => evaluator.host(c.id) ?? 0), relaxed = new Map<string, Relaxed>();
   let weights = all.map(() => 1 / all.length), prices = graph.calls.map(() => 0);
@@ -57,6 +60,7 @@ export function lowerBound(
   for (let round = 0; round < ROUNDS; round++) {
     const alpha = mixed(seconds, weights),
       beta = mixed(areas, weights),
+      gamma = mixed(works, weights),
       everywhere = weights[0]! / devices,
       memory = prices.reduce((a, b) => a + b, 0);
     let total = host.reduce((n, s, c) => n + s * (alpha[c]! + beta[c]!), 0) - memory;
@@ -66,7 +70,8 @@ export function lowerBound(
         let cost = memory * o.bytes + everywhere * o.moving;
         for (let i = 0; i < o.calls.length; i++) {
           const call = o.calls[i]!;
-          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices) + prices[call]! * o.turns[i]!;
+          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices) + gamma[call]! * o.works[i]! +
+            prices[call]! * o.turns[i]!;
         }
         if (cost < least) [least, at] = [cost, o];
       }
@@ -82,7 +87,8 @@ export function lowerBound(
       for (const o of chosen) {
         if (q === 0) value += o.moving / devices;
         o.calls.forEach((call, i) =>
-          value += o.seconds[i]! * (seconds[q]![call]! + areas[q]![call]! * o.devices)
+          value += o.seconds[i]! * (seconds[q]![call]! + areas[q]![call]! * o.devices) +
+            works[q]![call]! * o.works[i]!
         );
       }
       return Math.log(Math.max(weights[q]!, 1e-12)) + step * value / scale;
@@ -112,6 +118,8 @@ interface Option {
   readonly offloaded: boolean;
   readonly calls: readonly number[];
   readonly seconds: readonly number[];
+  /** Processor time of each, of devices and host. */
+  readonly works: readonly number[];
   readonly devices: number;
   /** Memory that it takes all the time, as a share of that of all devices. */
   readonly bytes: number;
@@ -139,7 +147,8 @@ function optionsOf(
     const always = sum((s) => costs.reduce((n, c) => n + c.stages[s]!.own, 0));
     const turns = costs.map((c) => sum((s) => c.stages[s]!.turn + least(held[s]!.grads)) / all);
     const resident = sum((s) => least(held[s]!.params + held[s]!.moments));
-    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices };
+    const works = costs.map((c) => c.work + c.host);
+    const option = { candidate, calls, seconds: costs.map((c) => c.seconds), works, devices };
     if (!home) return [{ ...option, offloaded: false, bytes: always / all, turns, moving: 0 }];
     // What nothing changes need not go back.
     const away = devices * (changes ? 2 : 1) * Math.max(...held.map((h) => h.params + h.moments)) /
@@ -154,7 +163,8 @@ function optionsOf(
   for (const o of made) {
     const beaten = kept.some((k) =>
       k.devices <= o.devices && k.bytes <= o.bytes && k.moving <= o.moving &&
-      k.seconds.every((s, i) => s <= o.seconds[i]!) && k.turns.every((t, i) => t <= o.turns[i]!)
+      k.seconds.every((s, i) => s <= o.seconds[i]!) && k.works.every((w, i) => w <= o.works[i]!) &&
+      k.turns.every((t, i) => t <= o.turns[i]!)
     );
     if (!beaten) kept.push(o);
   }
@@ -176,6 +186,15 @@ function mixed(rows: readonly (readonly number[])[], weights: readonly number[])
   rows.forEach((row, q) => row.forEach((x, c) => out[c]! += weights[q]! * x));
   return out;
 }
+
+/** No more than the machine's processors can do is done in a step. */
+const processors = ({ calls }: CallGraph): Inequality => ({
+  name: "all processors",
+  steps: 1,
+  chain: [],
+  area: [],
+  work: calls.filter((c) => "model" in c).map((c) => c.id),
+});
 
 /** Everything that holds for all plans of a graph. */
 export function inequalitiesOf(graph: CallGraph): Inequality[] {

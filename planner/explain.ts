@@ -114,6 +114,8 @@ function bindingOf(
     found = bound.parts.slice(0, 3).map(({ inequality, weight }) => {
       const what = inequality.chain.length
         ? `the chain ${inequality.name}`
+        : inequality.work
+        ? "the work that the machine's processors share"
         : "the work of all devices together";
       return `${Math.round(100 * weight)} % of the bound is ${what}`;
     });
