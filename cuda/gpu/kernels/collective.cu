@@ -1,10 +1,12 @@
-// Operations in which the ranks of a group read each other's memory. Every sum goes over the ranks in their order, one chain
-// per element, as on the CPU.
+// Operations in which the ranks of a group meet. By copies they read each other's memory, and every sum goes over the ranks in
+// their order, one chain per element, as on the CPU. NCCL adds in an order of its own.
 #include "collective.cuh"
 #include "head.cuh"
 
 namespace baton {
 namespace {
+
+using Way = Communicators::Way;
 
 template <class T>
 __global__ void sum_ranks_kernel(Peers<T> in, long begin, long end, T* out) {
@@ -29,7 +31,12 @@ void all_reduce_of(Call& c, uint32_t code, long n) {
   if (!m.valid()) return;
   const T* x = static_cast<const T*>(c.operand[0]);
   T* y = static_cast<T*>(c.operand[1]);
-  if (!m.open(code, n, 1, x, y)) return;
+  Way way = m.way();
+  if (way == Way::nccl && m.meet(code, n, 1, x, y))
+    m.issue([&](const Nccl& nccl, NcclComm* comm) {
+      return nccl.AllReduce(x, y, size_t(n), sizeof(T) == 8 ? Nccl::DOUBLE : Nccl::FLOAT, Nccl::SUM, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(code, n, 1, x, y)) return;
   // Each rank adds up its slice; x of a slice is read by its rank only, so y may be x. Then all fetch the others' slices.
   Rows mine(n, m.rank, m.ranks);
   launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count(), 256)), 256, 0, m.peers<T>(), mine.from, mine.to, y + mine.from);
@@ -56,6 +63,20 @@ bool well_placed(Call& c, const Meeting& m, int own, int whole, long rows, long 
   return fail(c, "the rows of rank %ld lie over rows of another rank", m.rank);
 }
 
+// One call to NCCL where all ranks own as many rows, else one for each of them, grouped; those without rows are left out.
+template <class F>
+void each_rank(Meeting& m, long rows, F work) {
+  bool equal = rows % m.ranks == 0;
+  m.issue([&](const Nccl& n, NcclComm* comm) {
+    for (long r = equal ? m.rank : 0; r < m.ranks; r++) {
+      Rows s(rows, r, m.ranks);
+      int result = s.count() ? work(n, comm, equal, int(r), s) : Nccl::SUCCESS;
+      if (equal || (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS)) return result;
+    }
+    return Nccl::SUCCESS;
+  });
+}
+
 void copy_to(Call& c, const float* from, float* to, long n) {
   if (n > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(n) * 4, cudaMemcpyDefault, c.stream));
 }
@@ -69,7 +90,15 @@ void all_gather_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 0, 1, rows, width)) return;
-  if (!m.open(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  Way way = m.way();
+  if (way == Way::nccl && m.meet(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr))
+    each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
+      float* to = floats(c, 1) + s.from * width;
+      size_t count = size_t(s.count() * width);
+      if (equal) return n.AllGather(floats(c, 0), floats(c, 1), count, Nccl::FLOAT, comm, c.stream);
+      return n.Broadcast(r == m.rank ? floats(c, 0) : to, to, count, Nccl::FLOAT, r, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr)) return;
   Peers<float> in = m.peers<float>();
   for (long k = 0; k < m.ranks; k++) {
     long r = (m.rank + k) % m.ranks;
@@ -83,7 +112,14 @@ void reduce_scatter_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
-  if (!m.open(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  Way way = m.way();
+  if (way == Way::nccl && m.meet(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr))
+    each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
+      size_t count = size_t(s.count() * width);
+      if (equal) return n.ReduceScatter(floats(c, 0), floats(c, 1), count, Nccl::FLOAT, Nccl::SUM, comm, c.stream);
+      return n.Reduce(floats(c, 0) + s.from * width, floats(c, 1), count, Nccl::FLOAT, Nccl::SUM, r, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr)) return;
   Rows mine(rows, m.rank, m.ranks);
   launch(c, sum_ranks_kernel<float>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<float>(), mine.from * width,
          mine.to * width, floats(c, 1));
@@ -101,7 +137,11 @@ void own_rows(Call& c) {
 void all_gather_columns(Call& c) {
   long rows = size(c, 0), width = size(c, 1), from = size(c, 2), to = size(c, 3);
   Meeting m(c, 4);
-  if (!m.valid() || !m.open(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to)) return;
+  if (!m.valid()) return;
+  Way way = m.way();
+  bool met = way == Way::nccl ? m.meet(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to)
+                              : way == Way::copies && m.open(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to);
+  if (!met) return;
   for (long r = 0, end = 0; r < m.ranks; r++) {
     const Offer& o = m.offer(r);
     if (o.from != end || (end = o.to, r + 1 == m.ranks && end != width)) {
@@ -109,8 +149,33 @@ void all_gather_columns(Call& c) {
       return;
     }
   }
-  launch(c, gather_columns_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<float>(), floats(c, 1), rows, width);
-  m.close();
+  Peers<float> in = m.peers<float>();
+  if (way == Way::copies) {
+    launch(c, gather_columns_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, in, floats(c, 1), rows, width);
+    m.close();
+    return;
+  }
+  // NCCL brings whole runs: some rows of every rank into scratch, one rank behind the other, and from there to their places.
+  float* all = reinterpret_cast<float*>(c.scratch);
+  long most = larger(1, long(SCRATCH_BYTES / 4) / width);
+  for (long row = 0; row < rows && !c.error[0] && !c.stopped; row += most) {
+    long count = smaller(most, rows - row);
+    m.issue([&](const Nccl& n, NcclComm* comm) {
+      for (long r = 0; r < m.ranks; r++) {
+        long columns = in.to[r] - in.from[r];
+        float* place = all + count * in.from[r];
+        if (columns == 0) continue;
+        int result = n.Broadcast(r == m.rank ? floats(c, 0) + row * columns : place, place, size_t(count * columns), Nccl::FLOAT,
+                                 int(r), comm, c.stream);
+        if (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS) return result;
+      }
+      return Nccl::SUCCESS;
+    });
+    Peers<float> here = in;
+    for (long r = 0; r < m.ranks; r++) here.at[r] = all + count * in.from[r];
+    if (!c.stopped)
+      launch(c, gather_columns_kernel, dim3(blocks_of(count * width, 256)), 256, 0, here, floats(c, 1) + row * width, count, width);
+  }
 }
 
 namespace {
@@ -147,12 +212,33 @@ void shard_logprob(Call& c) {
   float *logprob = floats(c, 4), *lse = floats(c, 5), *work = floats(c, c.operands - 1);
   Meeting m(c, 6);
   if (!m.valid()) return;
+  Way way = m.way();
+  if (way == Way::stopped) return;
   head_rows(c, first, total, entropy, {logprob, lse, lse, work});
-  if (c.error[0] || !m.open(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+  if (c.error[0]) return;
   unsigned blocks = blocks_of(rows, 256);
-  launch(c, combine_shards_kernel, dim3(blocks), 256, 0, m.peers<float>(), m.peers<float>(true), ints(c, 2), logprob, lse,
-         entropy ? floats(c, 6) : nullptr, rows, int(m.rank));
-  if (!m.close()) return;
+  auto combine = [&](const Peers<float>& works, const Peers<float>& scores) {
+    launch(c, combine_shards_kernel, dim3(blocks), 256, 0, works, scores, ints(c, 2), logprob, lse, entropy ? floats(c, 6) : nullptr,
+           rows, int(m.rank));
+  };
+  if (way == Way::nccl) {
+    if (!m.meet(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+    if (rows * 4 * m.ranks > long(SCRATCH_BYTES / 4)) {
+      fail(c, "%ld rows of %ld ranks are more than there is scratch for, use smaller micro-batches", rows, m.ranks);
+      return;
+    }
+    Peers<float> works = m.peers<float>(), scores = works;
+    float *parts = reinterpret_cast<float*>(c.scratch), *picked = parts + 3 * rows * m.ranks;
+    m.fetch(work, parts, 3 * rows);
+    if (!c.error[0] && !c.stopped) m.fetch(logprob, picked, rows);
+    for (long r = 0; r < m.ranks; r++) works.at[r] = parts + 3 * rows * r, scores.at[r] = picked + rows * r;
+    if (!c.stopped) combine(works, scores);
+  } else {
+    if (!m.open(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+    combine(m.peers<float>(), m.peers<float>(true));
+    if (!m.close()) return;
+  }
+  if (c.stopped) return;
   launch(c, own_targets_kernel, dim3(blocks), 256, 0, ints(c, 2), logprob, lse, rows, first, first + vocabulary);
 }
 
