@@ -7,6 +7,20 @@ export const THREADS = {
   threads: { kind: "number", value: "N", help: "CPU threads; all cores by default", integer: true, min: 1 },
 } as const satisfies Options;
 
+/** How the numbers of models are stored. */
+export const PRECISION = {
+  precision: {
+    kind: "string",
+    value: "fp32|bf16",
+    help: "what parameters, activations and KV pages are stored in; fp32 by default",
+  },
+  gradients: {
+    kind: "string",
+    value: "fp32|bf16",
+    help: "what gradients are stored in with --precision bf16; fp32 by default",
+  },
+} as const satisfies Options;
+
 /** What the command line may change of any use of a workflow; the script and its YAML say the rest. */
 export const RUN_OPTIONS = {
   config: { kind: "string", value: "FILE.yaml", help: "the machine and the run; flags win over it" },
@@ -21,9 +35,15 @@ export const RUN_OPTIONS = {
   strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
   plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },
   ...THREADS,
+  ...PRECISION,
 } as const satisfies Options;
 
-type Given = { readonly [K in keyof RunOptions]?: RunOptions[K] | undefined };
+/** Options as they are written; whether a precision is one is looked at with all else that may be wrong with a run. */
+type Given = {
+  readonly [K in keyof RunOptions]?:
+    | (K extends "precision" | "gradients" ? string : RunOptions[K])
+    | undefined;
+};
 
 /** The options that were given: what is absent must stay absent, so that YAML and defaults apply. */
 export function runOptions(values: Given & { readonly json?: boolean }): RunOptions {
@@ -35,6 +55,8 @@ export function runOptions(values: Given & { readonly json?: boolean }): RunOpti
     "strategy",
     "plan",
     "threads",
+    "precision",
+    "gradients",
     "steps",
     "saveEvery",
     "resume",

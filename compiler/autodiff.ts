@@ -37,7 +37,7 @@ export function differentiate(
   /** A new value for the sum of all gradients of x so far; a parameter's is in its place. */
   const next = (x: Value) => {
     const seed = into.get(x);
-    return b.value(seed?.name ?? `d.${x.name}`, x.shape, { place: seed?.place });
+    return b.value(seed?.name ?? `d.${x.name}`, x.shape, { dtype: (seed ?? x).dtype, place: seed?.place });
   };
   gradients.set(result, o.dy ?? b.fill(1, result.shape));
 

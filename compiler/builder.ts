@@ -1,6 +1,16 @@
 /** The shape rule of every operation; its derivative is in `derivatives.ts`. */
-import { type Attr, type Dim, dim, POINTWISE, type PointwiseKind, type Shape, type Value } from "../ir/op.ts";
+import {
+  type Attr,
+  type Dim,
+  dim,
+  type FloatType,
+  POINTWISE,
+  type PointwiseKind,
+  type Shape,
+  type Value,
+} from "../ir/op.ts";
 import { axisNumber, Collectives } from "./collectives.ts";
+import { resultType } from "./dtypes.ts";
 import { isScalar, rowsOf, sameDim, sameSize, show, size, widthOf } from "./shape.ts";
 
 /** A matrix parameter: N outputs, K inputs, and how its elements lie in memory (`ir/op.ts`). */
@@ -31,11 +41,11 @@ export class Builder extends Collectives {
     return this.one("embedding", [ids, w.value], [rows, w.inputs], [...attrs, part.first, part.total]);
   }
 
-  /** x[M, K] · wᵀ → [M, N]. */
-  matmul(x: Value, w: Weight): Value {
+  /** x[M, K] · wᵀ → [M, N], stored as x is unless told otherwise. */
+  matmul(x: Value, w: Weight, dtype: FloatType = x.dtype as FloatType): Value {
     this.#checkProduct(x, w);
     const rows = rowsOf(x.shape);
-    return this.one("matmul", [x, w.value], [rows, w.outputs], [rows, w.outputs, w.inputs]);
+    return this.one("matmul", [x, w.value], [rows, w.outputs], [rows, w.outputs, w.inputs], dtype);
   }
 
   addBias(x: Value, bias: Value): Value {
@@ -49,7 +59,8 @@ export class Builder extends Collectives {
     const width = size(w.shape).times, total = size(x.shape);
     if (total.times % width !== 0) this.#refuse("normalise", [x, w], "the widths differ");
     const rows = dim(total.symbol, total.times / width);
-    const y = this.value("rmsnorm", x.shape), rstd = this.value("rstd", [rows]);
+    const y = this.value("rmsnorm", x.shape, { dtype: resultType("rmsnorm", [x, w]) }),
+      rstd = this.value("rstd", [rows]);
     this.emit("rmsnorm", [x, w], [y, rstd], [rows, width, eps]);
     return y;
   }
@@ -65,7 +76,7 @@ export class Builder extends Collectives {
   attention(q: Value, k: Value, v: Value, ends: Value, h: Heads): Value {
     this.#checkHeads(q, k, v, h);
     const rows = rowsOf(q.shape),
-      o = this.value("attention", q.shape),
+      o = this.value("attention", q.shape, { dtype: resultType("attention", [q, k, v, ends]) }),
       lse = this.value("lse", [rows, h.heads]);
     const attrs = [
       rows,
@@ -112,11 +123,11 @@ export class Builder extends Collectives {
     return { logprobs, entropy };
   }
 
-  /** Rows of x: [rows.length, width]. Works for both dtypes. */
+  /** Rows of x: [rows.length, width]. Works for every type. */
   gatherRows(x: Value, rows: Value): Value {
     const n = rowsOf(rows.shape), width = widthOf(x.shape);
     const shape: Shape = x.shape.length > 1 ? [n, width] : [n];
-    return this.one("gatherRows", [x, rows], shape, [n, width, rowsOf(x.shape)], x.dtype);
+    return this.one("gatherRows", [x, rows], shape, [n, width, rowsOf(x.shape)]);
   }
 
   /** One pointwise instruction; `fuse.ts` merges neighbours. A scalar broadcasts. */
@@ -125,7 +136,7 @@ export class Builder extends Collectives {
     if (ins.some((v) => !isScalar(v.shape) && !sameSize(v.shape, shape))) {
       this.#refuse(`apply ${kind}`, ins, "the sizes differ");
     }
-    const out = this.value(kind, shape);
+    const out = this.value(kind, shape, { dtype: resultType("pointwise", ins) });
     this.emit("pointwise", ins, [out], pointwiseAttrs(kind, ins, size(shape)));
     return out;
   }
@@ -152,7 +163,7 @@ export class Builder extends Collectives {
 
   /** The same numbers, through which no gradient flows. */
   detach(x: Value): Value {
-    const y = this.one("copy", [x], x.shape, [size(x.shape)], x.dtype);
+    const y = this.one("copy", [x], x.shape, [size(x.shape)]);
     this.detached.add(y);
     return y;
   }

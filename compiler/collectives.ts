@@ -12,7 +12,7 @@ export class Collectives extends Recorder {
 
   /** The sum over the ranks of an axis, in the place of x. */
   allReduce(x: Value, axis: Axis): Value {
-    const y = this.value("allReduce", x.shape, { place: x.place });
+    const y = this.value("allReduce", x.shape, { dtype: x.dtype, place: x.place });
     this.emit("allReduce", [x], [y], [size(x.shape), axisNumber(axis)]);
     return y;
   }

@@ -1,4 +1,5 @@
 /** What the devices of a new layout lack, and which devices of the old one are nearest to give it. */
+import { BYTES } from "../ir/op.ts";
 import type { LocalParameter, Range, Shard } from "./layout.ts";
 import type { Box } from "./pieces.ts";
 
@@ -34,7 +35,6 @@ export interface Demand {
   readonly receivers: readonly number[];
 }
 
-const FLOAT = 4;
 const OUTSIDE: Range = { from: -1, to: 0 };
 
 /** A shard's parameters by stem, then by layer from the first one. */
@@ -72,7 +72,7 @@ export function isSame(a: Shard, b: Shard): boolean {
   if (a === b) return true;
   return a.parameters.length === b.parameters.length && a.parameters.every((p, i) => {
     const q = b.parameters[i]!;
-    return p.name === q.name && p.offset === q.offset && p.layout === q.layout &&
+    return p.name === q.name && p.offset === q.offset && p.layout === q.layout && p.dtype === q.dtype &&
       p.shape.every((n, dim) => n === q.shape[dim]) && p.slice?.dim === q.slice?.dim &&
       p.slice?.from === q.slice?.from && p.slice?.to === q.slice?.to;
   });
@@ -142,7 +142,7 @@ function cellsOf({ layers, stems, from, to }: Stack): Iterable<Cell> {
   const cells = new Map<string, Cell>();
   for (const stem of stems) {
     const pieces = [...from, ...to].map((g) => pieceOf(g.shard, stem, layers.from));
-    const { global, dim, ranges } = rangesOf(stem, pieces);
+    const { global, dim, dtype, ranges } = rangesOf(stem, pieces);
     const bounds = [...new Set(ranges.flatMap((r) => [r.from, r.to]))].sort((a, b) => a - b);
     const having = coveredBy(from, ranges, bounds),
       wanting = coveredBy(to, ranges.slice(from.length), bounds);
@@ -152,7 +152,7 @@ function cellsOf({ layers, stems, from, to }: Stack): Iterable<Cell> {
       if (!h.length) throw notOneModel(stem);
       const rows = dim === 0 ? range : { from: 0, to: global[0]! };
       const columns = dim === 1 ? range : { from: 0, to: global[1] ?? 1 };
-      const rowBytes = FLOAT * (columns.to - columns.from), bytes = rowBytes * (rows.to - rows.from);
+      const rowBytes = BYTES[dtype] * (columns.to - columns.from), bytes = rowBytes * (rows.to - rows.from);
       const part = { stem, rows, columns, rowBytes, bytes };
       const key = [h, w].map((groups) => groups.map((g) => g.devices[0]).join()).join("|");
       const cell = cells.get(key);
@@ -177,11 +177,12 @@ function coveredBy(groups: readonly Group[], ranges: readonly Range[], bounds: r
 function rangesOf(stem: string, pieces: readonly (LocalParameter | undefined)[]) {
   const [first] = pieces, dim = pieces.find((p) => p?.slice)?.slice?.dim ?? 0;
   const ranges = pieces.map((p): Range => {
-    const alike = p && p.layout === first!.layout && p.global.every((n, i) => n === first!.global[i]);
+    const alike = p && p.layout === first!.layout && p.dtype === first!.dtype &&
+      p.global.every((n, i) => n === first!.global[i]);
     if (!alike || (p.slice && p.slice.dim !== dim)) throw notOneModel(stem);
     return p.slice ?? { from: 0, to: p.global[dim]! };
   });
-  return { global: first!.global, dim, ranges };
+  return { global: first!.global, dtype: first!.dtype, dim, ranges };
 }
 
 const notOneModel = (stem: string): Error =>

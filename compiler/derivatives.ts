@@ -32,12 +32,12 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
   rope: ({ b, op, dy, add }) => add(0, b.rope(dy, op.ins[1]!, op.ins[2]!, -(op.attrs[3] as number))),
   attention({ b, op, dy, add }) {
     const [q, k, v, ends] = op.ins as [Value, Value, Value, Value], [o, lse] = op.outs as [Value, Value];
-    const gradients = [q, k, v].map((x) => b.value(`d.${x.name}`, x.shape));
+    const gradients = [q, k, v].map((x) => like(b, x));
     b.emit("attentionGrad", [dy, q, k, v, o, lse, ends], gradients, op.attrs);
     gradients.forEach((g, i) => add(i, g));
   },
   swiglu({ b, op, dy, add }) {
-    const gradients = op.ins.map((x) => b.value(`d.${x.name}`, x.shape));
+    const gradients = op.ins.map((x) => like(b, x));
     b.emit("swigluGrad", [dy, ...op.ins], gradients, op.attrs);
     gradients.forEach((g, i) => add(i, g));
   },
@@ -71,6 +71,9 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     add(0, b.allGatherRows(dy, rowsOf(op.ins[0]!.shape), axisOf(op))),
 };
 
+/** A value for the gradient of x. */
+const like = (b: Backward["b"], x: Value): Value => b.value(`d.${x.name}`, x.shape, { dtype: x.dtype });
+
 const axisOf = (op: Op): Axis => AXES[op.attrs.at(-1) as number]!;
 
 /** Of the rows of w that a rank has: its part of the sum over ranks for x, all of it for w. */
@@ -78,7 +81,7 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
   const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
   const [logprobs, lse] = op.outs as [Value, Value], entropy = op.attrs[3] ? op.outs[2] : undefined;
   const dEntropy = entropy && gradient(2);
-  const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = b.value(`d.${x.name}`, x.shape);
+  const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = like(b, x);
   const emit = (prior: readonly Value[], dw: Value) =>
     b.emit(
       "linearLogprobGrad",
@@ -97,6 +100,6 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
     );
   // One kernel makes both gradients, so that of a frozen weight is made and dropped.
   if (wants(1)) accumulate(1, emit);
-  else emit([], b.value(`d.${w.name}`, w.shape));
+  else emit([], like(b, w));
   add(0, dx);
 }

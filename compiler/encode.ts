@@ -1,5 +1,6 @@
 /** Program bytes: `docs/program-format.md`. Operand order and attributes are those of `ir/op.ts`. */
 import {
+  DTYPES,
   type Maxima,
   type Op,
   OPCODE,
@@ -13,7 +14,7 @@ import { SIZE_ATTRIBUTES } from "./operands.ts";
 import { asDim, bytesOf } from "./shape.ts";
 
 export const MAGIC = 0x4e544142;
-export const FORMAT_VERSION = 2;
+export const FORMAT_VERSION = 3;
 
 /**
  * @param placeOf the place of a value, fixed or planned
@@ -50,7 +51,8 @@ export function encode(
           `Cannot encode ${op.kind}: ${v.name} is at byte ${offset}, not a multiple of 64`,
         );
       }
-      u32(SEGMENTS.indexOf(segment));
+      u16(SEGMENTS.indexOf(segment));
+      u16(DTYPES.indexOf(v.dtype));
       u32(offset / 64);
       u64(bytesOf(v, maxima));
     }

@@ -46,9 +46,13 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     ports[port] = { segment, offset, shape: v.shape, dtype: v.dtype, bytes: bytesOf(v, o.maxima) };
     table.push({ segment, name: v.name, offset, bytes: reservedBytes(v, o.maxima) });
   }
+  let bytes: Program["bytes"] | undefined;
   return {
     name,
-    bytes: encode(ops, (v) => placeOf(v)!, segmentBytes, o.maxima),
+    // Made when it is asked for: the planner never does.
+    get bytes() {
+      return bytes ??= encode(ops, (v) => placeOf(v)!, segmentBytes, o.maxima);
+    },
     maxima: o.maxima,
     segmentBytes,
     ports,

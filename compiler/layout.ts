@@ -1,6 +1,6 @@
 /** How a model is cut: pipeline stages between layers, tensor shards inside them, and what a rank holds of every parameter. */
 import type { Head } from "../ir/graph.ts";
-import { align, type Axis, ownRows, PANEL } from "../ir/op.ts";
+import { align, type Axis, BYTES, ownRows, PANEL } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import type { Parameter } from "../ir/program.ts";
 import type { ModelConfig } from "./models/config.ts";
@@ -171,7 +171,7 @@ function localParameters(all: readonly ModelParameter[], at: Place, ranges: Rang
   ]);
   return ordered.map((p) => {
     const placed = { ...p, offset };
-    offset += align(4 * p.elements);
+    offset += align(BYTES[p.dtype] * p.elements);
     return placed;
   });
 }

@@ -146,7 +146,7 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "squareSums":
       return [(a.length - 1) / 2, 1];
     case "adamw":
-      return [6, 3];
+      return [6, 3 + a[6]!];
     case "fill":
       return [0, 1];
     case "kvWrite":

@@ -1,5 +1,5 @@
 /** Where the elements of a rank's piece are: in memory, and in the Hugging Face tensor that it is a piece of. */
-import { PANEL } from "../ir/op.ts";
+import { BYTES, PANEL } from "../ir/op.ts";
 import type { LocalParameter, Range } from "./layout.ts";
 
 /** A rectangle of a tensor, in the coordinates of the whole; a vector is one column. */
@@ -20,7 +20,6 @@ export interface Run {
   readonly targetStride: number;
 }
 
-const FLOAT = 4;
 const length = (r: Range): number => r.to - r.from;
 
 /** What a rank holds of a parameter. */
@@ -29,8 +28,12 @@ export function boxOf({ global, slice }: LocalParameter): Box {
   return { rows: range(0), columns: range(1) };
 }
 
-/** The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. */
+/**
+ * The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. Both are of
+ * one type: bytes move as they are.
+ */
 export function runsBetween(source: LocalParameter, target: LocalParameter, box: Box): Run[] {
+  const each = BYTES[target.dtype];
   const from = boxOf(source), to = boxOf(target), rows = length(box.rows), columns = length(box.columns);
   const widths = { source: length(from.columns), target: length(to.columns) };
   const first = { source: box.rows.from - from.rows.from, target: box.rows.from - to.rows.from };
@@ -39,22 +42,22 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
     target: box.columns.from - to.columns.from,
   };
   if (target.layout === "rows") {
-    const at = (side: "source" | "target") => FLOAT * (first[side] * widths[side] + skipped[side]);
+    const at = (side: "source" | "target") => each * (first[side] * widths[side] + skipped[side]);
     return [strided({
       source: source.offset + at("source"),
       target: target.offset + at("target"),
-      bytes: FLOAT * columns,
+      bytes: each * columns,
       count: rows,
-      sourceStride: FLOAT * widths.source,
-      targetStride: FLOAT * widths.target,
+      sourceStride: each * widths.source,
+      targetStride: each * widths.target,
     })];
   }
-  const panel = FLOAT * PANEL, runs: Run[] = [];
+  const panel = each * PANEL, runs: Run[] = [];
   for (let row = 0, lanes; row < rows; row += lanes) {
     const lane = { source: (first.source + row) % PANEL, target: (first.target + row) % PANEL };
     lanes = Math.min(PANEL - lane.source, PANEL - lane.target, rows - row);
     const at = (side: "source" | "target") =>
-      panel * ((first[side] + row - lane[side]) / PANEL * widths[side] + skipped[side]) + FLOAT * lane[side];
+      panel * ((first[side] + row - lane[side]) / PANEL * widths[side] + skipped[side]) + each * lane[side];
     const start = { source: source.offset + at("source"), target: target.offset + at("target") };
     if (lanes === PANEL) {
       const count = Math.floor((rows - row) / PANEL);
@@ -63,7 +66,7 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
       lanes = count * PANEL;
       continue;
     }
-    const run = { ...start, bytes: FLOAT * lanes, count: columns, sourceStride: panel, targetStride: panel };
+    const run = { ...start, bytes: each * lanes, count: columns, sourceStride: panel, targetStride: panel };
     // Where pieces start at different lanes, every panel falls in two: each half goes on in the next panel, in turn.
     const before = runs.at(-2), longer = before && joined(before, run);
     if (longer) runs.splice(-2, 1);
@@ -124,7 +127,10 @@ function eachRow(
   }
 }
 
-function checkLengths(p: LocalParameter, whole: Float32Array, stored: Float32Array): void {
+/** Numbers, or the bits of bf16 ones. */
+export type Elements = Float32Array | Uint16Array;
+
+function checkLengths(p: LocalParameter, whole: Elements, stored: Elements): void {
   const expected = p.global.reduce((n, d) => n * d, 1);
   if (whole.length === expected && stored.length === p.elements) return;
   throw new RangeError(
@@ -133,7 +139,7 @@ function checkLengths(p: LocalParameter, whole: Float32Array, stored: Float32Arr
 }
 
 /** Puts a rank's piece of a Hugging Face tensor (`whole`, row-major) where its programs read it; padding is left alone. */
-export function writeLocal(p: LocalParameter, whole: Float32Array, stored: Float32Array): void {
+export function writeLocal<T extends Elements>(p: LocalParameter, whole: T, stored: T): void {
   checkLengths(p, whole, stored);
   eachRow(p, (from, to, step, length) => {
     if (step === 1) stored.set(whole.subarray(from, from + length), to);
@@ -142,7 +148,7 @@ export function writeLocal(p: LocalParameter, whole: Float32Array, stored: Float
 }
 
 /** The inverse of {@link writeLocal}: puts a rank's piece into its place in the whole, and leaves the rest of it alone. */
-export function readLocal(p: LocalParameter, stored: Float32Array, whole: Float32Array): void {
+export function readLocal<T extends Elements>(p: LocalParameter, stored: T, whole: T): void {
   checkLengths(p, whole, stored);
   eachRow(p, (to, from, step, length) => {
     if (step === 1) whole.set(stored.subarray(from, from + length), to);

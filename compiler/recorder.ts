@@ -1,6 +1,7 @@
 /** Records operations and the values between them, and gives places to those that the host can name. */
 import {
   type Attr,
+  BYTES,
   type DType,
   type Op,
   type OpKind,
@@ -11,11 +12,14 @@ import {
   type Value,
 } from "../ir/op.ts";
 import type { Parameter } from "../ir/program.ts";
+import { resultType } from "./dtypes.ts";
 
 /** Beside name and shape; without an offset a value follows those declared before it in its segment. */
 interface Declaration {
   readonly dtype?: DType;
   readonly offset?: number;
+  /** Bytes of which its segment needs a multiple. */
+  readonly line?: number;
 }
 
 export class Recorder {
@@ -58,7 +62,8 @@ export class Recorder {
       dtype: o.dtype ?? "f32",
       place: { segment, offset },
     } as const;
-    this.#tops.set(segment, Math.max(top, offset + this.reserve(v)));
+    const end = offset + this.reserve(v), { line = 1 } = o;
+    this.#tops.set(segment, Math.max(top, Math.ceil(end / line) * line));
     this.placed.set(port, v);
     return v;
   }
@@ -78,24 +83,26 @@ export class Recorder {
     return this.#tops.get(segment) ?? 0;
   }
 
-  /** A value with the layout of a parameter, in `params`, `grads` or `moments`. */
-  parameter(p: Parameter, segment: Segment = "params", name = p.name, base = 0): Value {
+  /** A value with the layout of a parameter, in `params` or `grads`. */
+  parameter(p: Parameter, segment: "params" | "grads" = "params"): Value {
     const [n = 1, k = 1] = p.shape;
     const shape: Shape = p.layout === "panels" ? [Math.ceil(n / PANEL), k, PANEL] : p.shape as Shape;
-    return this.declare(segment, name, shape, { offset: base + p.offset });
+    const dtype = segment === "params" ? p.dtype : p.gradient, each = BYTES[dtype] / BYTES[p.dtype];
+    // A cache line of parameters has its gradients in as many elements.
+    return this.declare(segment, p.name, shape, { dtype, offset: p.offset * each, line: 64 * each });
   }
 
   emit(kind: OpKind, ins: readonly Value[], outs: readonly Value[], attrs: readonly Attr[]): void {
     this.ops.push({ kind, ins, outs, attrs });
   }
 
-  /** Emits an operation with one result. */
+  /** Emits an operation with one result, of the type that `dtypes.ts` says unless another is given. */
   one(
     kind: OpKind,
     ins: readonly Value[],
     shape: Shape,
     attrs: readonly Attr[],
-    dtype: DType = "f32",
+    dtype: DType = resultType(kind, ins),
   ): Value {
     const out = this.value(kind, shape, { dtype });
     this.emit(kind, ins, [out], attrs);

@@ -1,5 +1,15 @@
 /** Sizes of shapes: since only the first dim may be symbolic, a number of elements is `times × symbol`. */
-import { align, type Attr, type Dim, dim, elements, type Maxima, type Shape, type Value } from "../ir/op.ts";
+import {
+  align,
+  type Attr,
+  BYTES,
+  type Dim,
+  dim,
+  elements,
+  type Maxima,
+  type Shape,
+  type Value,
+} from "../ir/op.ts";
 
 /** Dims of a program that works on no rows. */
 export const NO_ROWS: Maxima = {
@@ -36,7 +46,7 @@ export function showDim(d: Attr): string {
 }
 export const show = (shape: Shape): string => `[${shape.map(showDim).join(", ")}]`;
 
-/** Bytes of a value at the largest dims; both dtypes have four bytes. */
-export const bytesOf = (v: Value, at: Maxima): number => 4 * elements(v.shape, at);
+/** Bytes of a value at the largest dims. */
+export const bytesOf = (v: Value, at: Maxima): number => BYTES[v.dtype] * elements(v.shape, at);
 /** Bytes that are set aside for a value: whole cache lines, at least one so that every place is its own. */
 export const reservedBytes = (v: Value, at: Maxima): number => Math.max(64, align(bytesOf(v, at)));

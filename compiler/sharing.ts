@@ -38,7 +38,8 @@ export const samePiece = (a: Shard, b: Shard): boolean => a === b || alike(a.par
 const alike = (a: readonly LocalParameter[], b: readonly LocalParameter[], behind: number): boolean =>
   a.length === b.length && a.every((p, i) => {
     const q = b[i]!;
-    return p.name === q.name && p.offset === q.offset + behind && p.slice?.dim === q.slice?.dim &&
+    return p.name === q.name && p.dtype === q.dtype && p.offset === q.offset + behind &&
+      p.slice?.dim === q.slice?.dim &&
       p.slice?.from === q.slice?.from && p.slice?.to === q.slice?.to;
   });
 

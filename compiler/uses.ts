@@ -117,3 +117,9 @@ function named(program: Program, io: string, shared: string | null): Partial<Rec
   ];
   return Object.fromEntries(own.filter(([segment]) => program.segmentBytes[segment] > 0));
 }
+
+/** Activations that are saved, and caches: nothing of them is needed once the call has ended. */
+export const inTurn = (segment: Segment): boolean => segment === "saved" || segment === "kv";
+
+/** Name of the arena of a call's programs: one at a time runs on a device. */
+export const arenaOf = (call: string): string => `${call} arena`;

@@ -24,7 +24,7 @@ enum {
 // A job that ended: begin and end by `baton_clock`.
 typedef struct { uint32_t ticket; int32_t status; uint64_t begin_ns, end_ns; } baton_completion;
 
-// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 4.
+// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 2, and of 4 where weight is not 1.
 typedef struct {
   uint32_t from_segment, to_segment;
   uint64_t from, to, bytes, count, from_stride, to_stride;

@@ -1,8 +1,9 @@
 /** A program with memory bound to its segments: write inputs by name, run, read outputs by name. */
-import { elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
+import { BYTES, elements, type Maxima, type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Port, Program } from "../ir/program.ts";
 import { type Device, DeviceSegment, type Job, LoadedProgram } from "../ffi/device.ts";
 import type { Memberships } from "./devices.ts";
+import { toBfloat16, widened } from "./half.ts";
 
 /** Live dims of one submission; what is not named is 0. */
 export type Live = Partial<Omit<Maxima, "one">>;
@@ -84,7 +85,8 @@ export class Binding {
 
   /** Bytes that a port has at given dims. */
   portBytes(name: string, live: Live): number {
-    return 4 * elements(this.port(name).shape, full(live));
+    const { dtype, shape } = this.port(name);
+    return BYTES[dtype] * elements(shape, full(live));
   }
 
   /**
@@ -97,15 +99,16 @@ export class Binding {
     if (data.length !== expected) {
       throw new RangeError(`Cannot write ${name}: it has ${data.length} values and ${expected} are read`);
     }
-    if (data.byteLength > port.bytes) {
-      throw new RangeError(`Cannot write ${name}: ${data.byteLength} bytes do not fit ${port.bytes}`);
+    const given = data instanceof Float32Array && port.dtype === "bf16" ? toBfloat16(data) : data;
+    if (given.byteLength > port.bytes) {
+      throw new RangeError(`Cannot write ${name}: ${given.byteLength} bytes do not fit ${port.bytes}`);
     }
-    if (!data.byteLength) return;
+    if (!given.byteLength) return;
     const begin = performance.now();
-    this.segment(port.segment).write(port.offset, data);
+    this.segment(port.segment).write(port.offset, given);
     const end = performance.now(), before = this.#written;
     this.#written = {
-      bytes: (before?.bytes ?? 0) + data.byteLength,
+      bytes: (before?.bytes ?? 0) + given.byteLength,
       ms: (before?.ms ?? 0) + end - begin,
       end,
     };
@@ -125,18 +128,20 @@ export class Binding {
     return this.#read(name, from, new Int32Array(count));
   }
 
+  /** Reads `count` numbers from element `from` of a port; those of bf16 are widened. */
   readFloats(name: string, count: number, from = 0): Float32Array {
+    if (this.port(name).dtype === "bf16") return widened(this.#read(name, from, new Uint16Array(count)));
     return this.#read(name, from, new Float32Array(count));
   }
 
-  #read<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(
+  #read<T extends Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>(
     name: string,
     from: number,
     out: T,
   ): T {
     const port = this.port(name), begin = performance.now();
     if (!out.length) return out;
-    this.segment(port.segment).read(port.offset + 4 * from, out);
+    this.segment(port.segment).read(port.offset + BYTES[port.dtype] * from, out);
     this.options.onTransfer?.({ to: "host", bytes: out.byteLength, begin, end: performance.now() });
     return out;
   }

@@ -39,7 +39,7 @@ export class BoundCall {
     const ranks: Ranks = { devices, strategy, kvReplicas: config ? kvReplicas(config, strategy.tp) : 1 };
     for (const use of usesOf(call, programs, strategy)) {
       const device = devices[use.rank]!, held = replica?.holders[use.rank]?.segments ?? {};
-      const shared = { arena: engine.arena(device), ...held, ...engine.calls.own(device, use) };
+      const shared = { ...held, ...engine.calls.own(device, call.id, use) };
       const name = devices.length > 1
         ? `${use.program.name} on device ${device} (rank ${use.rank} of ${devices.length})`
         : use.program.name;

@@ -1,8 +1,11 @@
-/** Device memory that calls keep from one submission to the next: caches, inputs, outputs. */
-import type { Use } from "../compiler/uses.ts";
+/** Device memory of calls: what they keep from one submission to the next, and what they have in turn with others. */
+import { arenaOf, type Use } from "../compiler/uses.ts";
 import type { Segment } from "../ir/op.ts";
 import type { DeviceSegment } from "../ffi/device.ts";
 import type { Devices } from "./devices.ts";
+
+/** Memory in turn under a name, where a device has such. */
+export type Turn = (device: number, name: string) => DeviceSegment | undefined;
 
 /**
  * Segments by device and name. A run's step and its evaluation never run at the same time, and nothing in these segments
@@ -15,6 +18,7 @@ export class CallMemory {
   constructor(
     readonly devices: Pick<Devices, "segment">,
     readonly planned: ReadonlyMap<number, ReadonlyMap<string, number>> = new Map(),
+    readonly turn: Turn = () => undefined,
   ) {}
 
   segment(device: number, name: string, bytes: number): DeviceSegment {
@@ -22,20 +26,22 @@ export class CallMemory {
     let segment = this.#segments.get(key);
     if (!segment) {
       const planned = this.planned.get(device)?.get(name) ?? 0;
-      this.#segments.set(key, segment = this.devices.segment(device, Math.max(bytes, planned)));
+      segment = this.turn(device, name) ?? this.devices.segment(device, Math.max(bytes, planned));
+      this.#segments.set(key, segment);
     }
     return segment;
   }
 
-  /** What one program of a call has beside the memory of its device and its model. */
+  /** What one program of a call has beside the memory of its model. */
   own(
     device: number,
+    call: string,
     { memory, program }: Pick<Use, "memory" | "program">,
   ): Partial<Record<Segment, DeviceSegment>> {
+    const { segmentBytes } = program, named = Object.entries(memory) as [Segment, string][];
+    if (segmentBytes.arena) named.push(["arena", arenaOf(call)]);
     return Object.fromEntries(
-      (Object.entries(memory) as [Segment, string][]).map((
-        [segment, name],
-      ) => [segment, this.segment(device, name, program.segmentBytes[segment])]),
+      named.map(([segment, name]) => [segment, this.segment(device, name, segmentBytes[segment])]),
     );
   }
 

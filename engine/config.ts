@@ -1,5 +1,6 @@
 /** The YAML file of a run: the machine and how long to run. The algorithm is in the script. */
 import * as z from "npm:zod@4.6.7";
+import { type Precision, PRECISIONS } from "../compiler/models/storage.ts";
 import { parseDevices, parseStrategy } from "../ir/notation.ts";
 import { readTextOrNull } from "./files.ts";
 import { parse } from "./yaml.ts";
@@ -18,6 +19,10 @@ export interface Config {
     readonly seed: number;
     /** Samples of every step that are written to samples.jsonl. */
     readonly logSamples: number;
+    /** What parameters, activations and KV pages are stored in. */
+    readonly precision: Precision;
+    /** What gradients are stored in where `precision` is "bf16". */
+    readonly gradients: Precision;
   };
   /** Kind and number of devices: "cpu:8", "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one. */
   readonly devices: string;
@@ -58,6 +63,8 @@ const schema = z.strictObject({
     out: z.string().min(1).optional(),
     seed: z.int().nonnegative().default(1),
     logSamples: z.int().nonnegative().default(4),
+    precision: z.enum(PRECISIONS).default("fp32"),
+    gradients: z.enum(PRECISIONS).default("fp32"),
   }).prefault({}),
   devices: written(parseDevices).default("cpu:1"),
   threads: positive.max(1024).optional(),

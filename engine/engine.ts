@@ -1,5 +1,6 @@
-/** Owns the devices' memory: arenas, replicas, what calls keep; and the states of a run. Graphs are bound to it as stages. */
+/** Owns the devices' memory: replicas, what calls keep, what they have in turn; and the states of a run. Graphs are bound to it as stages. */
 import { type Grid, type Shard, shardsOf } from "../compiler/layout.ts";
+import type { Elements } from "../compiler/pieces.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
 import { parameterBytes } from "../compiler/models/parameters.ts";
 import { baseModel, baseOffset, mayShare, mayUseBase, samePiece } from "../compiler/sharing.ts";
@@ -22,17 +23,22 @@ export interface EngineModel {
   readonly parameters: readonly Parameter[];
   readonly constants: Float32Array;
   /** Gives every parameter row-major. */
-  readonly load: (sink: (p: Parameter, values: Float32Array) => void) => Promise<unknown>;
+  readonly load: (sink: (p: Parameter, values: Elements) => void) => Promise<unknown>;
 }
 
 /** How much the engine allocates, from `planner/memory.ts`. */
 export interface EngineMemory {
-  readonly arenas: ReadonlyMap<number, number>;
   readonly calls?: ReadonlyMap<number, ReadonlyMap<string, number>>;
   readonly pools?: ReadonlyMap<
     number,
-    { readonly bytes: number; readonly offsets: ReadonlyMap<Name, number> }
+    { readonly bytes: number; readonly places: ReadonlyMap<string, Place> }
   >;
+}
+
+/** A stretch of memory in turn. */
+interface Place {
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 export interface EngineOptions {
@@ -49,7 +55,6 @@ export class Engine {
   readonly states: Map<string, number>;
   /** Caches, inputs and outputs of calls. */
   readonly calls: CallMemory;
-  readonly #arenas = new Map<number, DeviceSegment>();
   readonly #pools = new Map<number, DeviceSegment>();
   readonly #constants = new Map<string, DeviceSegment>();
   readonly #views: DeviceSegment[] = [];
@@ -59,10 +64,7 @@ export class Engine {
   private constructor(readonly options: EngineOptions) {
     const { memory, schedule } = options;
     this.states = new Map(Object.entries(options.states));
-    this.calls = new CallMemory(options.devices, memory.calls);
-    for (const [device, bytes] of memory.arenas) {
-      this.#arenas.set(device, this.devices.segment(device, Math.max(64, bytes)));
-    }
+    this.calls = new CallMemory(options.devices, memory.calls, (device, name) => this.#inTurn(device, name));
     for (const [device, { bytes }] of memory.pools ?? []) {
       this.#pools.set(device, this.devices.segment(device, Math.max(64, bytes)));
     }
@@ -120,13 +122,6 @@ export class Engine {
     return new Map([...this.replicas.values()].filter((r) => r.spec.home).map((r) => [r.spec.model, r]));
   }
 
-  /** The arena of a device: activations of every program on it, one program at a time. */
-  arena(device: number): DeviceSegment {
-    let arena = this.#arenas.get(device);
-    if (!arena) this.#arenas.set(device, arena = this.devices.segment(device, 64));
-    return arena;
-  }
-
   /** A program as the native library has it, loaded once. */
   loaded(program: Program): LoadedProgram {
     let loaded = this.#loaded.get(program);
@@ -149,7 +144,7 @@ export class Engine {
   /** Copies the weights of its home to a replica, outside any step. */
   async renew(name: Name): Promise<void> {
     const replica = this.replica(name), home = this.home(replica.spec.model);
-    if (home.spec.residence === "pool") await move(this.devices, home, "fetch");
+    if (home.spec.residence === "pool") await move(this.devices, home, "fetch", "params");
     await this.reallocator(home.name, name).run(1, () => {});
     replica.version = home.version;
   }
@@ -159,9 +154,13 @@ export class Engine {
     spec: ReplicaSpec,
     { home, base }: { readonly home: Replica | undefined; readonly base: Replica | undefined },
   ): Replica {
-    const { models, cluster, memory } = this.options, model = models[spec.model]!;
+    const { models, cluster } = this.options, model = models[spec.model]!;
     const trained = spec.home && model.spec.optimizer !== null;
     const shards: Grid<Shard> = shardsOf(model.config, model.spec.head, spec.strategy);
+    const seen = (view: DeviceSegment | undefined) => {
+      if (view) this.#views.push(view);
+      return view;
+    };
     return new Replica(
       name,
       spec,
@@ -172,12 +171,9 @@ export class Engine {
       {
         own: (device, bytes) => this.devices.segment(device, bytes),
         constants: (device) => this.#constantsOf(spec.model, device),
-        pooled: (device, offset, bytes) => {
-          const base = memory.pools!.get(device)!.offsets.get(name)!;
-          const view = this.#pools.get(device)!.view(base + offset, bytes);
-          this.#views.push(view);
-          return view;
-        },
+        pooled: (device, part, bytes) =>
+          seen(this.#inTurn(device, part === "params" ? name : `${name} moments`, { offset: 0, bytes }))!,
+        gradients: (device, bytes) => seen(this.#inTurn(device, `${name} grads`, { offset: 0, bytes })),
         ...(base && mayUseBase(spec, base.spec) && {
           shared: (device: number, shard: Shard) => {
             const holder = base.holders.find((h) => h.device === device);
@@ -198,6 +194,14 @@ export class Engine {
     );
   }
 
+  /** All or a part of what has memory in turn on a device under a name, where something has. */
+  #inTurn(device: number, name: string, part?: Place): DeviceSegment | undefined {
+    const place = this.options.memory.pools?.get(device)?.places.get(name);
+    if (!place) return undefined;
+    const { offset, bytes } = part ?? { offset: 0, bytes: place.bytes };
+    return this.#pools.get(device)!.view(place.offset + offset, bytes);
+  }
+
   #constantsOf(model: string, device: number): DeviceSegment {
     const key = `${device} ${model}`, { constants } = this.options.models[model]!;
     let segment = this.#constants.get(key);
@@ -213,7 +217,7 @@ export class Engine {
     for (const loaded of this.#loaded.values()) loaded.dispose();
     this.calls.dispose();
     for (
-      const segments of [this.#views, this.#arenas.values(), this.#pools.values(), this.#constants.values()]
+      const segments of [this.#views, this.#pools.values(), this.#constants.values()]
     ) {
       for (const segment of segments) segment.dispose();
     }

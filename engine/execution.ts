@@ -181,7 +181,12 @@ export class Execution {
         return;
       case "fetch":
       case "offload":
-        return await move(engine.devices, engine.replica(instruction.replica), instruction.op);
+        return await move(
+          engine.devices,
+          engine.replica(instruction.replica),
+          instruction.op,
+          instruction.part,
+        );
       case "load":
         throw new Error("Cannot load a replica in a step: it belongs into the prologue");
     }

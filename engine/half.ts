@@ -1,4 +1,23 @@
 /** The two 16-bit float formats of checkpoints, to and from 32 bits. Both directions round to nearest, ties to even. */
+import type { Elements } from "../compiler/pieces.ts";
+import type { FloatType } from "../ir/op.ts";
+
+/** Values in f32: themselves, or what bf16 bits stand for. */
+export const widened = (values: Elements): Float32Array =>
+  values instanceof Uint16Array ? fromBfloat16(values) : values;
+
+/** Values as memory of a type has them; what is of that type already stays as it is. */
+export function storedAs(values: Elements, dtype: FloatType): Elements {
+  if (dtype === "f32") return widened(values);
+  return values instanceof Uint16Array ? values : toBfloat16(values);
+}
+
+/** Room for so many elements of a type. */
+export const room = (
+  dtype: FloatType,
+  length: number,
+): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> =>
+  dtype === "f32" ? new Float32Array(length) : new Uint16Array(length);
 
 /** bf16 is the upper half of an f32, so widening is exact. */
 export function fromBfloat16(bits: Uint16Array): Float32Array<ArrayBuffer> {

@@ -1,8 +1,9 @@
 /** Programs of small models run with given dims on every device at once, to see what their operations take. */
 import { type Device, DeviceSegment, LoadedProgram, type Segments } from "../ffi/device.ts";
 import type { Memberships } from "../ffi/device.ts";
-import { type Maxima, PAGE, SAMPLER, type Segment, SEGMENTS } from "../ir/op.ts";
+import { BYTES, type Maxima, PAGE, SAMPLER, type Segment, SEGMENTS } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
+import { storedAs } from "./half.ts";
 
 /** A program with the dims and the state that it is measured with. */
 export interface ProfileCase {
@@ -75,10 +76,12 @@ function segmentsOf({ program }: ProfileCase, near: Device, held: DisposableStac
 function prepare({ program, live, context }: ProfileCase, segments: Segments): void {
   for (const [path, { segment, offset, bytes, dtype }] of Object.entries(program.ports)) {
     if (segment !== "inputs" && segment !== "state") continue;
-    const n = bytes / 4, name = path.split("/")[1]!;
+    const n = bytes / BYTES[dtype], name = path.split("/")[1]!;
     segments[segment]!.write(
       offset,
-      dtype === "f32" ? new Float32Array(n).fill(1) : integers(name, n, live, context, program),
+      dtype === "i32"
+        ? integers(name, n, live, context, program)
+        : storedAs(new Float32Array(n).fill(1), dtype),
     );
   }
 }

@@ -2,7 +2,7 @@
 import { type Move, reallocate, type Reallocation } from "../compiler/reallocate.ts";
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import type { DeviceSegment, Job, SegmentMove } from "../ffi/device.ts";
-import { PANEL } from "../ir/op.ts";
+import { BYTES, PANEL } from "../ir/op.ts";
 import type { Devices } from "./devices.ts";
 import { settled } from "./lanes.ts";
 import type { Replica } from "./replica.ts";
@@ -102,9 +102,9 @@ export class Reallocator {
 }
 
 function paddedPanels({ shard, segments }: Replica["holders"][number]) {
-  return shard.parameters.flatMap(({ layout, shape, offset }) => {
-    const [n = 1, k = 1] = shape, whole = n - n % PANEL;
+  return shard.parameters.flatMap(({ layout, shape, dtype, offset }) => {
+    const [n = 1, k = 1] = shape, whole = n - n % PANEL, row = BYTES[dtype] * k;
     if (layout === "rows" || whole === n) return [];
-    return [{ segment: segments.params!, offset: offset + 4 * whole * k, bytes: 4 * PANEL * k }];
+    return [{ segment: segments.params!, offset: offset + row * whole, bytes: row * PANEL }];
   });
 }

@@ -1,14 +1,15 @@
 /** One copy of a model's parameters under one layout, on the devices of a mesh, and the version of the weights in it. */
 import type { LocalParameter, Shard } from "../compiler/layout.ts";
-import { readLocal, writeLocal } from "../compiler/pieces.ts";
+import { type Elements, readLocal, writeLocal } from "../compiler/pieces.ts";
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import { heldBytes } from "../compiler/sharing.ts";
 import { ownPieces } from "../compiler/zero.ts";
 import { type Coordinates, coordinatesOf } from "../ir/mesh.ts";
-import { align, type Segment } from "../ir/op.ts";
+import { align, type FloatType, type Segment } from "../ir/op.ts";
 import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Parameter } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
+import { room, storedAs, widened } from "./half.ts";
 
 /** What one rank holds. */
 export interface Holder {
@@ -25,13 +26,17 @@ export interface Memory {
   /** Memory near a device that is this replica's alone. */
   readonly own: (device: number, bytes: number) => DeviceSegment;
   readonly constants: (device: number) => DeviceSegment;
-  /** Memory of a replica that lives in the pool: bytes from the beginning of its place there. */
-  readonly pooled: (device: number, offset: number, bytes: number) => DeviceSegment;
+  /** Memory of a replica that lives in the pool. */
+  readonly pooled: (device: number, part: "params" | "moments", bytes: number) => DeviceSegment;
+  /** Memory for gradients, where calls have it in turn. */
+  readonly gradients?: (device: number, bytes: number) => DeviceSegment | undefined;
   /** Memory of another replica that holds the same piece on a device, to be used as this one's. */
   readonly shared?: (device: number, shard: Shard) => DeviceSegment | undefined;
 }
 
 export type Part = "param" | "m" | "v";
+/** A part as memory has it: a parameter is what programs read, and where that is rounded its master copy beside it. */
+type Stored = "params" | "master" | "m" | "v";
 
 export class Replica {
   /** Completed train calls on this model (DESIGN §1.7); null while it holds no weights. */
@@ -74,7 +79,8 @@ export class Replica {
         return { rank, at, device, shard, segments: { params: shared, constants: memory.constants(device) } };
       }
       const own = (n: number) => keep(memory.own(device, n));
-      const place = (offset: number, n: number) => pooled ? memory.pooled(device, offset, n) : own(n);
+      const place = (part: "params" | "moments", n: number) =>
+        pooled ? memory.pooled(device, part, n) : own(n);
       if (pooled && spec.home) host.push(keep(new DeviceSegment(moments + bytes.moments, "host")));
       return {
         rank,
@@ -82,9 +88,12 @@ export class Replica {
         device,
         shard,
         segments: {
-          params: place(0, bytes.params),
+          params: place("params", bytes.params),
           constants: memory.constants(device),
-          ...(trained && { grads: own(bytes.grads), moments: place(moments, bytes.moments) }),
+          ...(trained && {
+            grads: memory.gradients?.(device, bytes.grads) ?? own(bytes.grads),
+            moments: place("moments", bytes.moments),
+          }),
         },
       };
     });
@@ -93,49 +102,56 @@ export class Replica {
   }
 
   /** Writes one whole parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece. */
-  write(name: string, values: Float32Array, what: Part = "param"): void {
+  write(name: string, values: Elements, what: Part = "param"): void {
     for (const holder of this.holders) {
       const local = holder.shard.parameters.find((p) => p.name === name);
       if (!local) continue;
-      const stored = new Float32Array(local.elements);
-      writeLocal(local, values, stored);
-      for (const { segment, offset, from, to } of this.#pieces(holder, local, what)) {
-        segment.write(offset, stored.subarray(from, to));
+      for (const part of this.#stored(local, what)) {
+        const dtype = typeOf(local, part), stored = room(dtype, local.elements);
+        writeLocal(local, storedAs(values, dtype), stored);
+        for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
+          segment.write(offset, stored.subarray(from, to));
+        }
       }
     }
   }
 
-  /** One whole parameter, or one of its moments, row-major. */
+  /** One whole parameter, or one of its moments, row-major: of a parameter with a master copy, that one. */
   read(p: Pick<Parameter, "name" | "shape">, what: Part = "param"): Float32Array<ArrayBuffer> {
     const out = new Float32Array(p.shape.reduce((n, d) => n * d, 1));
     for (const shards of Object.values(Object.groupBy(this.holders, (h) => `${h.at.stage} ${h.at.tp}`))) {
       const local = shards![0]!.shard.parameters.find((x) => x.name === p.name);
       if (!local) continue;
       // Data-parallel ranks have equal parameters, and each its own share of sharded moments.
-      const stored = new Float32Array(local.elements);
-      for (const holder of what === "param" || !this.spec.zero ? shards!.slice(0, 1) : shards!) {
-        for (const { segment, offset, from, to } of this.#pieces(holder, local, what)) {
+      const part = this.#stored(local, what).at(-1)!, stored = room(typeOf(local, part), local.elements);
+      for (const holder of part === "params" || !this.spec.zero ? shards!.slice(0, 1) : shards!) {
+        for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
           segment.read(offset, stored.subarray(from, to));
         }
       }
-      readLocal(local, stored, out);
+      readLocal(local, widened(stored), out);
     }
     return out;
   }
 
-  /** Where a rank has elements from … to of a local parameter, or of one of its moments. */
-  #pieces(holder: Holder, local: LocalParameter, what: Part) {
+  #stored(local: LocalParameter, what: Part): readonly Stored[] {
+    if (what !== "param") return [what];
+    return this.trained && !local.frozen && local.dtype !== "f32" ? ["params", "master"] : ["params"];
+  }
+
+  /** Where a rank has elements from … to of a local parameter, of its master copy, or of one of its moments. */
+  #pieces(holder: Holder, local: LocalParameter, what: Stored) {
     // A home in the pool is in host memory between steps: parameters, then moments.
     const host = this.host[holder.rank], { params, moments } = holder.segments;
-    if (what === "param") {
+    if (what === "params") {
       return [{ segment: host ?? params!, offset: local.offset, from: 0, to: local.elements }];
     }
     const before = host ? align(parameterBytes(holder.shard.parameters)) : 0;
     const share = { dp: this.spec.strategy.dp, rank: holder.at.dp, zero: this.spec.zero };
     return ownPieces(holder.shard, share).filter((piece) => piece.parameter === local)
-      .map(({ from, to, m, v }) => ({
+      .map(({ from, to, m, v, master }) => ({
         segment: host ?? moments!,
-        offset: before + (what === "m" ? m : v),
+        offset: before + { m, v, master: master! }[what],
         from,
         to,
       }));
@@ -145,3 +161,5 @@ export class Replica {
     for (const segment of this.#own) segment.dispose();
   }
 }
+
+const typeOf = (local: LocalParameter, part: Stored): FloatType => part === "params" ? local.dtype : "f32";

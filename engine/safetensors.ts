@@ -67,12 +67,21 @@ export class Safetensors implements Disposable {
 
   /** A tensor of floats (F32, BF16 or F16), row-major, as f32. `shape`, where given, must be the stored one. */
   async read(name: string, shape?: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
+    const values = await this.readElements(name, shape);
+    return values instanceof Uint16Array ? fromBfloat16(values) : values;
+  }
+
+  /** The same; a BF16 tensor stays in its bits. */
+  async readElements(
+    name: string,
+    shape?: readonly number[],
+  ): Promise<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> {
     const tensor = this.#find(name, shape);
     switch (tensor.dtype) {
       case "F32":
         return new Float32Array((await this.#bytes(tensor)).buffer);
       case "BF16":
-        return fromBfloat16(new Uint16Array((await this.#bytes(tensor)).buffer));
+        return new Uint16Array((await this.#bytes(tensor)).buffer);
       case "F16":
         return fromFloat16(new Uint16Array((await this.#bytes(tensor)).buffer));
       default:

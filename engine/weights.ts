@@ -1,4 +1,5 @@
 /** Model weights: first values, and a Hugging Face folder and back. Values are row-major, under Hugging Face's names and shapes. */
+import type { Elements } from "../compiler/pieces.ts";
 import type { Parameter } from "../ir/program.ts";
 import {
   join,
@@ -35,13 +36,13 @@ export function initialValues(parameter: Parameter, { seed, std }: Initializatio
   return out;
 }
 
-/** Takes one parameter's values, row-major as Hugging Face has them. */
-export type WeightSink = (parameter: Parameter, values: Float32Array) => void | Promise<void>;
+/** Takes one parameter's values, row-major as Hugging Face has them; those of a BF16 file as bf16 bits. */
+export type WeightSink = (parameter: Parameter, values: Elements) => void | Promise<void>;
 
 /** Gives every parameter its first values. */
 export async function initializeWeights(
   parameters: readonly Parameter[],
-  sink: WeightSink,
+  sink: (parameter: Parameter, values: Float32Array) => void | Promise<void>,
   initialization: Initialization,
 ): Promise<void> {
   for (const p of parameters) await sink(p, initialValues(p, initialization));
@@ -94,7 +95,7 @@ export async function loadWeights(
     const present = file.tensors.has(parameter.name);
     if (!present) initialized.push(parameter.name);
     const values = present
-      ? await file.read(parameter.name, parameter.shape)
+      ? await file.readElements(parameter.name, parameter.shape)
       : initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 });
     await sink(parameter, values);
   }

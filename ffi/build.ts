@@ -26,7 +26,8 @@ export const FLAGS: readonly string[] = [
 ];
 /** A process that ends unloads its libraries while worker threads still wait inside: nodelete keeps their code in place. */
 const LINK_FLAGS = ["-shared", "-Wl,-z,nodelete", "-lpthread"];
-const INSTRUCTION_SETS: Readonly<Record<string, readonly string[]>> = Deno.build.arch === "x86_64"
+/** Flags of each instruction set that kernels are compiled for. */
+export const INSTRUCTION_SETS: Readonly<Record<string, readonly string[]>> = Deno.build.arch === "x86_64"
   ? {
     generic: [],
     avx2: ["-mavx2", "-mfma", "-mf16c"],

@@ -149,7 +149,7 @@ export class Device implements Disposable {
     return this.#start(
       label,
       (ticket) => native().baton_copy(this.id, list, moves.length, weight, first, first.length, ticket),
-      () => misplaced(moves),
+      () => misplaced(moves, weight),
     );
   }
 

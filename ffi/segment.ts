@@ -76,7 +76,7 @@ export class DeviceSegment implements Disposable {
 /** Memory bound to a program's segments; one that the program needs no byte of may be left out. */
 export type Segments = Readonly<Partial<Record<Segment, DeviceSegment>>>;
 
-/** `count` runs of `bytes` bytes, the strides apart, from one memory to another. All are multiples of 4. */
+/** `count` runs of `bytes` bytes, the strides apart, from one memory to another. All are multiples of 2, and of 4 where numbers are blended. */
 export interface SegmentMove {
   readonly from: DeviceSegment;
   readonly to: DeviceSegment;
@@ -103,11 +103,12 @@ export function encodeMoves(moves: readonly SegmentMove[]): Uint8Array<ArrayBuff
 }
 
 /** Why moves were refused: the first that does not fit. */
-export function misplaced(moves: readonly SegmentMove[]): string | undefined {
+export function misplaced(moves: readonly SegmentMove[], weight = 1): string | undefined {
+  const unit = weight === 1 ? 2 : 4;
   for (const [i, m] of moves.entries()) {
     const end = (offset: number, stride: number) => offset + Math.max(0, m.count - 1) * stride + m.bytes;
     const numbers = [m.fromOffset, m.toOffset, m.bytes, m.fromStride, m.toStride];
-    if (numbers.some((n) => n % 4 !== 0)) return `move ${i} is not in multiples of 4 bytes`;
+    if (numbers.some((n) => n % unit !== 0)) return `move ${i} is not in multiples of ${unit} bytes`;
     if (m.count > 1 && m.toStride < m.bytes) return `move ${i} writes runs over each other`;
     for (
       const [s, last] of [[m.from, end(m.fromOffset, m.fromStride)], [

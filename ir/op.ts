@@ -23,7 +23,13 @@ export interface Dim {
 }
 /** A row count times constant widths: only the first dim of a shape may be symbolic. */
 export type Shape = readonly [Dim | number, ...number[]] | readonly [];
-export type DType = "f32" | "i32";
+/** What an element of memory is; programs name a type by its position in this list. bf16 is the upper half of an f32. */
+export const DTYPES = ["f32", "i32", "bf16"] as const;
+export type DType = typeof DTYPES[number];
+/** What numbers that are computed with are stored in; every kernel computes in f32 whatever its operands are. */
+export type FloatType = Exclude<DType, "i32">;
+/** Bytes of an element. */
+export const BYTES: Readonly<Record<DType, number>> = { f32: 4, i32: 4, bf16: 2 };
 
 /** Memory that a program's operands point into; bound when a program is submitted. Only the arena is planned. */
 export const SEGMENTS = [
@@ -110,7 +116,7 @@ export const OPCODE = {
   linearLogprob: 16,
   /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total. w is rows first … first+V of `total`. */
   linearLogprobGrad: 17,
-  /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies 4-byte elements of any type. */
+  /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies elements of any type. */
   gatherRows: 18,
   /** dy[A,H], rows[A], [prior] → dx[T,H] · A: H T: flag. Adds in order. */
   scatterRows: 19,
@@ -136,9 +142,13 @@ export const OPCODE = {
   gae: 29,
   /** g1 … gn → sums[count] · count, then (elements, index) of every gradient. Sums of squares as doubles, in fixed order, each at its index; zero elsewhere. */
   squareSums: 30,
-  /** p, g, m, v, hyper[3], norm[1] → p, m, v (same places) · n beta1 beta2 eps decay clip. hyper = lr, 1−β1ᵗ, 1−β2ᵗ. Scales g by min(1, clip/(norm+1e-6)) when clip > 0; does nothing when norm is not finite. */
+  /**
+   * p, g, m, v, hyper[3], norm[1] → p, m, v (same places), [rounded] · n beta1 beta2 eps decay clip roundedFlag. hyper = lr, 1−β1ᵗ,
+   * 1−β2ᵗ. Scales g by min(1, clip/(norm+1e-6)) when clip > 0; does nothing when norm is not finite. `rounded` is p in bf16: what
+   * programs compute with where p is a master copy.
+   */
   adamw: 31,
-  /** x → y · n:. 4-byte elements. */
+  /** x → y · n:. Of one type. */
   copy: 32,
   /** → y · n: value. */
   fill: 33,

@@ -86,8 +86,8 @@ export type Action =
   | { readonly op: "run"; readonly call: string; readonly replica: Replica | null }
   /** Gives the memory of a replica that is not needed any more in this step to others. */
   | { readonly op: "free"; readonly replica: Replica }
-  /** Moves a replica to host memory, and back. */
-  | { readonly op: "offload" | "fetch"; readonly replica: Replica };
+  /** Moves a replica to host memory, and back: its optimizer states apart, which are needed only where it is trained. */
+  | { readonly op: "offload" | "fetch"; readonly replica: Replica; readonly part: "params" | "moments" };
 
 export interface Waits {
   /** Devices that are busy with it, in ascending order; none for what runs on the host. */

@@ -32,6 +32,9 @@ function what(a: Instruction): string {
       return `${a.call}${a.replica === null ? "" : ` on ${a.replica}`}`;
     case "reallocate":
       return `${a.from} → ${a.to}${a.weight === 1 ? "" : `, weight ${a.weight}`}`;
+    case "fetch":
+    case "offload":
+      return a.part === "params" ? a.replica : `${a.replica} moments`;
     default:
       return a.replica;
   }

@@ -1,5 +1,5 @@
 /** A compiled device program and the exact table of the memory that it touches. */
-import type { Attr, Dim, DType, Maxima, OpKind, Segment, Shape } from "./op.ts";
+import type { Attr, Dim, DType, FloatType, Maxima, OpKind, Segment, Shape } from "./op.ts";
 
 /** One row of the byte table. */
 export interface BufferRow {
@@ -62,7 +62,11 @@ export interface Parameter {
   readonly init: "normal" | "zeros" | "ones" | "fanIn";
   /** Never changes: it has no gradient and no moments. */
   readonly frozen?: true;
-  /** Byte offset in the params (and grads) segment. */
+  /** What the params segment holds it in. */
+  readonly dtype: FloatType;
+  /** What the grads segment holds its gradient in. */
+  readonly gradient: FloatType;
+  /** Byte offset in the params segment; grads has as many elements before it. */
   readonly offset: number;
   /** Elements stored, panel padding included. */
   readonly elements: number;

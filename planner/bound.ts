@@ -52,10 +52,13 @@ export function lowerBound(
   const areas = all.map((q) => coefficients(q.area, index, 1 / (q.steps * devices)));
   const options = units.map((_, i) => optionsOf(input, units, lists[i]!, i, index));
   const host = graph.calls.map((c) => evaluator.host(c.id) ?? 0), relaxed = new Map<string, Relaxed>();
-  let weights = all.map(() => 1 / all.length), memory = 0;
+  let weights = all.map(() => 1 / all.length), prices = graph.calls.map(() => 0);
   let best = { seconds: 0, memory: 0, weights };
   for (let round = 0; round < ROUNDS; round++) {
-    const alpha = mixed(seconds, weights), beta = mixed(areas, weights), everywhere = weights[0]! / devices;
+    const alpha = mixed(seconds, weights),
+      beta = mixed(areas, weights),
+      everywhere = weights[0]! / devices,
+      memory = prices.reduce((a, b) => a + b, 0);
     let total = host.reduce((n, s, c) => n + s * (alpha[c]! + beta[c]!), 0) - memory;
     const chosen = options.map((list) => {
       let least = Infinity, at = list[0]!;
@@ -63,7 +66,7 @@ export function lowerBound(
         let cost = memory * o.bytes + everywhere * o.moving;
         for (let i = 0; i < o.calls.length; i++) {
           const call = o.calls[i]!;
-          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices);
+          cost += o.seconds[i]! * (alpha[call]! + beta[call]! * o.devices) + prices[call]! * o.turns[i]!;
         }
         if (cost < least) [least, at] = [cost, o];
       }
@@ -88,8 +91,10 @@ export function lowerBound(
       raw = scores.map((s) => Math.exp(s - top)),
       sum = raw.reduce((a, b) => a + b, 0);
     weights = raw.map((x) => x / sum);
-    const used = chosen.reduce((n, o) => n + o.bytes, 0);
-    memory = Math.max(0, memory + step * scale * (used - 1));
+    const always = chosen.reduce((n, o) => n + o.bytes, 0);
+    const used = graph.calls.map(() => -Infinity);
+    for (const o of chosen) o.calls.forEach((call, i) => used[call] = always + o.turns[i]!);
+    prices = prices.map((price, c) => Math.max(0, price + step * scale * (used[c]! - 1)));
   }
   const parts = all.map((inequality, q) => ({ inequality, weight: best.weights[q]! })).filter((p) =>
     p.weight > 0.01
@@ -110,42 +115,46 @@ interface Option {
   readonly devices: number;
   /** Memory that it takes all the time, as a share of that of all devices. */
   readonly bytes: number;
+  /** Memory that each call takes while it runs, likewise. */
+  readonly turns: readonly number[];
   /** Device-seconds of moving the home to the host and back. */
   readonly moving: number;
 }
 
 /** What the bound sees of candidates; those that another one beats in everything are left out. */
 function optionsOf(
-  { cluster, profile }: CostInput,
+  { cluster, profile, graph }: CostInput,
   units: readonly Unit[],
   list: readonly Candidate[],
   unit: number,
   index: ReadonlyMap<string, number>,
 ): Option[] {
   const { calls: own, model } = units[unit]!, calls = own.map((c) => index.get(c.id)!);
-  const home = homeOf(units, model) === unit,
+  const home = homeOf(units, model) === unit, { optimizer, ema } = graph.models[model]!;
+  const changes = optimizer !== null || ema !== undefined,
     all = cluster.nodes * cluster.devicesPerNode * cluster.memoryBytes;
   const made = list.flatMap((candidate): Option[] => {
     const { costs, held, mesh, strategy: { dp, tp } } = candidate, devices = mesh.nodes * mesh.devices;
     const sum = (of: (stage: number) => number) => held.reduce((n, _, stage) => n + of(stage), 0) * dp * tp;
-    const always = sum((s) =>
-      costs.reduce((n, c) => n + c.stages[s]!.own, 0) + (home ? least(held[s]!.grads) : 0)
-    );
+    const always = sum((s) => costs.reduce((n, c) => n + c.stages[s]!.own, 0));
+    const turns = costs.map((c) => sum((s) => c.stages[s]!.turn + least(held[s]!.grads)) / all);
     const resident = sum((s) => least(held[s]!.params + held[s]!.moments));
     const option = { candidate, calls, seconds: costs.map((c) => c.seconds), devices };
-    const away = 2 * devices * Math.max(...held.map((h) => h.params + h.moments)) / (profile.hostGBps * 1e9);
-    return home
-      ? [
-        { ...option, offloaded: false, bytes: (always + resident) / all, moving: 0 },
-        { ...option, offloaded: true, bytes: always / all, moving: away },
-      ]
-      : [{ ...option, offloaded: false, bytes: always / all, moving: 0 }];
+    if (!home) return [{ ...option, offloaded: false, bytes: always / all, turns, moving: 0 }];
+    // What nothing changes need not go back.
+    const away = devices * (changes ? 2 : 1) * Math.max(...held.map((h) => h.params + h.moments)) /
+      (profile.hostGBps * 1e9);
+    const there = turns.map((turn) => turn + resident / all);
+    return [
+      { ...option, offloaded: false, bytes: (always + resident) / all, turns, moving: 0 },
+      { ...option, offloaded: true, bytes: always / all, turns: there, moving: away },
+    ];
   }).sort((a, b) => a.devices - b.devices || a.seconds[0]! - b.seconds[0]!);
   const kept: Option[] = [];
   for (const o of made) {
     const beaten = kept.some((k) =>
       k.devices <= o.devices && k.bytes <= o.bytes && k.moving <= o.moving &&
-      k.seconds.every((s, i) => s <= o.seconds[i]!)
+      k.seconds.every((s, i) => s <= o.seconds[i]!) && k.turns.every((t, i) => t <= o.turns[i]!)
     );
     if (!beaten) kept.push(o);
   }

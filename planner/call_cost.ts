@@ -32,9 +32,9 @@ export interface CallLayout extends Pick<Assignment, "strategy" | "microBatchTok
 
 /** Bytes that a call takes on every rank of a stage beside the model. */
 export interface StageBytes {
-  /** Shared with all other calls of the device. */
-  readonly arena: number;
-  /** Its own for the whole run. */
+  /** In turn with others, while the call runs: activations, saved activations, caches. */
+  readonly turn: number;
+  /** Its own for the whole run: inputs and outputs. */
   readonly own: number;
   /** The model's rotary table as large as this call needs it; a model has one on a device. */
   readonly constants: number;

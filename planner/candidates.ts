@@ -36,6 +36,8 @@ export interface SpaceOptions {
 
 /** Tokens of micro-batches: more than the last make products no faster. */
 const WIDTHS = [2048, 8192, 512];
+/** Shares of the KV pages that all slots could use: each three quarters of the one before. */
+const PAGES = [1, 0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13];
 /** Whole-node meshes of every size up to so many nodes; beyond, powers of two and eighths of the cluster. */
 const EVERY = 16;
 
@@ -117,7 +119,7 @@ function variantsOf(
   const { kind } = unit.calls[0]!, trains = kind === "train";
   const recompute = trains ? ["nothing", "cheap", "layers"] as const : ["nothing"] as const;
   const zero = trains && strategy.dp > 1 ? [0, 1] as const : [0] as const;
-  const pages = kind === "generate" ? [1, 0.5, 0.25, 0.125] : [1];
+  const pages = kind === "generate" ? PAGES : [1];
   return microBatchesOf(unit, input, strategy, o.microBatches ?? 3).flatMap((microBatchTokens) =>
     recompute.flatMap((r) =>
       zero.flatMap((z) =>
@@ -166,7 +168,7 @@ export class Candidates {
   candidate(unit: Unit, layout: CallLayout): Candidate {
     const costs = unit.calls.map((call) => this.costs.of(call, layout)), held = this.held(unit, layout);
     const bytes = held.map((h, stage) =>
-      h.params + h.grads + h.moments + Math.max(...costs.map((c) => c.stages[stage]!.arena)) +
+      h.params + h.grads + h.moments + Math.max(...costs.map((c) => c.stages[stage]!.turn)) +
       costs.reduce((n, c) => n + c.stages[stage]!.own, 0)
     );
     return {
@@ -203,10 +205,8 @@ export class Candidates {
 function undominated(all: readonly Candidate[]): Candidate[] {
   const kinds = all.map((c) => [
     c.seconds,
-    Math.max(...c.costs.flatMap((x) => x.stages.map((s) => s.arena))),
-    Math.max(
-      ...c.held.map((h, i) => h.grads + h.moments + c.costs.reduce((n, x) => n + x.stages[i]!.own, 0)),
-    ),
+    Math.max(...c.costs.flatMap((x) => x.stages.map((s) => s.turn))),
+    Math.max(...c.held.map((h, i) => h.moments + c.costs.reduce((n, x) => n + x.stages[i]!.own, 0))),
   ]);
   return all.filter((_, i) =>
     !kinds.some((k, j) =>

@@ -17,6 +17,7 @@ import {
   type ModelFunctionCall,
   type TrainCall,
 } from "../ir/graph.ts";
+import { align } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import {
   assigned,
@@ -160,7 +161,11 @@ export class Costs implements Pricing {
       (i ? this.handOver(call, layout, micro.tokens) : this.hostRound(micro.tokens))
     );
     const bytes = programs.map(({ segmentBytes: b }): StageBytes => {
-      return { arena: b.arena, own: layout.strategy.pp * (b.inputs + b.outputs), constants: b.constants };
+      return {
+        turn: align(b.arena),
+        own: layout.strategy.pp * (b.inputs + b.outputs),
+        constants: b.constants,
+      };
     });
     return { ...pipelined(each, micro.count), stages: bytes };
   }
@@ -197,8 +202,8 @@ export class Costs implements Pricing {
       const b = backward.segmentBytes, f = forward?.segmentBytes ?? b, slots = Math.max(1, pp - i);
       const most = (segment: "inputs" | "outputs" | "saved") => Math.max(b[segment], f[segment]);
       return {
-        arena: Math.max(b.arena, f.arena, update.segmentBytes.arena),
-        own: slots * (most("inputs") + most("outputs") + most("saved")) +
+        turn: align(Math.max(b.arena, f.arena, update.segmentBytes.arena)) + slots * align(most("saved")),
+        own: slots * (most("inputs") + most("outputs")) +
           update.segmentBytes.inputs + update.segmentBytes.outputs,
         constants: b.constants,
       };

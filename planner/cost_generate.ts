@@ -2,7 +2,7 @@
 import { compileCopyPages, compileDecode, compilePrefill } from "../compiler/compile.ts";
 import { cacheSizes, generateGroups, generateMaxima } from "../compiler/sizes.ts";
 import type { GenerateCall } from "../ir/graph.ts";
-import { PAGE } from "../ir/op.ts";
+import { align, PAGE } from "../ir/op.ts";
 import {
   assigned,
   type CallCost,
@@ -78,8 +78,9 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
     const most = (segment: "kv" | "state") => Math.max(...all.map((b) => b[segment]));
     const io = all.reduce((n, b) => n + b.inputs + b.outputs, 0);
     return {
-      arena: Math.max(...all.map((b) => b.arena)),
-      own: rollouts * (io + most("kv") * pages / full.pages + most("state")),
+      turn: align(Math.max(...all.map((b) => b.arena))) +
+        rollouts * align(Math.ceil(most("kv") * pages / full.pages)),
+      own: rollouts * (io + most("state")),
       constants: Math.max(...all.map((b) => b.constants)),
     };
   });

@@ -1,23 +1,20 @@
 /** What devices hold under a point, from the byte tables of its programs: the sums of `memory.ts` without compiling anything. */
 import { mayShare } from "../compiler/sharing.ts";
-import { align } from "../ir/op.ts";
 import type { ReplicaSpec, Schedule } from "../ir/plan.ts";
 import type { CostInput } from "./call_cost.ts";
 import type { Candidate, Unit } from "./candidates.ts";
-import { poolOf } from "./pool.ts";
+import { callSpan, gradientTenant, poolBytes, replicaTenants, type Tenant } from "./pool.ts";
 import { endOf, type Point } from "./space.ts";
 
 /** Bytes of the fullest of some neighbouring devices that run the same stages. */
 export interface DeviceBytes {
   /** First of them. */
   readonly device: number;
-  /** Parameters, gradients, moments that stay from step to step. */
+  /** Parameters and moments that stay from step to step. */
   readonly models: number;
-  /** Activations: all programs of a device share one arena. */
-  readonly arena: number;
-  /** Inputs, outputs, saved activations and KV caches. */
+  /** Inputs and outputs. */
   readonly calls: number;
-  /** Copies and homes that have memory in turn. */
+  /** In turn: activations, caches, gradients, copies of models. */
   readonly pool: number;
   /** Rotary tables and kernel scratch. */
   readonly other: number;
@@ -37,7 +34,8 @@ export function deviceBytes(
   only?: readonly number[],
 ): DeviceBytes[] {
   const { cluster, scratchBytes = 0 } = input, devices = only ?? stretches(point);
-  const tables = new Map<string, number>();
+  const tables = new Map<string, number>(),
+    trained = new Set(units.flatMap((u) => u.calls.filter((c) => c.kind === "train").map((c) => c.id)));
   point.choices.forEach(({ candidate: { costs } }, i) => {
     const most = Math.max(...costs.flatMap((c) => c.stages.map((s) => s.constants))), { model } = units[i]!;
     tables.set(model, Math.max(tables.get(model) ?? 0, most));
@@ -56,34 +54,57 @@ export function deviceBytes(
       samePlace(spec, home, rank, device, cluster.devicesPerNode);
     return { ...held, params: shares ? 0 : held.params };
   };
-  const pools = poolOf([schedule], cluster, (name, rank) => {
-    const spot = byName.get(name)!, held = heldAt(spot, rank, spot.first + rank);
-    return align(held.params) + (spot.spec.home ? align(held.moments) : 0);
-  }, devices);
+  const tenants = [
+    ...replicaTenants([schedule], cluster, (name, rank) => {
+      const spot = byName.get(name)!;
+      return heldAt(spot, rank, spot.first + rank);
+    }),
+    ...spots.filter(({ spec, candidate }) => spec.home && candidate.held.some((h) => h.grads)).map((
+      { name, spec, candidate },
+    ) =>
+      gradientTenant(
+        name,
+        spec,
+        [schedule],
+        (id) => trained.has(id),
+        cluster,
+        (rank) => candidate.held[stageOf(candidate, rank)]!.grads,
+      )
+    ),
+    ...point.choices.flatMap(({ candidate, first }, i) =>
+      candidate.costs.map(({ stages }, j): Tenant => {
+        const name = units[i]!.calls[j]!.id, { dp, tp, pp } = candidate.strategy;
+        return {
+          name,
+          first,
+          devices: dp * tp * pp,
+          bytes: (rank) => stages[stageOf(candidate, rank)]!.turn,
+          spans: [callSpan(schedule, name)],
+        };
+      })
+    ),
+  ];
   return devices.map((device) => {
-    let models = 0, arena = 0, calls = 0;
+    let models = 0, calls = 0;
     const present = new Set<string>();
     for (const spot of spots) {
       const rank = device - spot.first;
       if (rank < 0 || rank >= spot.spec.mesh.nodes * spot.spec.mesh.devices) continue;
-      const { params, grads, moments } = heldAt(spot, rank, device), { home, residence } = spot.spec;
+      const { params, moments } = heldAt(spot, rank, device), { home, residence } = spot.spec;
       if (residence === "device") models += params + (home ? moments : 0);
-      if (home) models += grads;
       present.add(spot.spec.model);
     }
     point.choices.forEach((choice, i) => {
       if (device < choice.first || device >= endOf(choice)) return;
       const stage = stageOf(choice.candidate, device - choice.first), { model } = units[i]!;
       for (const cost of choice.candidate.costs) {
-        const bytes = cost.stages[stage]!;
-        arena = Math.max(arena, bytes.arena);
-        calls += bytes.own;
+        calls += cost.stages[stage]!.own;
         present.add(model);
       }
     });
     const other = scratchBytes + [...present].reduce((n, model) => n + tables.get(model)!, 0),
-      pool = pools.get(device)?.bytes ?? 0;
-    return { device, models, arena, calls, pool, other, total: models + arena + calls + pool + other };
+      pool = poolBytes(tenants, device);
+    return { device, models, calls, pool, other, total: models + calls + pool + other };
   });
 }
 

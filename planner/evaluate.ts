@@ -29,6 +29,8 @@ export class Evaluator {
   readonly #schedules: Schedules;
   readonly #host: ReadonlyMap<string, number>;
   readonly #devices: number;
+  /** Models that are trained, or follow one that is. */
+  readonly #changes: ReadonlySet<string>;
   /** Unit and place in it, by call. */
   readonly #unit: ReadonlyMap<string, readonly [unit: number, call: number]>;
 
@@ -36,7 +38,10 @@ export class Evaluator {
     this.reallocations = new Reallocations(input);
     this.#devices = input.cluster.nodes * input.cluster.devicesPerNode;
     this.#schedules = new Schedules(input, units);
-    const { calls } = input.graph;
+    const { calls, models } = input.graph;
+    this.#changes = new Set(
+      Object.entries(models).filter(([, m]) => m.optimizer !== null || m.ema).map(([name]) => name),
+    );
     this.#host = new Map(calls.filter((c) => !("model" in c)).map((c) => [c.id, costs.hostSeconds(c)]));
     this.#unit = new Map(units.flatMap((u, i) => u.calls.map((c, j) => [c.id, [i, j] as const])));
   }
@@ -102,7 +107,9 @@ export class Evaluator {
         const { model } = replicas[i.replica]!,
           unit = homeOf(this.units, model),
           { held } = point.choices[unit]!.candidate;
-        return this.reallocations.hostSeconds(Math.max(...held.map((h) => h.params + h.moments)));
+        // The host's copy of a model that nothing changes is good already.
+        if (i.op === "offload" && !this.#changes.has(model)) return 0;
+        return this.reallocations.hostSeconds(Math.max(...held.map((h) => h[i.part])));
       }
       case "load":
       case "free":

@@ -19,7 +19,7 @@ export interface ExplainedCall {
   readonly share: number;
   /** Of its seconds, in which stages of its pipeline wait for others. */
   readonly bubble: number;
-  /** On the fullest of its devices while it runs: everything that stays, and its own activations. */
+  /** On the fullest of its devices while it runs: everything that stays, and what the call has in turn, without copies of models. */
   readonly bytes: number;
 }
 
@@ -67,14 +67,19 @@ export function explain(result: SearchResult): Explanation {
         seconds: cost.seconds,
         share: cost.seconds * (to - from) / (evaluation.period * all),
         bubble: cost.bubble,
-        bytes: Math.max(...here.map((m) => m.total - m.arena + cost.stages[stage(m.device)]!.arena)),
+        bytes: Math.max(...here.map((m) => {
+          const at = stage(m.device), grads = call.kind === "train" ? candidate.held[at]!.grads : 0;
+          return m.total - m.pool + cost.stages[at]!.turn + grads;
+        })),
       };
     })
   );
   const moves = evaluation.schedule.step.flatMap((i, at): ExplainedMove[] => {
     const seconds = evaluation.seconds[at]!;
     if (i.op === "reallocate") return [{ name: `${i.from} → ${i.to}`, seconds }];
-    return i.op === "fetch" || i.op === "offload" ? [{ name: `${i.op} ${i.replica}`, seconds }] : [];
+    return i.op === "fetch" || i.op === "offload"
+      ? [{ name: `${i.op} ${i.replica} ${i.part}`, seconds }]
+      : [];
   });
   return {
     seconds: evaluation.period,

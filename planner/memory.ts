@@ -1,21 +1,23 @@
 /** The byte table of a run: what the engine allocates on every device, to the byte, and what a plan is refused for. */
 import { kvReplicas } from "../compiler/layout.ts";
-import { usesOf } from "../compiler/uses.ts";
+import { arenaOf, inTurn, type Use, usesOf } from "../compiler/uses.ts";
 import type { Programs } from "../compiler/programs.ts";
 import { devicesOf, groupsOf } from "../ir/mesh.ts";
-import { align } from "../ir/op.ts";
-import type { Replica, Schedule } from "../ir/plan.ts";
-import { heldByReplica, type ModelMemory } from "./held.ts";
-import { poolOf } from "./pool.ts";
+import { align, type Segment } from "../ir/op.ts";
+import type { Cluster, Replica, Schedule } from "../ir/plan.ts";
+import { type Held, heldByReplica, type ModelMemory } from "./held.ts";
+import { callSpan, gradientTenant, poolOf, replicaTenants, type Tenant } from "./pool.ts";
 import type { Placed } from "./replicas.ts";
 
 export interface MemoryRow {
-  /** "actor params", "arena", "host batch". */
+  /** "actor params", "in turn", "host batch". */
   readonly name: string;
   readonly bytes: number;
   readonly where: "device" | "host";
   /** Number of the device. */
   readonly device?: number;
+  /** Of memory in turn: what has it, largest first. Together they are more than the row's bytes. */
+  readonly parts?: readonly { readonly name: string; readonly bytes: number }[];
 }
 
 /** A graph with all that was made of it. */
@@ -35,76 +37,162 @@ export interface MemoryInput {
 /** Everything that the engine allocates, with the names that it is known by there. */
 export interface MemoryPlan {
   readonly rows: readonly MemoryRow[];
-  readonly arenas: ReadonlyMap<number, number>;
-  /** Bytes of calls' own memory by device and name (`compiler/uses.ts`). */
+  /** Bytes of what calls keep by device and name (`compiler/uses.ts`). */
   readonly calls: ReadonlyMap<number, ReadonlyMap<string, number>>;
-  /** Memory that replicas have in turn: its bytes on every device, and where in it each replica is. */
+  /**
+   * Memory in turn by device: where in it replicas are, gradients ("actor\@0 grads"), and what calls need while they run
+   * ("actor.train arena", and the names of `compiler/uses.ts`).
+   */
   readonly pools: ReadonlyMap<
     number,
-    { readonly bytes: number; readonly offsets: ReadonlyMap<Replica, number> }
+    { readonly bytes: number; readonly places: ReadonlyMap<string, Place> }
   >;
 }
 
+/** A stretch of memory. */
+export interface Place {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 /**
- * All programs of one device share one arena; a call's inputs and outputs are its own. Stages (the step, the evaluation) never
- * run at the same time: a call that several have keeps one memory, as large as the largest asks for.
+ * What a call leaves behind is its own; activations, caches, gradients and copies of models have memory in turn. Stages (the
+ * step, the evaluation) never run at the same time: a call that several have keeps one memory, as large as the largest asks for.
  */
 export function memoryPlan(input: MemoryInput): MemoryPlan {
   const { graphs, models } = input, cluster = graphs[0]!.plan.cluster, { replicas } = graphs[0]!.schedule;
-  const held = heldByReplica(replicas, models, cluster);
-  const rows: MemoryRow[] = [], arenas = new Map<number, number>();
-  const calls = new Map<number, Map<string, number>>(), used = new Set<number>();
+  const held = heldByReplica(replicas, models, cluster), schedules = graphs.map((g) => g.schedule);
+  const rows: MemoryRow[] = [];
   const device = (at: number, name: string, bytes: number) => {
-    used.add(at);
     if (bytes) rows.push({ name, bytes, where: "device", device: at });
   };
   const shared = (at: number, name: string) => rows.push({ name, bytes: 0, where: "device", device: at });
-  const constants = new Set<string>();
+  const constants = new Set<string>(), used = new Set<number>();
   for (const [name, spec] of Object.entries(replicas)) {
     const ranks = held[name]!, label = spec.home ? spec.model : name;
     devicesOf(spec.mesh, cluster).forEach((at, rank) => {
-      const { params, grads, moments, base } = ranks[rank]!;
+      const { params, moments, base } = ranks[rank]!;
+      used.add(at);
       if (base !== undefined) shared(at, `${label} params, those of ${base}`);
       if (spec.residence === "device") device(at, `${label} params`, params);
       if (!constants.has(`${at} ${spec.model}`)) {
         constants.add(`${at} ${spec.model}`);
         device(at, `${spec.model} constants`, models[spec.model]!.constants);
       }
-      device(at, `${label} grads`, grads);
       if (spec.residence === "device") device(at, `${label} moments`, moments);
       else if (spec.home) {
         rows.push({ name: `${label} offloaded`, bytes: params + moments, where: "host", device: at });
       }
     });
   }
-  for (const graph of graphs) {
-    for (const call of graph.graph.calls) {
-      const strategy = graph.plan.assignments[call.id]?.strategy, devices = devicesOfCall(call.id, graph);
-      for (const use of usesOf(call, graph.programs, strategy)) {
-        const at = devices[use.rank]!;
-        arenas.set(at, Math.max(arenas.get(at) ?? 0, use.program.segmentBytes.arena));
-        const own = calls.get(at) ?? new Map<string, number>();
-        calls.set(at, own);
-        for (const [segment, name] of Object.entries(use.memory)) {
-          const bytes = use.program.segmentBytes[segment as keyof typeof use.memory];
-          own.set(name, Math.max(own.get(name) ?? 0, bytes));
-        }
-      }
-    }
-  }
-  for (const [at, bytes] of arenas) device(at, "arena", bytes);
-  for (const [at, own] of calls) for (const [name, bytes] of merged(own)) device(at, name, bytes);
-  const pools = poolOf(graphs.map((g) => g.schedule), cluster, (name, rank) => {
-    const { params, moments } = held[name]![rank]!;
-    return align(params) + align(moments);
-  });
-  for (const [at, { bytes }] of pools) device(at, "replicas in turn", bytes);
+  const { kept, blocks } = callMemory(graphs);
+  for (const at of [...kept.keys(), ...[...blocks.values()].flatMap((b) => [...b.keys()])]) used.add(at);
+  for (const [at, own] of kept) for (const [name, bytes] of merged(own)) device(at, name, bytes);
+  const tenants = [
+    ...replicaTenants(schedules, cluster, (name, rank) => held[name]![rank]!),
+    ...gradientTenants(graphs, schedules, held, cluster),
+    ...callTenants(blocks, schedules),
+  ];
+  const pools = new Map(
+    [...poolOf(tenants)].map(([at, { bytes, offsets }]) => {
+      const parts = tenants.filter((t) => offsets.has(t.name))
+        .map(({ name, first, bytes }) => ({ name, bytes: bytes(at - first) }));
+      parts.sort((a, b) => b.bytes - a.bytes);
+      rows.push({ name: "in turn", bytes, where: "device", device: at, parts });
+      const places = parts.flatMap(({ name, bytes }): (readonly [string, Place])[] => {
+        const offset = offsets.get(name)!, block = blocks.get(name)?.get(at);
+        // Blocks of calls are taken apart into the names that the engine asks for.
+        return block
+          ? [...block.places].map(([n, p]) => [n, { offset: offset + p.offset, bytes: p.bytes }] as const)
+          : [[name, { offset, bytes }] as const];
+      });
+      return [at, { bytes, places: new Map(places) }];
+    }),
+  );
   for (const [at, groups] of groupsByDevice(input)) device(at, "groups", groups * GROUP_BYTES);
   for (const at of used) device(at, "scratch", input.scratch);
   for (const h of input.host) rows.push({ ...h, where: "host" });
   rows.sort((a, b) => (a.device ?? Infinity) - (b.device ?? Infinity));
-  return { rows, arenas, calls, pools };
+  return { rows, calls: kept, pools };
 }
+
+/** What a call needs on a device while it runs. */
+interface Block {
+  /** By the names of `compiler/uses.ts`. */
+  readonly places: ReadonlyMap<string, Place>;
+  readonly bytes: number;
+}
+
+/** What calls keep, by device and name, and what they need while they run, by call and device. */
+function callMemory(graphs: readonly Compiled[]) {
+  const kept = new Map<number, Map<string, number>>(),
+    needed = new Map<string, Map<number, Map<string, number>>>();
+  for (const graph of graphs) {
+    for (const call of graph.graph.calls) {
+      const strategy = graph.plan.assignments[call.id]?.strategy, devices = devicesOfCall(call.id, graph);
+      for (const use of usesOf(call, graph.programs, strategy)) {
+        const at = devices[use.rank]!,
+          own = entry(kept, at, () => new Map()),
+          passing = entry(entry(needed, call.id, () => new Map()), at, () => new Map());
+        for (const [name, bytes, turn] of namedBytes(call.id, use)) {
+          const into = turn ? passing : own;
+          into.set(name, Math.max(into.get(name) ?? 0, bytes));
+        }
+      }
+    }
+  }
+  const blocks = new Map([...needed].map(([id, byDevice]) => [
+    id,
+    new Map([...byDevice].map(([at, segments]): [number, Block] => [at, blockOf(segments)])),
+  ]));
+  return { kept, blocks };
+}
+
+/** Every memory of a use that is no model's: name, bytes, and whether it is needed only while the call runs. */
+function* namedBytes(call: string, { memory, program }: Use): Generator<readonly [string, number, boolean]> {
+  yield [arenaOf(call), program.segmentBytes.arena, true];
+  for (const [segment, name] of Object.entries(memory) as [Segment, string][]) {
+    yield [name, program.segmentBytes[segment], inTurn(segment)];
+  }
+}
+
+function blockOf(segments: ReadonlyMap<string, number>): Block {
+  const places = new Map<string, Place>();
+  let top = 0;
+  for (const [name, bytes] of segments) {
+    places.set(name, { offset: top, bytes });
+    top += align(bytes);
+  }
+  return { places, bytes: top };
+}
+
+function entry<K, V>(map: Map<K, V>, key: K, made: () => V): V {
+  if (!map.has(key)) map.set(key, made());
+  return map.get(key)!;
+}
+
+/** A call's block on one device; devices of a call need not hold the same. */
+const callTenants = (
+  blocks: ReadonlyMap<string, ReadonlyMap<number, Block>>,
+  schedules: readonly Schedule[],
+) =>
+  [...blocks].map(([name, byDevice]): Tenant => {
+    const first = Math.min(...byDevice.keys()), last = Math.max(...byDevice.keys());
+    const bytes = (rank: number) => byDevice.get(first + rank)?.bytes ?? 0;
+    return { name, first, devices: last - first + 1, bytes, spans: schedules.map((s) => callSpan(s, name)) };
+  });
+
+const gradientTenants = (
+  graphs: readonly Compiled[],
+  schedules: readonly Schedule[],
+  held: Readonly<Record<Replica, readonly Held[]>>,
+  cluster: Cluster,
+) =>
+  Object.entries(schedules[0]!.replicas).filter(([, spec]) => spec.home).map(([name, spec]) => {
+    const trains = (id: string) =>
+      graphs.some(({ graph }) => graph.calls.some((c) => c.id === id && c.kind === "train"));
+    return gradientTenant(name, spec, schedules, trains, cluster, (rank) => held[name]![rank]!.grads);
+  });
 
 /** What a rank leaves in a group for the others to read, twice: `STAGE_BYTES` of cuda/cpu/group.h. */
 const GROUP_BYTES = 2 * 32 * 1024;
@@ -149,9 +237,8 @@ function merged(own: ReadonlyMap<string, number>): Map<string, number> {
   const rows = new Map<string, number>();
   for (const [name, bytes] of own) {
     const row = name.replace(
-      /( #\d+)?( prefill| decode| copy)? (inputs|outputs|saved|kv|state)$/,
-      (_, __, part, what) =>
-        what === "kv" || what === "state" ? ` ${what}` : `${part ?? ""} inputs and outputs`,
+      /( #\d+)?( prefill| decode| copy)? (inputs|outputs|state)$/,
+      (_, __, part, what) => what === "state" ? " state" : `${part ?? ""} inputs and outputs`,
     );
     rows.set(row, (rows.get(row) ?? 0) + bytes);
   }

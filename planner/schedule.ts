@@ -48,11 +48,13 @@ function prologueOf(specs: Readonly<Record<Replica, ReplicaSpec>>): Action[] {
 function stepOf(placed: Placed, { specs, of }: Replicas, models: CallGraph["models"]): Action[] {
   const { graph } = placed, actions: Action[] = [];
   const present = new Set(Object.keys(specs).filter((name) => specs[name]!.residence === "device"));
+  /** Homes in the pool that are trained, by the last action that does. */
+  const trained = new Map<Replica, number>();
   /** Emits what makes a replica usable now. */
   const need = (name: Replica): void => {
     if (present.has(name)) return;
     present.add(name);
-    if (specs[name]!.home) actions.push({ op: "fetch", replica: name });
+    if (specs[name]!.home) actions.push({ op: "fetch", replica: name, part: "params" });
     else {
       const home = `${specs[name]!.model}@0`;
       need(home);
@@ -72,6 +74,10 @@ function stepOf(placed: Placed, { specs, of }: Replicas, models: CallGraph["mode
         }
       }
     }
+    if (call.kind === "train" && specs[replica!]!.residence === "pool") {
+      if (!trained.has(replica!)) actions.push({ op: "fetch", replica: replica!, part: "moments" });
+      trained.set(replica!, actions.length);
+    }
     actions.push({ op: "run", call: call.id, replica });
     if (call.kind !== "train") continue;
     for (const name of present) {
@@ -87,17 +93,25 @@ function stepOf(placed: Placed, { specs, of }: Replicas, models: CallGraph["mode
       }
     }
   }
-  return withFrees(actions, specs);
+  return withFrees(actions, specs, trained);
 }
 
-/** Behind the last use of every replica that lives in the pool, what gives its memory back. */
-function withFrees(actions: readonly Action[], specs: Readonly<Record<Replica, ReplicaSpec>>): Action[] {
+/** Behind the last use of every replica that lives in the pool, and of its optimizer states, what gives their memory back. */
+function withFrees(
+  actions: readonly Action[],
+  specs: Readonly<Record<Replica, ReplicaSpec>>,
+  trains: ReadonlyMap<Replica, number>,
+): Action[] {
   const last = new Map<Replica, number>();
   actions.forEach((a, i) => replicasIn(a).forEach((name) => last.set(name, i)));
+  const at = (all: ReadonlyMap<Replica, number>, i: number) =>
+    [...all].flatMap(([name, j]) => j === i && specs[name]!.residence === "pool" ? [name] : []);
   return actions.flatMap((a, i) => [
     a,
-    ...[...last].filter(([name, at]) => at === i && specs[name]!.residence === "pool")
-      .map(([replica]): Action => ({ op: specs[replica]!.home ? "offload" : "free", replica })),
+    ...at(trains, i).map((replica): Action => ({ op: "offload", replica, part: "moments" })),
+    ...at(last, i).map((replica): Action =>
+      specs[replica]!.home ? { op: "offload", replica, part: "params" } : { op: "free", replica }
+    ),
   ]);
 }
 
@@ -114,11 +128,14 @@ interface Touches {
 }
 
 function touches(a: Action, placed: Placed, devices: (name: Replica) => readonly number[]): Touches {
-  const own = (name: Replica) => `replica ${name}`;
+  const own = (name: Replica) => `replica ${name}`, moments = (name: Replica) => `moments ${name}`;
   switch (a.op) {
-    case "load":
     case "fetch":
-    case "offload":
+    case "offload": {
+      const writes = [(a.part === "params" ? own : moments)(a.replica)];
+      return { reads: [], writes, devices: devices(a.replica) };
+    }
+    case "load":
     case "free":
       return { reads: [], writes: [own(a.replica)], devices: devices(a.replica) };
     case "reallocate":
@@ -130,7 +147,11 @@ function touches(a: Action, placed: Placed, devices: (name: Replica) => readonly
       const { reads, writes } = states(call);
       return {
         reads: [...Object.values(call.reads).map(of), ...reads, ...(trains ? [] : replica)],
-        writes: [...written(call, placed.graph).map(of), ...writes, ...(trains ? replica : [])],
+        writes: [
+          ...written(call, placed.graph).map(of),
+          ...writes,
+          ...(trains ? [...replica, moments(a.replica!)] : []),
+        ],
         devices: a.replica !== null ? devices(a.replica) : computeDevices(call, placed, devices),
       };
     }

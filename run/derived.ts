@@ -1,6 +1,6 @@
 /** What follows from the sizes that a script states: said once before the first step, because a run is only as good as these. */
 import type { MemoryRow } from "../planner/memory.ts";
-import { largestRows, mebibytes, totalBytes } from "./memory.ts";
+import { largestRows, mebibytes, rowText, totalBytes } from "./memory.ts";
 import type { PreparedGraph } from "./prepare.ts";
 
 type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs" | "planned"> & {
@@ -44,8 +44,6 @@ export function derivedLines(
     ...pages.length
       ? [`kv pages: ${pages.join(", ")}, all that memory holds: some sequences wait for others`]
       : [],
-    `memory: ${mebibytes(totalBytes(memory))}; most: ${
-      largestRows(memory).map((row) => `${row.name} ${mebibytes(row.bytes)}`).join(", ")
-    }`,
+    `memory: ${mebibytes(totalBytes(memory))}; most: ${largestRows(memory).map(rowText).join(", ")}`,
   ];
 }

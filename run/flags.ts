@@ -1,5 +1,6 @@
 /** Flags of a script that is run directly: its own, and those that every run has. */
 import { z } from "npm:zod@4.6.7";
+import { PRECISIONS } from "../compiler/models/storage.ts";
 import { type FlagSchema, type FlagValues, parseFlags, splitArguments } from "../dsl/flags.ts";
 import type { RunOptions } from "./options.ts";
 import { mainScript } from "./resolve.ts";
@@ -31,7 +32,13 @@ const RUN_FLAGS = {
   threads: z.int().positive().optional().describe(
     "CPU threads of all devices together; all cores by default",
   ),
-  saveDtype: z.enum(["f32", "bf16"]).optional().describe("number format of the exported models"),
+  precision: z.enum(PRECISIONS).optional().describe(
+    "what parameters, activations and KV pages are stored in; fp32 by default",
+  ),
+  gradients: z.enum(PRECISIONS).optional().describe("what gradients are stored in with --precision bf16"),
+  saveDtype: z.enum(["f32", "bf16"]).optional().describe(
+    "number format of the exported models; that of --precision by default",
+  ),
   saveLora: z.enum(["merged", "adapter"]).optional().describe(
     "of a model with an adapter: export it merged as well (the default), or the adapter alone",
   ),

@@ -1,4 +1,5 @@
 /** The machine of a run and how its calls share it: options win over the configuration's file. */
+import { type Precision, PRECISIONS, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
 import { openGpus } from "../ffi/gpus.ts";
@@ -16,6 +17,10 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
+    o.precision !== undefined && oneOf("precision", o.precision, PRECISIONS),
+    o.gradients !== undefined && oneOf("gradients", o.gradients, PRECISIONS),
+    said(o, config).gradients === "bf16" && said(o, config).precision === "fp32" &&
+    `gradients is bf16 and precision is fp32, set precision to bf16 or leave gradients out`,
     typeof devices === "string" && `devices ${devices}`,
     ...layoutFaults(o, config, devices),
   ];
@@ -24,13 +29,15 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
 /** The machine, where {@link machineFaults} finds nothing wrong. */
 export async function machineOf(o: RunOptions, config: Config): Promise<Machine> {
   const devices = parseDevices(o.devices ?? config.devices) as Devices,
-    { strategy, plan } = layoutSaid(o, config);
+    { strategy, plan } = layoutSaid(o, config),
+    { precision, gradients } = said(o, config);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
   return {
     devices,
     threads: Math.max(1, Math.floor(threads / count(devices))),
+    storage: storedIn(precision, gradients),
     ...memoryOf(devices, config),
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
@@ -38,6 +45,12 @@ export async function machineOf(o: RunOptions, config: Config): Promise<Machine>
     ...recompute !== undefined && { recompute },
   };
 }
+
+/** Options win over the file; gradients are fp32 where nobody says otherwise. */
+const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients: Precision } => ({
+  precision: o.precision ?? run.precision,
+  gradients: o.gradients ?? run.gradients,
+});
 
 /** What is free, unless the file says how much may be used: of each GPU, where there are some. */
 function memoryOf(

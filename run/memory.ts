@@ -3,11 +3,11 @@ import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import { baseModel } from "../compiler/sharing.ts";
 import { usesOf } from "../compiler/uses.ts";
 import type { ModelMemory } from "../planner/held.ts";
-import { devicesOfCall, type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
+import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
-import { type Pool, poolsOf } from "./pools.ts";
+import { poolsOf } from "./pools.ts";
 import type { Machine, PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
@@ -73,48 +73,42 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const memory = memoryOf(graphs, models, scratch);
-  const found = poolsOf(machine).map((pool) => pagesIn(pool, graphs, memory)).filter((pages) =>
-    pages !== null
-  );
-  if (found.length === 0) return graphs;
-  return graphs.map((g) => {
-    const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
-      id,
-      Math.min(cache.pages, ...found.map((pages) => pages.get(id)!)),
-    ]);
-    return { ...g, programs: g.withPages(Object.fromEntries(own)) };
-  }) as readonly PreparedGraph[] as G;
-}
-
-/** Pages of every generate call that one memory has room for; `null` when it holds all that was asked for. */
-function pagesIn(
-  { bytes, holds }: Pool,
-  graphs: readonly PreparedGraph[],
-  { rows, calls }: MemoryPlan,
-): Map<string, number> | null {
-  const free = bytes - totalBytes(rows.filter(holds)), caches = new Map<string, Cache>();
-  if (free >= 0) return null;
-  const inside = (device: number) => holds({ where: "device", device });
-  for (const graph of graphs) {
-    for (const call of graph.graph.calls) {
+  const fit = (all: readonly PreparedGraph[]) => {
+    const { rows } = memoryOf(all, models, scratch);
+    return poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
+  };
+  if (fit(graphs)) return graphs;
+  const caches = new Map<string, Cache>();
+  for (const { graph, programs } of graphs) {
+    for (const call of graph.calls) {
       if (call.kind !== "generate") continue;
-      const { cache } = graph.programs.generate[call.id]!, other = caches.get(call.id);
-      const devices = devicesOfCall(call.id, graph);
-      const decodes = usesOf(call, graph.programs, graph.plan.assignments[call.id]!.strategy).filter((u) =>
-        u.part === "decode" && inside(devices[u.rank]!)
-      );
+      const { cache } = programs.generate[call.id]!, other = caches.get(call.id);
       caches.set(call.id, {
         slots: Math.max(cache.slots, other?.slots ?? 0),
         maxPages: Math.max(cache.maxPages, other?.maxPages ?? 0),
-        bytesPerPage: decodes.reduce((n, u) => n + u.program.segmentBytes.kv, 0) / cache.pages,
       });
     }
   }
-  const kv = [...calls].filter(([device]) => inside(device)).flatMap(([, own]) => [...own])
-    .reduce((n, [name, bytes]) => n + (name.endsWith(" kv") ? bytes : 0), 0);
-  const pages = choosePages([...caches.values()], free + kv);
-  return new Map([...caches.keys()].map((id, i) => [id, pages[i]!]));
+  const ids = [...caches.keys()], all = [...caches.values()];
+  const withShare = (share: number) => {
+    const pages = choosePages(all, share);
+    return graphs.map((g) => {
+      const own = Object.entries(g.programs.generate).map(([id, { cache }]): [string, number] => [
+        id,
+        Math.min(cache.pages, pages[ids.indexOf(id)]!),
+      ]);
+      return { ...g, programs: g.withPages(Object.fromEntries(own)) };
+    }) as readonly PreparedGraph[] as G;
+  };
+  // Caches share memory with what is not needed while they are, so how many pages fit has to be tried: by halves.
+  const finest = Math.max(1, ...all.map((c) => (c.slots - 1) * c.maxPages));
+  let best = withShare(0), fits = 0, tooMuch = finest;
+  while (tooMuch - fits > 1) {
+    const middle = (fits + tooMuch) >> 1, tried = withShare(middle / finest);
+    if (fit(tried)) [best, fits] = [tried, middle];
+    else tooMuch = middle;
+  }
+  return best;
 }
 
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
@@ -128,7 +122,7 @@ export function refuseTooLarge(
 ): void {
   const total = totalBytes(rows);
   if (total <= memoryBytes) return;
-  const most = largestRows(rows).map((r) => `${r.name} ${mebibytes(r.bytes)}`).join(", ");
+  const most = largestRows(rows).map(rowText).join(", ");
   throw new RangeError(
     `Cannot ${action}: it needs ${mebibytes(total)} and ${
       mebibytes(memoryBytes)
@@ -138,5 +132,9 @@ export function refuseTooLarge(
 
 export const largestRows = (rows: readonly MemoryRow[]): MemoryRow[] =>
   rows.toSorted((a, b) => b.bytes - a.bytes).slice(0, 3);
+
+/** "in turn 41 MiB (actor.generate 38 MiB)". */
+export const rowText = ({ name, bytes, parts }: MemoryRow): string =>
+  `${name} ${mebibytes(bytes)}${parts?.length ? ` (${parts[0]!.name} ${mebibytes(parts[0]!.bytes)})` : ""}`;
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

@@ -1,5 +1,6 @@
 /** Reads what a run needs of its models before anything is compiled: configs, tokenizers, agreement of vocabularies. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { SINGLE, type Storage, storageOf } from "../compiler/models/storage.ts";
 import { SCORE } from "../compiler/models/parameters.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
@@ -24,7 +25,12 @@ export interface LoadedModel {
   readonly vocabulary: string | null;
 }
 
-export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedModel> {
+/** @param storage what its numbers are stored in */
+export async function loadModel(
+  name: string,
+  spec: ModelSpec,
+  storage: Storage = SINGLE,
+): Promise<LoadedModel> {
   const folder = await modelFolder(spec.checkpoint), path = `${folder}/config.json`;
   const json = await readJsonOrNull(path);
   if (json === null) {
@@ -32,7 +38,7 @@ export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedMo
       `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors or a model of the hub ("Qwen/Qwen3-0.6B")`,
     );
   }
-  const config = { ...parseConfig(json, path), ...(spec.lora && { lora: spec.lora }) };
+  const config = { ...parseConfig(json, path), ...(spec.lora && { lora: spec.lora }), ...stored(storage) };
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
   const tokenizer = vocabulary === null
     ? null
@@ -40,10 +46,19 @@ export async function loadModel(name: string, spec: ModelSpec): Promise<LoadedMo
   return { name, folder, spec, config, json, tokenizer, vocabulary };
 }
 
+/** Part of a config; absent where all is f32, so that what such a model compiles to does not depend on whether it was said. */
+export const stored = (storage: Storage): { readonly storage?: Storage } =>
+  storage.weights === "f32" ? {} : { storage };
+
 /** Models that appear in the graph's calls, loaded and checked against one another. */
-export async function loadModels(graph: CallGraph): Promise<Record<string, LoadedModel>> {
+export async function loadModels(
+  graph: CallGraph,
+  storage: Storage = SINGLE,
+): Promise<Record<string, LoadedModel>> {
   const models: Record<string, LoadedModel> = {};
-  for (const [name, spec] of Object.entries(graph.models)) models[name] = await loadModel(name, spec);
+  for (const [name, spec] of Object.entries(graph.models)) {
+    models[name] = await loadModel(name, spec, storage);
+  }
   checkVocabularies(models);
   checkAverages(models);
   return withSharedContext(models);
@@ -65,6 +80,12 @@ function checkAverages(models: Readonly<Record<string, LoadedModel>>): void {
   for (const m of Object.values(models)) {
     const of = m.spec.ema && models[m.spec.ema.of];
     if (!of) continue;
+    if (storageOf(m.config).weights !== "f32") {
+      throw new Error(
+        `Cannot run: ${m.name} follows ${of.name} as an average of its weights, which rounds away small steps in bf16, ` +
+          `run with --precision fp32`,
+      );
+    }
     const theirs = new Map(parameters(of.config, of.spec.head).map((p) => [p.name, p.shape.join(" × ")]));
     const own = parameters(m.config, m.spec.head);
     const odd = own.find((p) => theirs.get(p.name) !== p.shape.join(" × "));

@@ -1,5 +1,7 @@
 /** What may be said about a run beside its script, and where it comes from: script, YAML, then flags. */
 
+import type { Precision } from "../compiler/models/storage.ts";
+
 /** Options of `run` and `steps`. */
 export interface RunOptions {
   /** Steps in all; a resumed run goes on to the same number. */
@@ -26,9 +28,13 @@ export interface RunOptions {
   readonly threads?: number;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What parameters, activations and KV pages are stored in; "fp32" by default. Trained bf16 parameters have an fp32 master copy. */
+  readonly precision?: Precision;
+  /** What gradients are stored in where `precision` is "bf16": "fp32" by default, or "bf16" for 16 bytes per trained parameter. */
+  readonly gradients?: Precision;
   /** No progress on stderr. */
   readonly quiet?: boolean;
-  /** Number format of exported models. */
+  /** Number format of exported models; that of `precision` by default. */
   readonly saveDtype?: "f32" | "bf16";
   /** What is exported of a model with an adapter: it and the model merged with it (the default), or the adapter alone. */
   readonly saveLora?: "merged" | "adapter";

@@ -81,7 +81,7 @@ export async function plan(workflow: Workflow, options: RunOptions = {}): Promis
   const models = await loadModels({
     ...workflow.graph,
     models: Object.assign({}, ...graphs.map((g) => g.models)),
-  });
+  }, machine.storage);
   const prepared = await prepareGraphs(graphs, models, machine, seed);
   // Kernel scratch is the machine's, which nobody has opened.
   return new Planned(prepared[0]!.plan, memoryOf(prepared, models, 0).rows, prepared[0]!);

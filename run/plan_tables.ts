@@ -51,7 +51,6 @@ export function planTables(e: Explanation): ReportTable[] {
         { title: "from device" },
         right("models"),
         right("calls"),
-        right("activations"),
         right("in turn"),
         right("other"),
         right("total"),
@@ -59,7 +58,7 @@ export function planTables(e: Explanation): ReportTable[] {
       ],
       rows: fullest(e).map((m) => [
         String(m.device),
-        ...[m.models, m.calls, m.arena, m.pool, m.other, m.total, e.memoryBytes].map(shortBytes),
+        ...[m.models, m.calls, m.pool, m.other, m.total, e.memoryBytes].map(shortBytes),
       ]),
     },
     {

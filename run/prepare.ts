@@ -1,4 +1,5 @@
 /** Workflow → everything a run needs: data, plan, programs, byte table. Nothing is allocated on the device yet. */
+import type { Storage } from "../compiler/models/storage.ts";
 import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
 import { canonical, digest } from "../ir/digest.ts";
 import { checkGraph } from "../ir/check.ts";
@@ -46,6 +47,8 @@ export interface Machine {
   readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What every model's numbers are stored in; f32 by default. */
+  readonly storage?: Storage;
 }
 
 const clusterOf = (machine: Machine): Cluster => ({

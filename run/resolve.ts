@@ -42,6 +42,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     o.saveDtype !== undefined && oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
     o.saveLora !== undefined && oneOf("saveLora", o.saveLora, ["merged", "adapter"]),
   ]);
+  const machine = await machineOf(o, config);
   return {
     steps,
     seed: o.seed ?? config.run.seed,
@@ -51,10 +52,10 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     resume: o.resume ?? false,
     quiet: o.quiet ?? false,
     logSamples: config.run.logSamples,
-    machine: await machineOf(o, config),
+    machine,
     script: o.script ?? mainScript(),
     scoreSeconds: config.score.deadlineSeconds,
-    saveDtype: o.saveDtype === "bf16" ? "BF16" : "F32",
+    saveDtype: (o.saveDtype ?? machine.storage?.weights) === "bf16" ? "BF16" : "F32",
     saveLora: o.saveLora ?? "merged",
     // A notebook shows stderr as if something were wrong.
     note: o.quiet ? () => {} : inKernel() ? (line) => console.log(line) : (line) => console.error(line),

@@ -70,7 +70,7 @@ export class Session {
     const models = await loadModels({
       ...workflow.graph,
       models: Object.assign({}, ...graphs.map((g) => g.models)),
-    });
+    }, options.machine.storage);
     const full = await prepareGraphs(graphs, models, options.machine, options.seed);
     using opened = new DisposableStack();
     const { machine } = options, { nodes, perNode, gpus } = machine.devices;

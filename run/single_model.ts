@@ -2,6 +2,7 @@
 import { wholeShard } from "../compiler/layout.ts";
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import type { Programs } from "../compiler/programs.ts";
+import { arenaOf } from "../compiler/uses.ts";
 import { BoundCall } from "../engine/bound.ts";
 import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
@@ -64,7 +65,7 @@ export async function openModel(folder: string, threads: number, sole: (m: Loade
         afterPrevious: [],
       }],
     },
-    memory: { arenas: new Map([[0, most(compiled, "arena")]]) },
+    memory: { calls: new Map([[0, new Map([[arenaOf(call.id), most(compiled, "arena")]])]]) },
   });
   held.adopt(engine, (e) => e.dispose());
   const placement = { devices: [0], strategy: REPLICA.strategy, replica: engine.home("model") };

@@ -5,6 +5,7 @@ import type { Program } from "../../ir/program.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
 import type { Shard } from "../layout.ts";
+import { storageOf } from "../models/storage.ts";
 import { forward, Model, type Sequences } from "../models/transformer.ts";
 import { reservedBytes } from "../shape.ts";
 
@@ -70,13 +71,18 @@ export function compileCopyPages(shard: Shard, o: Pick<GenerateOptions, "maxima"
   const cache = declareCache(b, shard, o), { kvHeads, config: { headDim }, layers } = shard;
   const from = b.input("from", [n], "i32"), to = b.input("to", [n], "i32");
   const attrs: Attr[] = [n, kvHeads, headDim, layers.to - layers.from, o.pages];
-  b.emit("copyPages", [cache, from, to], [b.value("kv", cache.shape, { place: cache.place })], attrs);
+  b.emit("copyPages", [cache, from, to], [after(b, cache)], attrs);
   return finish(named("copy pages", shard), b, b.ops, o);
 }
 
 /** Pages of all layers of the stage: keys, then values, of PAGE tokens each. */
 const declareCache = (b: Builder, { layers, kvHeads, config }: Shard, o: Cache): Value =>
-  b.declare("kv", "pages", [(layers.to - layers.from) * o.pages, 2, kvHeads, config.headDim, PAGE]);
+  b.declare("kv", "pages", [(layers.to - layers.from) * o.pages, 2, kvHeads, config.headDim, PAGE], {
+    dtype: storageOf(config).weights,
+  });
+
+/** The cache as a write leaves it. */
+const after = (b: Builder, { shape, dtype, place }: Value): Value => b.value("kv", shape, { dtype, place });
 
 /** What prefill and decode share: the model, the cache, and the state of the slots at the same places. */
 class Generation {
@@ -114,7 +120,7 @@ class Generation {
   write(layer: number, k: Value, v: Value, slots: Value, positions: Value): void {
     const { kvHeads, config: { headDim } } = this.shard, { pages, maxPages } = this.o;
     const { pageTable, finished } = this.state;
-    const next = this.b.value("kv", this.cache.shape, { place: this.cache.place });
+    const next = after(this.b, this.cache);
     const attrs = [k.shape[0]!, kvHeads, headDim, layer, pages, maxPages];
     this.b.emit("kvWrite", [k, v, slots, positions, pageTable, finished], [next], attrs);
     this.cache = next;
@@ -124,7 +130,7 @@ class Generation {
   sample(x: Value, slots: Value): void {
     const { b, state: s, o, model, shard: { tp, vocab, config } } = this,
       { temperature, topK, topP } = o.sampling;
-    const own = b.matmul(model.norm(x, "model.norm"), model.headMatrix);
+    const own = b.matmul(model.norm(x, "model.norm"), model.headMatrix, "f32");
     const logits = tp > 1 ? b.allGatherColumns(own, config.vocab, vocab.from, "tp") : own;
     const ins = [
       logits,

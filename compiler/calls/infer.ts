@@ -65,7 +65,7 @@ export function headOutputs(m: Model, x: Value, wanted: readonly string[]): Read
   // A vocabulary is shared out over ranks; one output is not worth it, and every rank computes it.
   const all = m.gather(x, { alike: head !== "lm" });
   const hidden = (at: Value) => m.norm(b.gatherRows(all, at), "model.norm");
-  const score = (at: Value) => b.matmul(hidden(at), m.headMatrix);
+  const score = (at: Value) => b.matmul(hidden(at), m.headMatrix, "f32");
   switch (head) {
     case "lm": {
       const states = hidden(rows()), targets = b.input("targets", [dim("actions")], "i32");

@@ -56,7 +56,7 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
   if (!shard.last) b.output("y", x);
 
   const { forward, gradientOf } = differentiate(b, result, model.gradients(), {
-    ...(!shard.last && { dy: b.input("dy", x.shape) }),
+    ...(!shard.last && { dy: b.input("dy", x.shape, x.dtype) }),
     wanted: shard.first ? [] : [layerInputs[0]!],
   });
   if (!shard.first) b.output("dx", gradientOf(layerInputs[0]!)!);

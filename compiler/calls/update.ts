@@ -1,14 +1,15 @@
 /** The optimizer: AdamW with decoupled weight decay (Loshchilov and Hutter 2019) after global-norm clipping. */
 import type { AdamW } from "../../ir/graph.ts";
-import type { Axis, Segment, Value } from "../../ir/op.ts";
+import { type Axis, BYTES, type Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
-import { type LocalParameter, type Shard, trainedOf } from "../layout.ts";
-import { parameterBytes, parameters, tiedGradient } from "../models/transformer.ts";
+import { type LocalParameter, type Range, type Shard, trainedOf } from "../layout.ts";
+import { lineOf, storageOf } from "../models/storage.ts";
+import { parameters, tiedGradient } from "../models/transformer.ts";
 import { NO_ROWS, reservedBytes } from "../shape.ts";
-import { ALL, ownBytes, type OwnPiece, ownPieces, ROW, type Share } from "../zero.ts";
+import { ALL, ownElements, type OwnPiece, ownPieces, type Share, trainedElements } from "../zero.ts";
 
 export interface UpdateOptions extends Partial<Share> {
   /** Bytes of fence around every arena buffer, for tests. */
@@ -31,8 +32,8 @@ export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions =
   const norm = gradientNorm(b, shard, share, gradients);
   for (const [piece, gradient] of gradients) update(b, optimizer, piece, gradient, hyper, norm);
   if (share.zero && share.dp > 1) {
-    const own = rowsAt(b, "params", ownBytes(shard, share)), whole = rowsAt(b, "params", wholeOf(shard));
-    b.emit("allGatherRows", [own], [whole], [whole.shape[0]!, ROW, axisNumber("dp")]);
+    const at = (range: Range) => rowsAt(b, shard, "params", range), whole = at(wholeOf(shard));
+    b.emit("allGatherRows", [at(ownElements(shard, share))], [whole], [...whole.shape, axisNumber("dp")]);
   }
   b.output("norm", norm);
   return finish(named(`${shard.head} update`, shard), b, b.ops, { ...o, maxima: NO_ROWS });
@@ -44,49 +45,58 @@ function sumGradients(b: Builder, shard: Shard, share: Share): void {
   for (const p of trainedOf(shard)) {
     const g = b.parameter(p, "grads");
     if (!tied?.name.endsWith(p.name)) continue;
-    b.sum(g, b.parameter(tied, "grads"), b.value(g.name, g.shape, { place: g.place }));
+    b.sum(g, b.parameter(tied, "grads"), again(b, g));
   }
-  for (const { axis, from, to } of partialSums(trainedOf(shard))) {
-    b.allReduce(rowsAt(b, "grads", { from, to }), axis);
-  }
+  const at = (range: Range) => rowsAt(b, shard, "grads", range);
+  for (const { axis, ...range } of partialSums(shard)) b.allReduce(at(range), axis);
   if (share.dp === 1) return;
-  const whole = rowsAt(b, "grads", wholeOf(shard));
+  const whole = at(wholeOf(shard));
   if (!share.zero) b.allReduce(whole, "dp");
   else {
-    const own = rowsAt(b, "grads", ownBytes(shard, share));
-    b.emit("reduceScatterRows", [whole], [own], [whole.shape[0]!, ROW, axisNumber("dp")]);
+    b.emit("reduceScatterRows", [whole], [at(ownElements(shard, share))], [
+      ...whole.shape,
+      axisNumber("dp"),
+    ]);
   }
 }
 
-interface PartialSum {
+interface PartialSum extends Range {
   readonly axis: Axis;
-  readonly from: number;
-  readonly to: number;
 }
 
-/** Bytes that are summed over an axis: neighbours are summed at once. */
-function partialSums(all: readonly LocalParameter[]): readonly PartialSum[] {
-  const sums: PartialSum[] = [];
+/** Elements that are summed over an axis: neighbours are summed at once. */
+function partialSums(shard: Shard): readonly PartialSum[] {
+  const sums: PartialSum[] = [], line = lineOf(shard.config), all = trainedOf(shard);
   all.forEach((p, i) => {
     if (!p.sync) return;
-    const to = parameterBytes([p]), last = sums.at(-1);
+    const from = firstOf(p), to = Math.ceil((from + p.elements) / line) * line, last = sums.at(-1);
     if (all[i - 1]?.sync === p.sync) sums[sums.length - 1] = { ...last!, to };
-    else sums.push({ axis: p.sync, from: p.offset, to });
+    else sums.push({ axis: p.sync, from, to });
   });
   return sums;
 }
 
-const wholeOf = (shard: Shard) => ({ from: 0, to: parameterBytes(trainedOf(shard)) });
+const wholeOf = (shard: Shard): Range => ({ from: 0, to: trainedElements(shard) });
 
-/** Bytes of a segment as rows, from … to; it sees what was written there before. */
-const rowsAt = (
-  b: Builder,
-  segment: Segment,
-  { from, to }: { readonly from: number; readonly to: number },
-): Value => b.value(`all ${segment}`, [(to - from) / (4 * ROW), ROW], { place: { segment, offset: from } });
+/** Elements before a parameter in its segment. */
+const firstOf = (p: LocalParameter): number => p.offset / BYTES[p.dtype];
 
-const gradientOf = (b: Builder, { parameter: p, from, to }: OwnPiece): Value =>
-  b.value(p.name, [to - from], { place: { segment: "grads", offset: p.offset + 4 * from } });
+/** Elements of a segment as rows, from … to; it sees what was written there before. */
+function rowsAt(b: Builder, { config }: Shard, segment: "params" | "grads", { from, to }: Range) {
+  const { weights, gradients } = storageOf(config), line = lineOf(config);
+  const dtype = segment === "params" ? weights : gradients, offset = from * BYTES[dtype];
+  const shape = [(to - from) / line, line] as const;
+  return { ...b.value(`all ${segment}`, shape, { dtype, place: { segment, offset } }), shape };
+}
+
+const gradientOf = (b: Builder, { parameter: p, from, to }: OwnPiece): Value => {
+  const offset = (firstOf(p) + from) * BYTES[p.gradient];
+  return b.value(p.name, [to - from], { dtype: p.gradient, place: { segment: "grads", offset } });
+};
+
+/** What is at the place of v once it is written again. */
+const again = (b: Builder, { name, shape, dtype, place }: Value): Value =>
+  b.value(name, shape, { dtype, place });
 
 /** Every gradient is counted by one rank; squares are added up by parameter, so that the order does not depend on the plan. */
 function gradientNorm(
@@ -109,18 +119,22 @@ function gradientNorm(
 function update(
   b: Builder,
   { betas: [beta1, beta2], eps, weightDecay, decay, clip }: AdamW,
-  { parameter: p, from, to, m, v }: OwnPiece,
+  { parameter: p, from, to, m, v, master }: OwnPiece,
   gradient: Value,
   hyper: Value,
   norm: Value,
 ): void {
-  const n = to - from, place = { segment: "params", offset: p.offset + 4 * from } as const;
+  const n = to - from, place = { segment: "params", offset: p.offset + BYTES[p.dtype] * from } as const;
+  const own = b.value(p.name, [n], { dtype: p.dtype, place });
   const places = [
-    b.value(p.name, [n], { place }),
+    master === null ? own : b.declare("moments", `master.${p.name}`, [n], { offset: master }),
     b.declare("moments", `m.${p.name}`, [n], { offset: m }),
     b.declare("moments", `v.${p.name}`, [n], { offset: v }),
   ] as const;
-  const updated = places.map((x) => b.value(x.name, x.shape, { place: x.place }));
+  const updated = [...places, ...master === null ? [] : [own]].map((x) => again(b, x));
   const [w, first, second] = places, rate = decay === "all" || p.matrix ? weightDecay : 0;
-  b.emit("adamw", [w, gradient, first, second, hyper, norm], updated, [n, beta1, beta2, eps, rate, clip]);
+  b.emit("adamw", [w, gradient, first, second, hyper, norm], updated, [
+    ...[n, beta1, beta2, eps, rate, clip],
+    Number(master !== null),
+  ]);
 }

@@ -1,6 +1,7 @@
 /** A Hugging Face config.json → what the compiler must know of a model, and back. */
 import { z } from "npm:zod@4.6.7";
 import type { Lora } from "../../ir/graph.ts";
+import type { Storage } from "./storage.ts";
 
 const FAMILIES = ["llama", "qwen2", "qwen3", "mistral"] as const;
 export type Family = typeof FAMILIES[number];
@@ -46,6 +47,8 @@ export interface ModelConfig {
   readonly eosTokens: readonly number[];
   /** What is trained beside frozen weights; not from config.json but from the script. */
   readonly lora?: Lora;
+  /** What its numbers are stored in; not from config.json but from the run. All are f32 where it is absent. */
+  readonly storage?: Storage;
 }
 
 const CLASSES: Readonly<Record<Family, string>> = {

@@ -26,6 +26,8 @@ export function loraParameters(base: readonly ModelParameter[], { rank, targets 
       layer: w.layer,
       init,
       cut: w.cut?.dim === dim ? w.cut : null,
+      dtype: w.dtype,
+      gradient: w.gradient,
       offset: 0,
       elements: panelElements(n, k),
     });

@@ -1,10 +1,11 @@
 /** The parameters of Llama, Qwen2, Qwen3 and Mistral: names, shapes, order, and what tensor parallelism cuts them by. */
 import type { Head } from "../../ir/graph.ts";
-import { align, panelElements } from "../../ir/op.ts";
+import { align, BYTES, panelElements } from "../../ir/op.ts";
 import type { Parameter } from "../../ir/program.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Cut, ModelParameter } from "./cut.ts";
 import { loraParameters } from "./lora.ts";
+import { storageOf } from "./storage.ts";
 
 export type { ModelParameter } from "./cut.ts";
 
@@ -30,7 +31,7 @@ function placed(all: readonly ModelParameter[]): readonly ModelParameter[] {
   let offset = 0;
   return all.map((p) => {
     const at = { ...p, offset };
-    offset += align(4 * p.elements);
+    offset += align(BYTES[p.dtype] * p.elements);
     return at;
   });
 }
@@ -38,8 +39,10 @@ function placed(all: readonly ModelParameter[]): readonly ModelParameter[] {
 /** The parameters of a checkpoint; their places are given later. */
 function baseParameters(config: ModelConfig, head: Head): readonly ModelParameter[] {
   const c = config, q = c.heads * c.headDim, kv = c.kvHeads * c.headDim, all: ModelParameter[] = [];
+  const { weights: dtype, gradients: gradient } = storageOf(c);
   const add = (name: string, layer: number, p: Pick<ModelParameter, "shape" | "layout" | "init" | "cut">) => {
-    all.push({ ...p, name, layer, matrix: p.shape.length === 2, offset: 0, elements: storedElements(p) });
+    const matrix = p.shape.length === 2, elements = storedElements(p);
+    all.push({ ...p, name, layer, matrix, dtype, gradient, offset: 0, elements });
   };
   const linear = (name: string, layer: number, n: number, k: number, bias: boolean, cut: Cut | null) => {
     add(`${name}.weight`, layer, { shape: [n, k], layout: "panels", init: "normal", cut });
@@ -92,4 +95,4 @@ export function storedElements(p: Pick<Parameter, "shape" | "layout">): number {
 
 /** Bytes of the `params` segment. */
 export const parameterBytes = (all: readonly Parameter[]): number =>
-  all.reduce((end, p) => Math.max(end, align(p.offset + 4 * p.elements)), 0);
+  all.reduce((end, p) => Math.max(end, align(p.offset + BYTES[p.dtype] * p.elements)), 0);

@@ -1,9 +1,10 @@
 /** Llama, Qwen2, Qwen3 and Mistral: one forward pass, parameterised by the config and by what a rank has of the model. */
-import { type Dim, dim, type Value } from "../../ir/op.ts";
+import { BYTES, type Dim, dim, type Value } from "../../ir/op.ts";
 import type { Builder, Heads, Part, Weight } from "../builder.ts";
 import { type LocalParameter, type Shard, trainedOf } from "../layout.ts";
 import { pairOf } from "./lora.ts";
 import { EMBEDDING, parameterBytes, SCORE } from "./parameters.ts";
+import { storageOf } from "./storage.ts";
 
 export { parameterBytes, parameters } from "./parameters.ts";
 export { ropeTable } from "./rope.ts";
@@ -21,8 +22,8 @@ export function tiedGradient(shard: Shard): LocalParameter | undefined {
 }
 /** Bytes of the `grads` segment: one gradient for each parameter that is trained, two for a tied embedding. */
 export function gradientBytes(shard: Shard): number {
-  const tied = tiedGradient(shard);
-  return parameterBytes(tied ? [tied] : trainedOf(shard));
+  const tied = tiedGradient(shard), { weights, gradients } = storageOf(shard.config);
+  return parameterBytes(tied ? [tied] : trainedOf(shard)) / BYTES[weights] * BYTES[gradients];
 }
 
 /** The parameters of a rank as values of a program, and what tensor parallelism adds to a layer. */
@@ -39,9 +40,9 @@ export class Model {
     this.#parameters = new Map(all.map((p) => [p.name, p]));
     this.values = new Map(all.map((p) => [p.name, b.parameter(p)]));
     if (!shard.first) return;
-    const embedding = this.matrix(EMBEDDING), { name, shape, place } = embedding.value;
+    const embedding = this.matrix(EMBEDDING), { name, shape, dtype, place } = embedding.value;
     this.#embedding = tiedGradient(shard)
-      ? { ...embedding, value: b.value(name, shape, { place }) }
+      ? { ...embedding, value: b.value(name, shape, { dtype, place }) }
       : embedding;
   }
 
@@ -79,7 +80,8 @@ export class Model {
   }
   /** What enters the rank's layers: embeddings, or what the stage before hands on. */
   enter(ids: Value | undefined): Value {
-    if (!this.#embedding) return this.b.input("x", [this.rows, this.shard.config.hidden]);
+    const { config } = this.shard;
+    if (!this.#embedding) return this.b.input("x", [this.rows, config.hidden], storageOf(config).weights);
     return this.#scatter(this.b.embedding(ids!, this.#embedding, this.part));
   }
   /** The rows of all tokens, of which x is this rank's; `alike` as in `Collectives.allGatherRows`. */

@@ -66,8 +66,8 @@ int32_t guarded(F f) {
 }
 
 // A rectangle of a move: `count` runs, `stride` apart, all inside.
-bool inside(const Segment& s, uint64_t offset, const baton_move& m, uint64_t stride) {
-  if ((offset | stride) % 4 || offset > s.bytes || m.bytes > s.bytes - offset) return false;
+bool inside(const Segment& s, uint64_t offset, const baton_move& m, uint64_t stride, uint64_t unit) {
+  if ((offset | stride) % unit || offset > s.bytes || m.bytes > s.bytes - offset) return false;
   return m.count <= 1 || stride <= (s.bytes - offset - m.bytes) / (m.count - 1);
 }
 
@@ -210,11 +210,13 @@ int32_t baton_copy(uint32_t device, const baton_move* moves, uint32_t move_count
     if (!d) return BATON_BAD_HANDLE;
     auto job = std::make_shared<Job>();
     job->ticket = ticket, job->weight = weight;
+    uint64_t unit = weight == 1 ? 2 : 4;  // floats are blended, and what is copied may be bf16
     for (uint32_t i = 0; i < move_count; i++) {
       const baton_move& m = moves[i];
       auto from = segments.get(m.from_segment), to = segments.get(m.to_segment);
       if (!from || !to) return BATON_BAD_HANDLE;
-      if (m.bytes % 4 || !inside(*from, m.from, m, m.from_stride) || !inside(*to, m.to, m, m.to_stride)) return BATON_BAD_ARGUMENT;
+      if (m.bytes % unit || !inside(*from, m.from, m, m.from_stride, unit) || !inside(*to, m.to, m, m.to_stride, unit))
+        return BATON_BAD_ARGUMENT;
       if (m.count > 1 && m.to_stride < m.bytes) return BATON_BAD_ARGUMENT;  // runs would be written over each other
       if (m.bytes && m.count)
         job->moves.push_back({from, to, from->base + m.from, to->base + m.to, m.bytes, m.count, m.from_stride, m.to_stride});

@@ -136,10 +136,11 @@ int32_t Device::run(Job& job, std::string& error) {
 }
 
 void Operands::bind(const Job& job, const Operation& operation) {
-  at.clear(), bytes.clear(), attributes.clear();
+  at.clear(), bytes.clear(), types.clear(), attributes.clear();
   for (const Operand& o : operation.operands) {
     at.push_back(job.segments[o.segment] ? job.segments[o.segment]->base + o.offset : nullptr);
     bytes.push_back(o.bytes);
+    types.push_back(o.type);
   }
   for (const Attribute& a : operation.attributes)
     attributes.push_back(a.is_size ? double(a.times) * job.dims[a.symbol] : a.value);

@@ -63,6 +63,7 @@ class Device : public std::enable_shared_from_this<Device> {
 struct Operands {
   std::vector<void*> at;
   std::vector<uint64_t> bytes;  // at the largest symbols
+  std::vector<Type> types;
   std::vector<double> attributes;
   void bind(const Job& job, const Operation& operation);
 };

@@ -6,7 +6,8 @@
 // otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `>` marks what is written, and other marks say what
 // no output may lie over: `#` integers that address memory, and `!` what other ranks read: no output at all; `=` the output may
 // have the same place; `@` the output may hold it, or lie inside, where kernels check at which rows. [0] is a size that depends
-// on the rank: kernels check it. Elements have 4 bytes. The loader derives from this table its counts, its bounds checks, and
+// on the rank: kernels check it. `:a` marks what may be bf16; operands with one letter have one type, and those without are four
+// bytes wide. The loader derives from this table its counts, its bounds checks, and
 // that nothing is written over another output or over what is marked.
 #pragma once
 #include <stdint.h>
@@ -33,31 +34,31 @@ constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
 
 // The counts of `pointwise` and `squareSums` depend on their attributes: program.cpp has rules of their own.
 constexpr Opcode opcodes[] = {
-    {1, "embedding", "T: V H panels first total", "#ids[T] w[V?H] >x[T*H]"},
-    {2, "embeddingGrad", "T: V H panels flag first total", "#ids[T] dx[T*H] (flag)prior[V?H] >dw[V?H]"},
-    {3, "matmul", "M: N K", "x[M*K] w[N|K] >y[M*N]"},
-    {4, "matmulDx", "M: N K flag", "dy[M*N] w[N|K] (flag)prior[M*K] >dx[M*K]"},
-    {5, "matmulDw", "M: N K flag", "dy[M*N] x[M*K] (flag)prior[N|K] >dw[N|K]"},
-    {6, "addBias", "M: N", "x[M*N] b[N] >y[M*N]"},
-    {7, "columnSum", "M: N flag", "dy[M*N] (flag)prior[N] >db[N]"},
-    {8, "rmsnorm", "R: H eps~", "x[R*H] w[H] >y[R*H] >rstd[R]"},
-    {9, "rmsnormDx", "R: H flag", "dy[R*H] x[R*H] w[H] rstd[R] (flag)prior[R*H] >dx[R*H]"},
-    {10, "rmsnormDw", "R: H flag", "dy[R*H] x[R*H] rstd[R] (flag)prior[H] >dw[H]"},
-    {11, "rope", "T: heads D direction~", "x[T*heads*D] #positions[T] table[D] >y[T*heads*D]"},
+    {1, "embedding", "T: V H panels first total", "#ids[T] w[V?H]:a >x[T*H]:a"},
+    {2, "embeddingGrad", "T: V H panels flag first total", "#ids[T] dx[T*H]:a (flag)prior[V?H]:g >dw[V?H]:g"},
+    {3, "matmul", "M: N K", "x[M*K]:a w[N|K]:a >y[M*N]:y"},
+    {4, "matmulDx", "M: N K flag", "dy[M*N]:y w[N|K]:a (flag)prior[M*K]:a >dx[M*K]:a"},
+    {5, "matmulDw", "M: N K flag", "dy[M*N]:y x[M*K]:a (flag)prior[N|K]:g >dw[N|K]:g"},
+    {6, "addBias", "M: N", "x[M*N]:a b[N]:a >y[M*N]:a"},
+    {7, "columnSum", "M: N flag", "dy[M*N]:a (flag)prior[N]:g >db[N]:g"},
+    {8, "rmsnorm", "R: H eps~", "x[R*H]:a w[H]:a >y[R*H]:a >rstd[R]"},
+    {9, "rmsnormDx", "R: H flag", "dy[R*H]:a x[R*H]:a w[H]:a rstd[R] (flag)prior[R*H]:a >dx[R*H]:a"},
+    {10, "rmsnormDw", "R: H flag", "dy[R*H]:a x[R*H]:a rstd[R] (flag)prior[H]:g >dw[H]:g"},
+    {11, "rope", "T: heads D direction~", "x[T*heads*D]:a #positions[T] table[D] >y[T*heads*D]:a"},
     {12, "attention", "T: S: heads kv D window scale~",
-     "q[T*heads*D] k[T*kv*D] v[T*kv*D] #ends[S] >o[T*heads*D] >lse[T*heads]"},
+     "q[T*heads*D]:a k[T*kv*D]:a v[T*kv*D]:a #ends[S] >o[T*heads*D]:a >lse[T*heads]"},
     {13, "attentionGrad", "T: S: heads kv D window scale~",
-     "dO[T*heads*D] q[T*heads*D] k[T*kv*D] v[T*kv*D] o[T*heads*D] lse[T*heads] #ends[S] >dq[T*heads*D] >dk[T*kv*D] "
-     ">dv[T*kv*D]"},
-    {14, "swiglu", "n:", "gate[n] up[n] >y[n]"},
-    {15, "swigluGrad", "n:", "dy[n] gate[n] up[n] >dgate[n] >dup[n]"},
+     "dO[T*heads*D]:a q[T*heads*D]:a k[T*kv*D]:a v[T*kv*D]:a o[T*heads*D]:a lse[T*heads] #ends[S] >dq[T*heads*D]:a "
+     ">dk[T*kv*D]:a >dv[T*kv*D]:a"},
+    {14, "swiglu", "n:", "gate[n]:a up[n]:a >y[n]:a"},
+    {15, "swigluGrad", "n:", "dy[n]:a gate[n]:a up[n]:a >dgate[n]:a >dup[n]:a"},
     {16, "linearLogprob", "A: H V entropyFlag",
-     "x[A*H] w[V|H] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
+     "x[A*H]:a w[V|H]:a #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
     {17, "linearLogprobGrad", "A: H V flag entropyFlag first total",
-     "dlogprob[A] x[A*H] w[V|H] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
-     "(flag)prior[V|H] >dx[A*H] >dw[V|H]"},
-    {18, "gatherRows", "A: H T:", "x[T*H] #rows[A] >y[A*H]"},
-    {19, "scatterRows", "A: H T: flag", "dy[A*H] #rows[A] (flag)prior[T*H] >dx[T*H]"},
+     "dlogprob[A] x[A*H]:a w[V|H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
+     "(flag)prior[V|H]:g >dx[A*H]:a >dw[V|H]:g"},
+    {18, "gatherRows", "A: H T:", "x[T*H]:t #rows[A] >y[A*H]:t"},
+    {19, "scatterRows", "A: H T: flag", "dy[A*H]:a #rows[A] (flag)prior[T*H]:a >dx[T*H]:a"},
     {20, "pointwise", "n: inputs instructions outputs", ""},
     {21, "segmentSum", "N: M:", "x[N] #ends[M] >y[M]"},
     {22, "segmentSpread", "N: M:", "y[M] #ends[M] >x[N]"},
@@ -69,24 +70,25 @@ constexpr Opcode opcodes[] = {
     {28, "strideScatter", "P: stride phase@", "y[P] >x[P*stride]"},
     {29, "gae", "A: S: gamma~ lambda~", "rewards[A] values[A] finals[S] #ends[S] >advantages[A]"},
     {30, "squareSums", "count", ""},
-    {31, "adamw", "n beta1~ beta2~ eps~ decay~ clip~", "p[n] g[n] m[n] v[n] hyper[3] norm[] >p[n] >m[n] >v[n]"},
-    {32, "copy", "n:", "x[n] >y[n]"},
+    {31, "adamw", "n beta1~ beta2~ eps~ decay~ clip~ roundedFlag",
+     "p[n] g[n]:g m[n] v[n] hyper[3] norm[] >p[n] >m[n] >v[n] (roundedFlag)>rounded[n]:r"},
+    {32, "copy", "n:", "x[n]:t >y[n]:t"},
     {33, "fill", "n: value~", ">y[n]"},
     {34, "kvWrite", "T: kv D layer@ pages maxPages",
-     "k[T*kv*D] v[T*kv*D] #slots[T] #positions[T] #pageTable[maxPages] #finished[] >kv[layer*pages*kv*D*32]"},
+     "k[T*kv*D]:a v[T*kv*D]:a #slots[T] #positions[T] #pageTable[maxPages] #finished[] >kv[layer*pages*kv*D*32]:a"},
     {35, "pagedAttention", "T: heads kv D window scale~ layer@ pages maxPages",
-     "q[T*heads*D] kv[layer*pages*kv*D*32] #slots[T] #positions[T] #pageTable[maxPages] >o[T*heads*D]"},
+     "q[T*heads*D]:a kv[layer*pages*kv*D*32]:a #slots[T] #positions[T] #pageTable[maxPages] >o[T*heads*D]:a"},
     {36, "sample", "R: V temperature~ topK topP~ stops maxNew",
      "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
      ">outLogprobs[maxNew]"},
-    {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32] #from[n] #to[n] >kv[layers*pages*kv*D*32]"},
+    {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32]:t #from[n] #to[n] >kv[layers*pages*kv*D*32]:t"},
     {38, "shardLogprob", "A: H V entropyFlag first total axis",
-     "!x[A*H] !w[V|H] #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
-    {39, "allReduce", "n: axis", "=x[n] >y[n]"},
-    {40, "allGatherRows", "T: H axis", "@x[0] >y[T*H]"},
-    {41, "reduceScatterRows", "T: H axis", "@x[T*H] >y[0]"},
-    {42, "ownRows", "T: H axis", "@x[T*H] >y[0]"},
-    {43, "allGatherColumns", "R: W from to axis", "!x[0] >y[R*W]"},
+     "!x[A*H]:a !w[V|H]:a #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
+    {39, "allReduce", "n: axis", "=x[n]:a >y[n]:a"},
+    {40, "allGatherRows", "T: H axis", "@x[0]:t >y[T*H]:t"},
+    {41, "reduceScatterRows", "T: H axis", "@x[T*H]:a >y[0]:a"},
+    {42, "ownRows", "T: H axis", "@x[T*H]:t >y[0]:t"},
+    {43, "allGatherColumns", "R: W from to axis", "!x[0]:t >y[R*W]:t"},
     {44, "sumDoubles", "n axis", "=x[n*2] >y[n*2]"},
     {45, "norm", "n", "!sums[n*2] >norm[]"},
 };

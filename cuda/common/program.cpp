@@ -8,7 +8,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t MAGIC = 0x4e544142, VERSION = 2;
+constexpr uint32_t MAGIC = 0x4e544142, VERSION = 3;
 constexpr double MAX_ATTRIBUTE = 4294967296., MAX_ELEMENTS = 1e15;  // counts stay exact in a double, and loops end
 
 // ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------
@@ -27,6 +27,7 @@ struct OperandRule {
   std::string name;
   char role;  // '>' output; input: ' ', or '#', '!', '=', '@' for what an output may not do to it
   int flag;   // attribute that says whether it is present, or -1
+  char type;  // operands with one letter have one type; ' ': four bytes wide
   std::vector<Factor> factors;
 };
 struct Rule {
@@ -58,7 +59,9 @@ Factor factor(const Rule& rule, const std::string& word) {
 }
 
 OperandRule operand_rule(const Rule& rule, std::string word) {
-  OperandRule out{"", ' ', -1, {}};
+  OperandRule out{"", ' ', -1, ' ', {}};
+  size_t colon = word.rfind(':');
+  if (colon != std::string::npos) out.type = word[colon + 1], word.resize(colon);
   if (word[0] == '(') {
     size_t close = word.find(')');
     out.flag = rule.find(word.substr(1, close - 1));
@@ -142,9 +145,19 @@ struct Checker {
   }
   std::string room(size_t operand, const std::string& name, double elements) const {
     if (!(elements <= MAX_ELEMENTS)) return name + " is too large";
-    if (double(op.operands[operand].bytes) < elements * 4)
-      return name + " has " + std::to_string(op.operands[operand].bytes) + " bytes and needs " +
-             std::to_string(uint64_t(elements * 4));
+    double bytes = elements * double(bytes_of(op.operands[operand].type));
+    if (double(op.operands[operand].bytes) < bytes)
+      return name + " has " + std::to_string(op.operands[operand].bytes) + " bytes and needs " + std::to_string(uint64_t(bytes));
+    return "";
+  }
+  std::string types(const std::vector<const OperandRule*>& present) const {
+    for (size_t i = 0; i < present.size(); i++) {
+      uint64_t width = bytes_of(op.operands[i].type);
+      if (present[i]->type == ' ' && width != 4) return present[i]->name + " is bf16, which it cannot be";
+      for (size_t j = 0; j < i; j++)
+        if (present[i]->type != ' ' && present[j]->type == present[i]->type && bytes_of(op.operands[j].type) != width)
+          return present[i]->name + " is not of the type of " + present[j]->name;
+    }
     return "";
   }
 
@@ -170,6 +183,7 @@ struct Checker {
       }
       error = room(next++, o.name, elements);
     }
+    if (error.empty()) error = types(present);
     for (size_t i = 0; error.empty() && i < present.size(); i++)
       for (size_t j = 0; j < present.size(); j++)
         if (i != j && present[i]->role == '>' && !may_lie(op.operands[i], op.operands[j], present[j]->role))
@@ -194,6 +208,7 @@ struct Checker {
     if (op.code == ROPE && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
     if (has("first") && named("first") + named("V") > named("total")) return "first + V is more than total";
+    if (has("roundedFlag") && named("roundedFlag") == 1 && op.operands.back().type != Type::bf16) return "rounded is not bf16";
     if (has("axis") && named("axis") >= AXES) return "axis is not one of " + std::to_string(AXES);
     if (op.code == ALL_GATHER_COLUMNS) {
       if (named("from") > named("to") || named("to") > named("W")) return "columns from … to are not inside W";
@@ -233,6 +248,7 @@ struct Checker {
     size_t n = (op.attributes.size() - 1) / 2;
     std::string error = counts(n + 1, 2 * n + 1);
     if (error.empty()) error = whole();
+    if (error.empty() && op.operands[n].type == Type::bf16) error = "sums is bf16, which it cannot be";
     if (error.empty()) error = room(n, "sums", 2 * at(0));
     for (size_t k = 0; error.empty() && k < n; k++) {
       std::string name = "gradient " + std::to_string(k);
@@ -241,6 +257,24 @@ struct Checker {
       else error = room(k, name, at(int(1 + 2 * k)));
     }
     return error;
+  }
+
+  // Positions of what the operation writes; of one that passed the checks.
+  std::vector<size_t> outputs() const {
+    std::vector<size_t> all;
+    size_t n = op.operands.size(), next = 0;
+    if (op.code == POINTWISE) {
+      for (size_t i = size_t(at(1)); i < n; i++) all.push_back(i);
+    } else if (op.code == SQUARE_SUMS) {
+      all.push_back(n - 1);
+    } else {
+      for (const OperandRule& o : rule.operands) {
+        if (o.flag >= 0 && at(o.flag) != 1) continue;
+        if (o.role == '>') all.push_back(next);
+        next++;
+      }
+    }
+    return all;
   }
 
   std::string check() const {
@@ -296,13 +330,14 @@ std::string Program::decode(const void* bytes, uint64_t length) {
     if (op.code >= OPCODES || !rules()[op.code].name) return broken("opcode " + std::to_string(op.code) + " is not known");
     const Rule& rule = rules()[op.code];
     for (size_t k = 0; k < operand_count && !r.short_; k++) {
-      uint32_t segment = r.take<uint32_t>();
+      uint32_t segment = r.take<uint16_t>(), type = r.take<uint16_t>();
       uint64_t offset = uint64_t(r.take<uint32_t>()) * 64, size = r.take<uint64_t>();
       if (r.short_) break;
       if (segment >= segments) return broken("operand " + std::to_string(k) + " is in segment " + std::to_string(segment));
+      if (type >= TYPES) return broken("operand " + std::to_string(k) + " has type " + std::to_string(type));
       if (offset > segment_bytes[segment] || size > segment_bytes[segment] - offset)
         return broken("operand " + std::to_string(k) + " ends past its segment");
-      op.operands.push_back({segment, offset, size});
+      op.operands.push_back({segment, Type(type), offset, size, false});
     }
     for (size_t k = 0; k < attribute_count && !r.short_; k++) {
       bool size = k < rule.attributes.size() && rule.attributes[k].kind == ':';
@@ -315,6 +350,7 @@ std::string Program::decode(const void* bytes, uint64_t length) {
     if (r.short_) break;
     std::string error = Checker{*this, op, rule}.check();
     if (!error.empty()) return broken(error);
+    for (size_t output : Checker{*this, op, rule}.outputs()) op.operands[output].written = true;
     operations.push_back(std::move(op));
   }
   if (r.short_) return "it ends early";

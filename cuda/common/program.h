@@ -14,15 +14,28 @@ struct Attribute {
   double value;
 };
 
+// What an element is: DTYPES of ir/op.ts. The upper half of an f32 is a bf16.
+enum class Type : uint16_t { f32, i32, bf16 };
+constexpr uint32_t TYPES = 3;
+constexpr uint64_t bytes_of(Type type) { return type == Type::bf16 ? 2 : 4; }
+
 struct Operand {
   uint32_t segment;
+  Type type;
   uint64_t offset, bytes;  // bytes at the largest symbols
+  bool written = false;
 };
 
 struct Operation {
   uint16_t code;
   std::vector<Operand> operands;
   std::vector<Attribute> attributes;
+
+  bool has(Type type) const {
+    for (const Operand& o : operands)
+      if (o.type == type) return true;
+    return false;
+  }
 };
 
 struct Program {

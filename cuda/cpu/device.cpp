@@ -69,9 +69,15 @@ int32_t CpuDevice::execute(Job& job, std::string& error) {
     }
     operands.bind(job, op);
     char text[ERROR_BYTES] = "";
+    bool narrow = op.has(Type::bf16);
+    if (narrow && !widened_.open(pool_, op, operands)) {
+      status = failure(job, index, nullptr, stopped(job), "there is no memory for its bf16 operands in f32", error);
+      break;
+    }
     Call call{operands.at.data(), operands.bytes.data(), operands.attributes.data(), int(operands.at.size()),
               int(operands.attributes.size()), &pool_, groups.data(), ranks.data(), int(groups.size()), nullptr, text};
     isa.kernels[op.code](call);
+    if (narrow && !text[0] && !call.stopped) widened_.close(pool_);
     uint64_t t = clock_ns();
     spent[op.code] += double(t - last);
     last = t;

@@ -4,6 +4,7 @@
 
 #include "../common/device.h"
 #include "kernels.h"
+#include "widen.h"
 
 namespace baton {
 
@@ -19,6 +20,7 @@ class CpuDevice : public Device {
   int32_t execute(Job& job, std::string& error);
 
   Pool pool_;
+  Widened widened_;
   std::mutex kernels_;  // held while kernels use the pool
 };
 

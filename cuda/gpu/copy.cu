@@ -9,25 +9,38 @@ constexpr int BATCH = 48;
 constexpr uint64_t LARGE = 4 << 20;
 
 struct Run {
-  const float* from;
-  float* to;
-  long width, count, from_stride, to_stride;  // floats
+  const char* from;
+  char* to;
+  long width, count, from_stride, to_stride;  // elements
 };
 struct Runs {
   Run run[BATCH];
 };
 
-__global__ void move_kernel(Runs runs, float weight) {
+// Copies elements of the width of T, whatever they mean.
+template <class T>
+__global__ void move_kernel(Runs runs) {
+  const Run& m = runs.run[blockIdx.y];
+  for (long i = first_index(); i < m.width * m.count; i += index_step()) {
+    long row = i / m.width, column = i % m.width;
+    reinterpret_cast<T*>(m.to)[row * m.to_stride + column] = reinterpret_cast<const T*>(m.from)[row * m.from_stride + column];
+  }
+}
+__global__ void blend_kernel(Runs runs, float weight) {
   const Run& m = runs.run[blockIdx.y];
   float rest = 1 - weight;
   for (long i = first_index(); i < m.width * m.count; i += index_step()) {
     long row = i / m.width, column = i % m.width;
-    float* to = m.to + row * m.to_stride + column;
-    float from = m.from[row * m.from_stride + column];
-    // A copy keeps every bit, whatever it means.
-    if (weight == 1) *reinterpret_cast<int*>(to) = *reinterpret_cast<const int*>(m.from + row * m.from_stride + column);
-    else *to = weight * from + rest * *to;
+    float* to = reinterpret_cast<float*>(m.to) + row * m.to_stride + column;
+    *to = weight * reinterpret_cast<const float*>(m.from)[row * m.from_stride + column] + rest * *to;
   }
+}
+
+// The widest elements that all of a move's places and sizes are multiples of.
+long width_of(const Move& m) {
+  uint64_t all = m.bytes | reinterpret_cast<uintptr_t>(m.from) | reinterpret_cast<uintptr_t>(m.to);
+  if (m.count > 1) all |= m.from_stride | m.to_stride;
+  return all % 16 == 0 ? 16 : all % 4 == 0 ? 4 : 2;
 }
 
 }  // namespace
@@ -36,8 +49,13 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
   Runs runs;
   int count = 0;
   long most = 0;
+  long width = 0;
   auto flush = [&] {
-    if (count) launch(c, move_kernel, dim3(blocks_of(most, 256), unsigned(count)), 256, 0, runs, float(weight));
+    dim3 blocks(blocks_of(most, 256), unsigned(count));
+    if (count && weight != 1) launch(c, blend_kernel, blocks, 256, 0, runs, float(weight));
+    else if (count && width == 16) launch(c, move_kernel<uint4>, blocks, 256, 0, runs);
+    else if (count && width == 4) launch(c, move_kernel<uint32_t>, blocks, 256, 0, runs);
+    else if (count) launch(c, move_kernel<uint16_t>, blocks, 256, 0, runs);
     count = 0, most = 0;
   };
   for (const Move& m : moves) {
@@ -56,10 +74,11 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
            gpu_of(m.from));
       return;
     }
-    long width = long(m.bytes / 4), n = whole ? width * long(m.count) : width;
-    runs.run[count++] = {reinterpret_cast<const float*>(m.from), reinterpret_cast<float*>(m.to), n, whole ? 1 : long(m.count),
-                         long(m.from_stride / 4), long(m.to_stride / 4)};
-    most = larger(most, long(m.bytes / 4 * m.count));
+    long each = weight == 1 ? width_of(m) : 4, n = long(m.bytes) / each;
+    if (each != width) flush(), width = each;
+    runs.run[count++] = {m.from, m.to, whole ? n * long(m.count) : n, whole ? 1 : long(m.count), long(m.from_stride) / each,
+                         long(m.to_stride) / each};
+    most = larger(most, n * long(m.count));
     if (count == BATCH) flush();
   }
   flush();

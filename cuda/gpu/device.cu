@@ -209,7 +209,7 @@ std::string GpuDevice::place_of(const Issued& issued) const {
 }
 
 Call GpuDevice::call_on(const Operands& o, char* error) const {
-  return {o.at.data(), o.bytes.data(), o.attributes.data(), int(o.at.size()), int(o.attributes.size()), 0, stream_, fault_,
+  return {o.at.data(), o.bytes.data(), o.types.data(), o.attributes.data(), int(o.at.size()), int(o.attributes.size()), 0, stream_, fault_,
           scratch_, const_cast<GpuDevice*>(this), nullptr, nullptr, 0, nullptr, error};
 }
 
@@ -315,14 +315,15 @@ double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) 
   Operands none;
   Call c = call_on(none, text);
   if (cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking) != cudaSuccess) return BATON_FAILED;
-  auto at = [](const std::shared_ptr<Segment>& s) { return reinterpret_cast<float*>(s->base); };
+  auto single = [](const std::shared_ptr<Segment>& s) { return Numbers{s->base, false}; };
+  auto into = [](const std::shared_ptr<Segment>& s) { return OutNumbers{s->base, false}; };
   std::vector<double> seconds;
   Event begin(true), end(true);
   for (uint32_t i = 0; i < reps + 1; i++) {
     cudaEventRecord(begin.id, c.stream);
-    if (mode == 0) multiply(c, {at(x), k, 1}, {Right::panels, at(w), k}, {at(y), n, false}, nullptr, m, n, k);
-    if (mode == 1) multiply(c, {at(y), n, 1}, {Right::transposed, at(w), k}, {at(x), k, false}, nullptr, m, k, n);
-    if (mode == 2) multiply(c, {at(x), 1, k}, {Right::rows, at(y), n}, {at(w), k, true}, nullptr, k, n, m);
+    if (mode == 0) multiply(c, {single(x), k, 1}, {Right::panels, single(w), k}, {into(y), n, false}, NO_NUMBERS, m, n, k);
+    if (mode == 1) multiply(c, {single(y), n, 1}, {Right::transposed, single(w), k}, {into(x), k, false}, NO_NUMBERS, m, k, n);
+    if (mode == 2) multiply(c, {single(x), 1, k}, {Right::rows, single(y), n}, {into(w), k, true}, NO_NUMBERS, k, n, m);
     cudaEventRecord(end.id, c.stream);
     float ms = 0;
     if (cudaEventSynchronize(end.id) != cudaSuccess || cudaEventElapsedTime(&ms, begin.id, end.id) != cudaSuccess) break;

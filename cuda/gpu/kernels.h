@@ -4,6 +4,7 @@
 
 #include "../common/group.h"
 #include "../common/opcodes.h"
+#include "../common/program.h"
 
 namespace baton {
 
@@ -29,6 +30,7 @@ class GpuDevice;
 struct Call {
   void* const* operand;
   const uint64_t* bytes;  // of each operand, at the largest symbols
+  const Type* type;       // of its elements
   const double* attribute;
   int operands, attributes;
   int operation;          // its place in the program

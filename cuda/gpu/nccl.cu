@@ -8,7 +8,7 @@
 #if !defined(BATON_EMULATION) && __has_include(<nccl.h>)
 #include <nccl.h>
 static_assert(sizeof(baton::NcclId) == sizeof(ncclUniqueId) && ncclInProgress == baton::Nccl::IN_PROGRESS, "see nccl.h");
-static_assert(ncclFloat32 == baton::Nccl::FLOAT && ncclFloat64 == baton::Nccl::DOUBLE && ncclSum == baton::Nccl::SUM, "see nccl.h");
+static_assert(ncclFloat32 == baton::Nccl::FLOAT && ncclFloat64 == baton::Nccl::DOUBLE && ncclBfloat16 == baton::Nccl::BFLOAT16 && ncclSum == baton::Nccl::SUM, "see nccl.h");
 static_assert(offsetof(ncclConfig_t, blocking) == offsetof(baton::NcclConfig, blocking), "see nccl.h");
 static_assert(offsetof(ncclConfig_t, maxCTAs) == offsetof(baton::NcclConfig, most_ctas), "see nccl.h");
 static_assert(offsetof(ncclConfig_t, splitShare) == offsetof(baton::NcclConfig, share), "see nccl.h");

@@ -21,7 +21,7 @@ struct NcclConfig {
 };
 
 struct Nccl {
-  static constexpr int SUCCESS = 0, IN_PROGRESS = 7, FLOAT = 7, DOUBLE = 8, SUM = 0;
+  static constexpr int SUCCESS = 0, IN_PROGRESS = 7, BYTE = 0, FLOAT = 7, DOUBLE = 8, BFLOAT16 = 9, SUM = 0;
   static constexpr unsigned MAGIC = 0xcafebeef, CONFIG_VERSION = 21800;
   static constexpr int UNSET = -2147483647 - 1;
   // The first version in which ranks may share a GPU.

@@ -1,6 +1,7 @@
 /** Workflows on virtual devices under any layout: what the tests of plan invariance compare. */
 import { type BenchLayout, benchStage, promptRows, sequenceRows } from "../../bench/cases.ts";
 import { parseConfig } from "../../compiler/models/config.ts";
+import type { Storage } from "../../compiler/models/storage.ts";
 import { type Batch, batchOf } from "../../engine/batch.ts";
 import { Devices } from "../../engine/devices.ts";
 import type { Sample } from "../../engine/sample.ts";
@@ -88,11 +89,16 @@ export function generateWorkflow(): Workflow {
   });
 }
 
+/** A layout, and what the model is stored in under it. */
+export interface StoredLayout extends BenchLayout {
+  readonly storage?: Storage | undefined;
+}
+
 /** A stage on as many virtual devices as the layout has ranks. */
 export async function opened(
   workflow: Workflow,
   family: Family,
-  layout: BenchLayout,
+  layout: StoredLayout,
 ): Promise<{ readonly stage: Stage; readonly close: () => void }> {
   const { dp, tp, pp } = layout.strategy ?? { dp: 1, tp: 1, pp: 1 }, count = layout.devices ?? dp * tp * pp;
   const devices = Devices.open({ count, threads: 1, deadlineSeconds: 60 });
@@ -101,7 +107,8 @@ export async function opened(
   const sizes = generates
     ? { sequences: 16, group: 2, longestPrompt, longest: longestPrompt + 9, longestResponse: 9 }
     : { sequences: LENGTHS.length, group: 1, longestPrompt: 0, longest: 30, longestResponse: 29 };
-  const stage = await benchStage(devices, workflow, FAMILIES[family], sizes, layout);
+  const config = { ...FAMILIES[family], ...layout.storage && { storage: layout.storage } };
+  const stage = await benchStage(devices, workflow, config, sizes, layout);
   // New biases are zero, and what Adam makes of their first tiny gradients is noise: those of a checkpoint are not.
   for (const p of stage.engine.models.actor!.parameters) {
     if (p.init !== "zeros") continue;
@@ -123,7 +130,7 @@ export async function opened(
 export async function stepOf(
   workflow: Workflow,
   family: Family,
-  layout: BenchLayout,
+  layout: StoredLayout,
   rows: readonly Sample[],
 ): Promise<{ readonly batch: Batch; readonly parameters: ReadonlyMap<string, Float32Array> }> {
   const { stage, close } = await opened(workflow, family, layout);
@@ -143,11 +150,13 @@ export interface LayoutOptions {
   readonly microBatchTokens?: number;
   readonly zero?: 0 | 1;
   readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly storage?: Storage;
 }
 
 /** A plan with one layout for all calls. */
-export function layoutOf(workflow: Workflow, o: LayoutOptions): BenchLayout {
+export function layoutOf(workflow: Workflow, o: LayoutOptions): StoredLayout {
   const { strategy = { dp: 1, tp: 1, pp: 1 }, microBatchTokens = 200, zero = 0, recompute = "nothing" } = o;
+  const { storage } = o;
   const devices = strategy.dp * strategy.tp * strategy.pp;
   const calls = workflow.graph.calls.filter((c) => "model" in c).map((c) => [c.id, {
     devices: `0-${devices - 1}`,
@@ -155,5 +164,10 @@ export function layoutOf(workflow: Workflow, o: LayoutOptions): BenchLayout {
     microBatchTokens,
     ...(c.kind === "train" && { zero, recompute }),
   }]);
-  return { devices, strategy, file: parsePlanFile({ calls: Object.fromEntries(calls) }, "the test's plan") };
+  return {
+    devices,
+    strategy,
+    storage,
+    file: parsePlanFile({ calls: Object.fromEntries(calls) }, "the test's plan"),
+  };
 }

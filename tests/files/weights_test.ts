@@ -1,3 +1,5 @@
+import type { Elements } from "../../compiler/pieces.ts";
+import { widened } from "../../engine/half.ts";
 import assert from "node:assert/strict";
 import { initializeWeights, loadWeights, saveModel } from "../../engine/weights.ts";
 import { Safetensors, writeSafetensors } from "../../engine/safetensors.ts";
@@ -15,6 +17,8 @@ const parameter = (name: string, shape: readonly number[], init: Parameter["init
     layout: panels ? "panels" : "rows",
     matrix: panels,
     layer: -1,
+    dtype: "f32",
+    gradient: "f32",
     init,
     offset: 0,
     elements: panels ? panelElements(shape[0]!, shape[1]!) : shape[0]!,
@@ -30,7 +34,7 @@ const TINY = new URL("../golden/cases/tokenizers/bytes/", import.meta.url).pathn
 /** Takes what a load gives. */
 function collect() {
   const values = new Map<string, Float32Array>();
-  return { values, sink: (p: Parameter, stored: Float32Array) => void values.set(p.name, stored) };
+  return { values, sink: (p: Parameter, stored: Elements) => void values.set(p.name, widened(stored)) };
 }
 
 async function start(): Promise<Map<string, Float32Array>> {

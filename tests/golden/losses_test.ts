@@ -316,7 +316,7 @@ Deno.test("the optimizer's norm and clipping agree with PyTorch's clip_grad_norm
     ];
     const [p, m, v] = places as [Value, Value, Value],
       after = places.map((x) => b.value(x.name, x.shape, { place: x.place }));
-    b.emit("adamw", [p, g, m, v, hyper, norm], after, [inputs[i]!.length, beta1, 0.999, 1e-8, 0, 1]);
+    b.emit("adamw", [p, g, m, v, hyper, norm], after, [inputs[i]!.length, beta1, 0.999, 1e-8, 0, 1, 0]);
   });
   const binding = new Binding(device, finish("clip", b, b.ops, { maxima: MAXIMA }), {});
   binding.zero("moments");

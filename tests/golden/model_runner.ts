@@ -5,8 +5,10 @@ import { fromStored, toStored } from "../stored.ts";
 import { type Device, DeviceSegment } from "../../ffi/device.ts";
 import type { LocalParameter, Shard } from "../../compiler/layout.ts";
 import { gradientBytes, parameterBytes, ropeTable, tiedGradient } from "../../compiler/models/transformer.ts";
-import { ALL, momentBytes, type Share } from "../../compiler/zero.ts";
-import type { Segment } from "../../ir/op.ts";
+import { storageOf } from "../../compiler/models/storage.ts";
+import { ALL, momentBytes, ownPieces, type Share } from "../../compiler/zero.ts";
+import { room, storedAs, widened } from "../../engine/half.ts";
+import { BYTES, type Segment } from "../../ir/op.ts";
 import type { Parameter, Program } from "../../ir/program.ts";
 
 export interface RunnerOptions {
@@ -46,7 +48,13 @@ export class ModelRunner implements Disposable {
 
   /** Keeps the rank's piece of a whole tensor. */
   write(p: LocalParameter, whole: Float32Array): void {
-    this.segments.params!.write(p.offset, toStored(p, pieceOf(p, whole)));
+    const stored = toStored(p, pieceOf(p, whole));
+    this.segments.params!.write(p.offset, storedAs(stored, p.dtype));
+    // What programs have rounded is updated from a master copy.
+    for (const { parameter, from, to, master } of ownPieces(this.shard, this.o.share ?? ALL)) {
+      if (parameter !== p || master === null) continue;
+      this.segments.moments!.write(master, stored.subarray(from, to));
+    }
   }
 
   /** The rank's piece of a parameter or of its gradient; before the optimizer ran, a tied embedding has two gradients. */
@@ -56,13 +64,14 @@ export class ModelRunner implements Disposable {
     return fromStored(tied, this.#stored(tied, "grads")).map((x, i) => x + own[i]!);
   }
   #stored(p: Parameter, segment: "params" | "grads"): Float32Array {
-    return this.segments[segment]!.read(p.offset, new Float32Array(p.elements));
+    const dtype = segment === "params" ? p.dtype : p.gradient, offset = p.offset / BYTES[p.dtype];
+    return widened(this.segments[segment]!.read(offset * BYTES[dtype], room(dtype, p.elements)));
   }
 
   /** The whole gradient segment. */
   gradients(): Float32Array {
-    const { grads } = this.segments;
-    return grads!.read(0, new Float32Array(grads!.bytes / 4));
+    const { grads } = this.segments, { gradients } = storageOf(this.shard.config);
+    return widened(grads!.read(0, room(gradients, grads!.bytes / BYTES[gradients])));
   }
 
   zeroGradients(): void {

@@ -2,43 +2,11 @@
 import assert from "node:assert/strict";
 import { compileFold, compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
 import { wholeShard } from "../../compiler/layout.ts";
-import { parseConfig } from "../../compiler/models/config.ts";
-import { Safetensors } from "../../engine/safetensors.ts";
 import { Device } from "../../ffi/device.ts";
-import { ADAMW, MAXIMA, nll } from "../pure/compiler_fixtures.ts";
+import { ADAMW, nll } from "../pure/compiler_fixtures.ts";
 import { generate } from "./generation.ts";
+import { CASES, load, NAMES, open } from "./golden_case.ts";
 import { fold, largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
-
-const CASES = new URL("./cases/", import.meta.url).pathname;
-const NAMES = [
-  "llama_untied",
-  "llama_tied",
-  "llama3_rope",
-  "qwen2_bias",
-  "qwen3_qknorm",
-  "mistral_window",
-  "llama_biases_linear",
-  "qwen2_window_tied",
-  "qwen3_long",
-];
-
-async function open(name: string) {
-  const config = parseConfig(
-    JSON.parse(await Deno.readTextFile(`${CASES}${name}/config.json`)),
-    `${name}/config.json`,
-  );
-  const weights = await Safetensors.open(`${CASES}${name}/model.safetensors`);
-  const golden = await Safetensors.open(`${CASES}${name}/golden.safetensors`);
-  const ids = await golden.readIntegers("input_ids"), lengths = [...await golden.readIntegers("lengths")];
-  const width = ids.length / lengths.length;
-  const sequences = lengths.map((n, r) => [...ids.subarray(r * width, r * width + n)]);
-  const tokens = lengths.reduce((a, b) => a + b, 0), maxima = { ...MAXIMA, tokens, actions: tokens };
-  return { config, weights, golden, sequences, width, maxima };
-}
-
-async function load(runner: ModelRunner, weights: Safetensors): Promise<void> {
-  for (const p of runner.parameters) runner.write(p, await weights.read(p.name, p.shape));
-}
 
 for (const name of NAMES) {
   for (const recompute of ["nothing", "cheap", "layers"] as const) {

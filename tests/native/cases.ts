@@ -175,7 +175,7 @@ export function cases(): readonly Case[] {
     add("allGatherColumns", [x.slice(0, 700)], [700], [7, 100, 0, 100, 0]);
     add("adamw", [x, y, z, z.map((v) => v * v), floats(.01, .1, .05), floats(2)], [{ inPlace: 0 }, {
       inPlace: 2,
-    }, { inPlace: 3 }], [size, .9, .95, 1e-8, .1, 1]);
+    }, { inPlace: 3 }], [size, .9, .95, 1e-8, .1, 1, 0]);
     add("copy", [x], [size], [size]);
     add("fill", [], [size], [size, 3]);
   }

@@ -7,6 +7,17 @@ import { distances, outcomes } from "./outcomes.ts";
 
 const emulated = await buildEmulation(() => {});
 
+/** Operations that have kernels for tensor cores. */
+const TENSOR_CORES = [
+  "matmul",
+  "matmulDx",
+  "matmulDw",
+  "attention",
+  "attentionGrad",
+  "linearLogprob",
+  "linearLogprobGrad",
+];
+
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
 Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block by block on the host", async () => {
@@ -17,17 +28,8 @@ Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block 
 });
 
 Deno.test("products and attention on emulated tensor cores stay within what bf16 rounds away", async () => {
-  const kinds = [
-    "matmul",
-    "matmulDx",
-    "matmulDw",
-    "attention",
-    "attentionGrad",
-    "linearLogprob",
-    "linearLogprobGrad",
-  ];
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, TENSOR_CORES);
+  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);
   for (const { name, bits, relative } of distances(gpu, cpu)) {
     // A gradient of the head carries the error of p = exp(logit − lse) too.
     const most = name.startsWith("linearLogprobGrad") ? 4e-2 : 1e-2;
@@ -35,6 +37,22 @@ Deno.test("products and attention on emulated tensor cores stay within what bf16
     // Gradients of attention with heads of more than 128 have no kernel for tensor cores.
     const large = name.startsWith("attentionGrad") && name.includes(",256,");
     assert.equal(bits > 0, !large, `${name} ran ${bits > 0 ? "" : "not "}on tensor cores`);
+  }
+});
+
+Deno.test("with bf16 operands every operation of the CUDA kernels gives the bits of the CPU too", async () => {
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, ["--half"]);
+  const gpu = await outcomes({ BATON_LIBRARY: emulated }, ["--half"]);
+  assert.equal(gpu.length, cpu.length);
+  for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
+});
+
+Deno.test("products and attention of bf16 operands on emulated tensor cores differ by what is rounded in between", async () => {
+  const kinds = ["--half", ...TENSOR_CORES];
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+  for (const { name, relative } of distances(gpu, cpu)) {
+    assert.ok(relative < 5e-3, `${name} is ${relative} away`);
   }
 });
 

@@ -10,10 +10,13 @@ import {
   type Memberships,
   selectInstructions,
 } from "../../ffi/device.ts";
+import { widened } from "../../engine/half.ts";
 import {
   align,
   type Attr,
   AXES,
+  BYTES,
+  type DType,
   type Maxima,
   type Op,
   type OpKind,
@@ -23,7 +26,8 @@ import {
 import { STATUS } from "../../ffi/symbols.ts";
 import type { Program } from "../../ir/program.ts";
 
-export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+/** Numbers, integers, or the bits of bf16 numbers. */
+export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 /** A new output of so many elements, one that starts with this content, or the input that the operation updates in place. */
 export type Out = number | Data | { readonly inPlace: number };
 
@@ -81,19 +85,21 @@ export function program(
   };
 }
 
-export const value = (id: number, elements: number): Value => ({
+export const value = (id: number, elements: number, dtype: DType = "f32"): Value => ({
   id,
   name: `v${id}`,
   shape: [elements],
-  dtype: "f32",
+  dtype,
 });
+const dtypeOf = (data: Data): DType => data instanceof Uint16Array ? "bf16" : "f32";
+const bytesOf = (v: Value): number => (v.shape[0] as number) * BYTES[v.dtype];
 
 export interface Prepared {
   readonly program: Program;
   readonly arena: DeviceSegment;
   /** Where each input lies. */
   readonly at: readonly number[];
-  readonly reads: readonly { readonly offset: number; readonly elements: number }[];
+  readonly reads: readonly { readonly offset: number; readonly elements: number; readonly dtype: DType }[];
   readonly check: () => void;
 }
 
@@ -110,15 +116,19 @@ export function prepare(
 ): Prepared {
   let at = GUARD;
   const places = new Map<Value, number>();
-  const put = (elements: number) => {
-    const v = value(places.size, elements);
+  const put = (elements: number, dtype: DType = "f32") => {
+    const v = value(places.size, elements, dtype);
     places.set(v, at);
-    at = align(at + elements * 4) + GUARD;
+    at = align(at + bytesOf(v)) + GUARD;
     return v;
   };
-  const inputs = ins.map((data) => put(data.length));
+  const inputs = ins.map((data) => put(data.length, dtypeOf(data)));
   const outputs = updates.map((out) =>
-    typeof out === "number" ? put(out) : "inPlace" in out ? inputs[out.inPlace]! : put(out.length)
+    typeof out === "number"
+      ? put(out)
+      : "inPlace" in out
+      ? inputs[out.inPlace]!
+      : put(out.length, dtypeOf(out))
   );
   const made = program([{ kind, ins: inputs, outs: updates === outs ? outputs : [], attrs }], places, at);
   const arena = new DeviceSegment(at);
@@ -130,7 +140,7 @@ export function prepare(
   const check = () => {
     const all = arena.read(0, new Uint8Array(at));
     const touched = new Uint8Array(at);
-    for (const [v, offset] of places) touched.fill(1, offset, offset + (v.shape[0] as number) * 4);
+    for (const [v, offset] of places) touched.fill(1, offset, offset + bytesOf(v));
     for (let i = 0; i < at; i++) {
       if (!touched[i]) assert.equal(all[i], PATTERN, `${kind} wrote byte ${i}, past an operand`);
     }
@@ -140,7 +150,9 @@ export function prepare(
       assert.deepEqual(now, bytes(ins[i]!), `${kind} changed input ${i}`);
     });
   };
-  const reads = outputs.map((v) => ({ offset: places.get(v)!, elements: v.shape[0] as number }));
+  const reads = outputs.map((v) => {
+    return { offset: places.get(v)!, elements: v.shape[0] as number, dtype: v.dtype };
+  });
   return { program: made, arena, at: inputs.map((v) => places.get(v)!), reads, check };
 }
 
@@ -152,7 +164,7 @@ export interface Rank {
   readonly updates?: readonly Out[];
 }
 
-/** Runs one operation on a device per rank and returns every rank's outputs as floats; every guard and input is checked. */
+/** Runs one operation on a device per rank and returns every rank's outputs as floats, bf16 widened; every guard and input is checked. */
 export async function runRanks(
   kind: OpKind,
   ranks: readonly Rank[],
@@ -170,7 +182,11 @@ export async function runRanks(
     if (failed.length > 0) throw failed.find((e) => e.status === STATUS.FAILED) ?? failed[0];
     return prepared.map(({ arena, reads, check }) => {
       check();
-      return reads.map(({ offset, elements }) => arena.read(offset, new Float32Array(elements)));
+      return reads.map(({ offset, elements, dtype }) =>
+        dtype === "bf16"
+          ? widened(arena.read(offset, new Uint16Array(elements))) as Float32Array<ArrayBuffer>
+          : arena.read(offset, new Float32Array(elements))
+      );
     });
   } finally {
     for (const p of loaded) p.dispose();

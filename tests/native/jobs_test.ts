@@ -173,7 +173,11 @@ Deno.test("copy() waits, is waited for, and refuses what is not inside", async (
   refused({ fromOffset: 4 }, /Cannot run a move: move 1 ends at 4100 of a segment of 4096/);
   refused({ bytes: 1024, count: 4, toStride: 1024, fromStride: 1028 }, /move 1 ends at 4108/);
   refused({ bytes: 1024, count: 3, toStride: 2048, fromStride: 0 }, /move 1 ends at 5120/);
-  refused({ bytes: 1022 }, /move 1 is not in multiples of 4 bytes/);
+  refused({ bytes: 1023 }, /move 1 is not in multiples of 2 bytes/);
+  assert.throws(
+    () => devices[0]!.copy([whole, { ...whole, bytes: 1022 }], { weight: 0.5 }),
+    /move 1 is not in multiples of 4 bytes/,
+  );
   refused({ bytes: 64, count: 2, toStride: 32 }, /move 1 writes runs over each other/);
   const freed = new DeviceSegment(4096);
   freed.dispose();

@@ -48,6 +48,7 @@ Deno.test("adamw() takes the step of Loshchilov and Hutter, clipped by the norm"
       EPS,
       decay,
       clip,
+      0,
     ]);
     assertClose(m2!, m1, 1e-6, "first moment");
     assertClose(v2!, v1, 1e-6, "second moment");
@@ -66,6 +67,7 @@ Deno.test("adamw() changes nothing when the norm is not finite", async () => {
       EPS,
       0,
       1,
+      0,
     ]);
     [p, m, v].forEach((before, i) => assertSameBits(after[i]!, before, "unchanged"));
   }

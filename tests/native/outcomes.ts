@@ -7,7 +7,10 @@ export interface Outcome {
   readonly words: readonly (readonly number[])[];
 }
 
-/** @param env BATON_LIBRARY or BATON_GPUS, and BATON_CUDA_MATH. */
+/**
+ * @param env BATON_LIBRARY or BATON_GPUS, and BATON_CUDA_MATH.
+ * @param kinds all by default; `--half` first for the cases with bf16 operands
+ */
 export async function outcomes(
   env: Record<string, string>,
   kinds: readonly string[] = [],

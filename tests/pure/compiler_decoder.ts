@@ -1,7 +1,7 @@
 /** A second reading of `docs/program-format.md`. */
 import assert from "node:assert/strict";
 import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
-import { OPCODE, type OpKind, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
+import { DTYPES, OPCODE, type OpKind, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
 
 /** Reads a program back by `docs/program-format.md`. */
 export function decode(bytes: Uint8Array<ArrayBuffer>) {
@@ -22,7 +22,7 @@ export function decode(bytes: Uint8Array<ArrayBuffer>) {
       kind,
       operands: Array.from(
         { length: operands },
-        () => ({ segment: SEGMENTS[u32()]!, offset: 64 * u32(), bytes: u64() }),
+        () => ({ segment: SEGMENTS[u16()]!, dtype: DTYPES[u16()]!, offset: 64 * u32(), bytes: u64() }),
       ),
       attributes: Array.from(
         { length: attributes },

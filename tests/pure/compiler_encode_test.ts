@@ -30,12 +30,15 @@ Deno.test("encode() writes what docs/program-format.md says", () => {
   assert.deepEqual(decoded.ops, [
     {
       kind: "fill",
-      operands: [{ segment: "saved", offset: 128, bytes: 8 }],
+      operands: [{ segment: "saved", dtype: "f32", offset: 128, bytes: 8 }],
       attributes: [{ symbol: "one", times: 2 }, -1.5],
     },
     {
       kind: "copy",
-      operands: [{ segment: "inputs", offset: 0, bytes: 768 }, { segment: "outputs", offset: 0, bytes: 768 }],
+      operands: [
+        { segment: "inputs", dtype: "f32", offset: 0, bytes: 768 },
+        { segment: "outputs", dtype: "f32", offset: 0, bytes: 768 },
+      ],
       attributes: [{ symbol: "tokens", times: 3 }],
     },
   ]);

@@ -13,6 +13,8 @@ const parameter = (
   layout,
   matrix: shape.length === 2,
   layer: 0,
+  dtype: "f32",
+  gradient: "f32",
   init,
   offset: 0,
   elements: layout === "panels" ? panelElements(shape[0]!, shape[1]!) : shape.reduce((n, d) => n * d, 1),

@@ -9,7 +9,7 @@ import type { CallGraph } from "../../ir/graph.ts";
 import { meshOf, parseRange } from "../../ir/notation.ts";
 import type { Assignment, ExecutionPlan, Instruction, Schedule } from "../../ir/plan.ts";
 import { printSchedule } from "../../ir/print_schedule.ts";
-import { poolOf } from "../../planner/pool.ts";
+import { callSpan, gradientTenant, poolOf, replicaTenants, type Tenant } from "../../planner/pool.ts";
 import { schedulesOf } from "../../planner/schedule.ts";
 
 const CLUSTER = { nodes: 1, devicesPerNode: 8, memoryBytes: 2 ** 30, links: [] };
@@ -152,6 +152,19 @@ function ancestors(step: readonly Instruction[], at: number): Set<string> {
   return found;
 }
 
+/** What an instruction needs memory in turn for. */
+function neededBy(a: Instruction): readonly (string | null)[] {
+  if (a.op === "reallocate") return [a.from, a.to];
+  if (a.op === "fetch" || a.op === "offload") {
+    return [a.part === "params" ? a.replica : `${a.replica} moments`];
+  }
+  if (a.op !== "run") return [a.replica];
+  if (a.call.endsWith(".train") && a.replica !== null) {
+    return [a.replica, `${a.replica} moments`, a.call, ...a.call === "actor.train" ? ["actor@0 grads"] : []];
+  }
+  return [a.replica, a.call];
+}
+
 Deno.test("devices are never shared, weights are as new as they must be, and memory in turn does not overlap", () => {
   fc.assert(
     fc.property(rowsOf, fc.boolean(), fc.nat(1), (rows, average, maxLag) => {
@@ -182,12 +195,13 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
         ) => [name, replicas[name]!.residence === "device" || replicas[name]!.home ? 0 : null]),
       );
       const host = new Set(
-        Object.keys(replicas).filter((name) => replicas[name]!.home && replicas[name]!.residence === "pool"),
+        Object.keys(replicas).filter((name) => replicas[name]!.home && replicas[name]!.residence === "pool")
+          .flatMap((name) => [name, `${name} moments`]),
       );
       for (let n = 0; n < 3; n++) {
         for (const a of step) {
-          if (a.op === "fetch") host.delete(a.replica);
-          if (a.op === "offload") host.add(a.replica);
+          if (a.op === "fetch") host.delete(a.part === "params" ? a.replica : `${a.replica} moments`);
+          if (a.op === "offload") host.add(a.part === "params" ? a.replica : `${a.replica} moments`);
           if (a.op === "free") versions.set(a.replica, null);
           if (a.op === "reallocate") {
             assert.ok(!host.has(a.from) && !host.has(a.to));
@@ -198,6 +212,9 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
             version = versions.get(a.replica),
             newest = versions.get(`${model}@0`)!;
           assert.ok(!host.has(a.replica), `${a.call} runs on offloaded weights`);
+          if (a.call.endsWith(".train")) {
+            assert.ok(!host.has(`${a.replica} moments`), `${a.call} updates with offloaded moments`);
+          }
           assert.ok(
             typeof version === "number" && newest - version <= lag,
             `${a.call} finds version ${version} of ${newest}`,
@@ -205,14 +222,46 @@ Deno.test("devices are never shared, weights are as new as they must be, and mem
           if (graph.calls.find((c) => c.id === a.call)!.kind === "train") versions.set(a.replica, newest + 1);
         }
       }
+      // What is alive at the same time on a device lies apart: copies of models, gradients, what calls need.
       const bytes = (name: string, rank: number) => 64 * (1 + name.length + rank);
-      for (const [device, { bytes: top, offsets }] of poolOf([schedule], CLUSTER, bytes)) {
+      const calls = graph.calls.filter((c) => "model" in c), home = replicas["actor@0"]!;
+      const tenants = [
+        ...replicaTenants([schedule], CLUSTER, (name, rank) => ({
+          params: bytes(name, rank),
+          moments: 2 * bytes(name, rank),
+        })),
+        gradientTenant(
+          "actor@0",
+          home,
+          [schedule],
+          (id) => id === "actor.train",
+          CLUSTER,
+          (rank) => bytes("actor", rank),
+        ),
+        ...calls.map((call): Tenant => {
+          const { mesh } = replicas[
+            (step.find((a) => a.op === "run" && a.call === call.id) as { replica: string }).replica
+          ]!;
+          return {
+            name: call.id,
+            first: mesh.device,
+            devices: mesh.devices,
+            bytes: (rank) => bytes(call.id, rank),
+            spans: [callSpan(schedule, call.id)],
+          };
+        }),
+      ];
+      for (const [device, { bytes: top, offsets }] of poolOf(tenants)) {
         const spans = [...offsets].map(([name, from]) => {
-          const at = step.flatMap((a, i) =>
-            (a.op === "reallocate" ? [a.from, a.to] : [a.replica]).includes(name) ? [i] : []
-          );
-          const { mesh } = replicas[name]!, rank = device - mesh.device;
-          return { name, from, to: from + bytes(name, rank), begin: at[0]!, end: at.at(-1)! };
+          const at = step.flatMap((a, i) => neededBy(a).includes(name) ? [i] : []);
+          const tenant = tenants.find((t) => t.name === name)!;
+          return {
+            name,
+            from,
+            to: from + tenant.bytes(device - tenant.first),
+            begin: at[0]!,
+            end: at.at(-1)!,
+          };
         });
         for (const [i, x] of spans.entries()) {
           assert.ok(x.to <= top);

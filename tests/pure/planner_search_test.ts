@@ -172,7 +172,7 @@ Deno.test("megatron() is tensor parallelism in the node, pipelines over nodes, d
 // The published search took an empty queue to be an answer.
 Deno.test("what does not fit is refused with what is missing and a change that was tried", () => {
   const graph = ppoGraph({ batch: 32 }),
-    input = inputOf(graph, { devicesPerNode: 2, layers: 24 }),
+    input = inputOf(graph, { devicesPerNode: 2, layers: 48 }),
     result = search(input);
   assert.equal(result.best, null);
   const text = refusalText("ppo", input, refusalOf(input, result));

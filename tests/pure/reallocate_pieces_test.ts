@@ -15,6 +15,8 @@ const piece = (
   const rest = {
     matrix: shape.length === 2,
     layer: 0,
+    dtype: "f32",
+    gradient: "f32",
     init: "normal",
     offset: 64,
     sync: null,

@@ -201,8 +201,8 @@ const CASES: readonly Case[] = [
   },
   {
     name: "devices that this version lacks",
-    prepare: () => ["--devices", "cuda:0"],
-    says: /Cannot run ppo: devices is "cuda:0", it must be cpu:8 for 8 devices or cpu:2x4/,
+    prepare: () => ["--devices", "tpu:4"],
+    says: /Cannot run ppo: devices is "tpu:4", it must be cpu:8 for 8 devices, cpu:2x4 for 2 nodes/,
   },
   {
     name: "an unknown flag",

@@ -191,7 +191,8 @@ Deno.test("the byte table says that the reference has no weights of its own, and
       const bytes = (name: string) => session.table.find((row) => row.name === name)?.bytes;
       assert.equal(bytes("ref params, those of actor"), 0);
       assert.equal(bytes("ref params"), undefined);
-      const all = bytes("actor params")!, grads = bytes("actor grads")!;
+      const turn = session.table.find((row) => row.name === "in turn")!.parts!;
+      const all = bytes("actor params")!, grads = turn.find((part) => part.name === "actor@0 grads")!.bytes;
       assert.equal(bytes("actor moments"), 2 * grads);
       assert.ok(grads < all / 2);
       return Promise.resolve();

@@ -45,12 +45,11 @@ for (const [layout, flags] of Object.entries(LAYOUTS)) {
       for (
         const name of [
           "actor params",
-          "actor grads",
           "actor moments",
           "critic moments",
           "ref params",
           "reward params",
-          "arena",
+          "in turn",
         ]
       ) {
         assert.ok(rows.some((row) => row.name === name && row.bytes > 0), name);

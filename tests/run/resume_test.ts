@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { listing, metricsOf, outcome, ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
-for (const name of ["ppo.ts", "sft.ts"]) {
-  Deno.test(`run() of ${name} makes 10 steps as 5, a stop and 5, bit for bit`, async () => {
+for (const [name, ...more] of [["ppo.ts"], ["sft.ts"], ["ppo.ts", "--precision", "bf16"]] as const) {
+  Deno.test(`run() of ${[name, ...more].join(" ")} makes 10 steps as 5, a stop and 5, bit for bit`, async () => {
     await withWorld(async (world) => {
-      const common = ["--world", world, "--quiet"];
+      const common = ["--world", world, "--quiet", ...more];
       await succeeds(name, [...common, "--steps", "10", "--out", `${world}/whole`]);
       await succeeds(name, [...common, "--steps", "5", "--out", `${world}/parts`]);
       assert.equal(metricsOf(`${world}/parts`).length, 5);

@@ -1,4 +1,5 @@
 /** Models of one workflow with different vocabularies (DESIGN §3.5) and contexts. */
+import { widened } from "../../engine/half.ts";
 import assert from "node:assert/strict";
 import { compileInfer } from "../../compiler/compile.ts";
 import { wholeShard } from "../../compiler/layout.ts";
@@ -74,7 +75,7 @@ async function rewardsOf(folder: string, texts: readonly (string | readonly Mess
   await loadWeights(
     model.folder,
     runner.parameters,
-    (p, values) => runner.write(runner.parameters.find((own) => own.name === p.name)!, values),
+    (p, values) => runner.write(runner.parameters.find((own) => own.name === p.name)!, widened(values)),
   );
   const maxima = { one: 1, ...batch.live, groups: 0, pairs: 0, shard: 0 };
   const infer = runner.bind(compileInfer(runner.shard, { maxima, outputs: ["rewards"] }));

@@ -6,13 +6,27 @@ namespace baton {
 namespace BATON_ISA {
 namespace {
 
-typedef void (*Tile)(long k, const float* a, Columns b, Cells c, bool carry);
+// What comes into the cache while a tile is computed: of every panel, `step` bytes from `b` on per step of k, and where C is
+// continued that of the next tile. Memory is late otherwise: what a tile reads next is further away than a processor looks.
+struct Ahead {
+  const char* b;
+  long step, panel;
+  const float* c;
+};
+// Rows that a panel of a single tile is read ahead: about 150 ns.
+constexpr long AHEAD_ROWS = 48;
+
+typedef void (*Tile)(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead);
 
 template <int R, int P>
-void tile(long k, const float* a, Columns b, Cells c, bool carry) {
+void tile(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead) {
   v16 sum[R][P];
   if (carry) {
     tile_load<R, P>(c, sum);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 16
+      for (int j = 0; j < P; j++) __builtin_prefetch(ahead.c + i * c.row + j * c.panel, 1);
   } else {
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++)
@@ -25,7 +39,14 @@ void tile(long k, const float* a, Columns b, Cells c, bool carry) {
   }
   PackedRows<R> rows{a};
   const float* p = b.p;
-  for (long i = 0; i < k; i++) tile_step<R, P, 0, R>(rows, p, 16, b.panel, sum);
+  for (long i = 0; i < k; i++) {
+    if constexpr (R > 2) {  // a row or two wait for memory anyway, and a processor sees their streams by itself
+#pragma GCC unroll 16
+      for (int j = 0; j < P; j++) __builtin_prefetch(ahead.b + j * ahead.panel);
+      ahead.b += ahead.step;
+    }
+    tile_step<R, P, 0, R>(rows, p, 16, b.panel, sum);
+  }
   tile_store<R, P>(c, sum);
 }
 
@@ -114,7 +135,10 @@ void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, 
   for (long i = 0; i < k; i += 16) {
     const float* p = b.p + (k0 + i) * b.ld + panel * 256;
     v16 r[16];
-    for (long j = 0; j < 16; j++) r[j] = j < live ? load(p + 16 * j) : zero();
+    for (long j = 0; j < 16; j++) {
+      r[j] = j < live ? load(p + 16 * j) : zero();
+      __builtin_prefetch(p + 16 * b.ld + 16 * j);
+    }
     transpose(r);
     for (long j = 0; j < smaller(16, k - i); j++) store(out + 16 * (i + j), r[j]);
   }
@@ -128,8 +152,10 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
   for (long block = 0; block < blocks; block++) {
     Cut cut(area.row + rows * block / blocks, area.row + rows * (block + 1) / blocks);
     long width = panels_of(int(cut.most()));
-    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += GEMM_DEPTH) {
-      long depth = smaller(GEMM_DEPTH, k - k0);
+    // One tile reads every panel once: nothing is gained by coming back to it.
+    long most = cut.count == 1 && b.form == Right::panels ? GEMM_ROWS * GEMM_DEPTH / TILE_ROWS / 16 * 16 : GEMM_DEPTH;
+    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += most) {
+      long depth = smaller(most, k - k0);
       (a.by_column ? pack_columns : pack_rows)(a, cut, k0, depth, scratch);
       for (long q = area.panel; q < area.panel_end; q += width) {
         long count = smaller(width, area.panel_end - q), last = smaller(16, n - (q + count - 1) * 16);
@@ -138,11 +164,22 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
           for (long j = 0; j < count; j++) pack_panel(b, q + j, width, n, k0, depth, panels + j * 16 * depth);
           columns = {panels, 16, depth * 16};
         }
+        bool more = q + width < area.panel_end;
+        const float* next = b.p + (more ? q + width : area.panel) * 16 * b.ld + (more ? k0 : k0 + depth) * 16;
+        auto cells = [&](long tile) {
+          long i = cut.at(tile);
+          return c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16}
+                          : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
+        };
         for (long t = 0; t < cut.count; t++) {
-          long i = cut.at(t), r = cut.rows(t);
-          Cells cells = c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16}
-                                 : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
-          tiles.at[r - 1][count - 1](depth, scratch + (i - cut.begin) * depth, columns, cells, carry || k0 > 0);
+          Ahead ahead{reinterpret_cast<const char*>(columns.p), 0, 0, cells(t + 1).p};
+          if (b.form == Right::panels && cut.count == 1)
+            ahead.b += 64 * AHEAD_ROWS, ahead.step = 64, ahead.panel = b.ld * 64;
+          else if (b.form == Right::panels)  // spread over the tiles
+            ahead.b = reinterpret_cast<const char*>(next) + 64 * depth * t / cut.count, ahead.step = 64 / cut.count,
+            ahead.panel = b.ld * 64;
+          tiles.at[cut.rows(t) - 1][count - 1](depth, scratch + (cut.at(t) - cut.begin) * depth, columns, cells(t),
+                                               carry || k0 > 0, ahead);
         }
       }
     }

@@ -44,6 +44,7 @@ void adamw(Call& c) {
   float eps = real(c, 3), clip = real(c, 5);
   const float *p = floats(c, 0), *g = floats(c, 1), *m = floats(c, 2), *v = floats(c, 3), *hyper = floats(c, 4);
   float norm = *floats(c, 5), *p_out = floats(c, 6), *m_out = floats(c, 7), *v_out = floats(c, 8);
+  float* rounded = size(c, 6) == 1 ? floats(c, 9) : nullptr;
   if (!__builtin_isfinite(norm)) return;
   float lr = hyper[0], scale = 1;
   if (clip > 0 && norm + 1e-6f > clip) scale = clip / (norm + 1e-6f);
@@ -58,7 +59,9 @@ void adamw(Call& c) {
       store_live(m_out + i, mi, live);
       store_live(v_out + i, vi, live);
       v16 pi = load_live(p + i, live) * keep;
-      store_live(p_out + i, pi - step * mi / (root(vi) * unbias + e), live);
+      pi = pi - step * mi / (root(vi) * unbias + e);
+      store_live(p_out + i, pi, live);
+      if (rounded) store_live(rounded + i, pi, live);
     });
   });
 }

@@ -8,7 +8,7 @@ namespace BATON_ISA {
 namespace {
 
 constexpr long PAGE = 16, BLOCK_PAGES = 16;  // 256 keys, as in `attention`
-constexpr long BLOCK_SCORES = PAGE * BLOCK_PAGES + 16;
+constexpr long BLOCK = PAGE * BLOCK_PAGES, BLOCK_SCORES = BLOCK + 16;
 
 struct Cache {
   float* base;  // of a layer
@@ -61,9 +61,25 @@ void kv_write(Call& c) {
 
 namespace {
 
+// Keys and values of a block, by page. The pages of a sequence lie anywhere, so no processor guesses the next one: while a
+// block is read, the same lines of the block that comes next are asked for.
+struct Pages {
+  const float* keys[BLOCK_PAGES];
+  const float* values[BLOCK_PAGES];
+};
+
+// Pages [first, last) of the block at `base`, for one key-value head. Where the sequence has no page, and for none of the
+// bits, there is some address of the cache.
+void pages_of(const Cache& cache, long slot, long kv, long base, long first, long last, Pages& out) {
+  for (long page = first; page < last; page++) {
+    long at = larger(cache.page(slot, base + page * PAGE), 0);
+    out.keys[page] = cache.keys(at, kv), out.values[page] = cache.values(at, kv);
+  }
+}
+
 // Scores of R heads against P pages.
 template <int R, int P>
-void score_pages(long d, const float* q, const float* const* keys, float* s) {
+void score_pages(long d, const float* q, const float* const* keys, const float* const* next, float* s) {
   v16 sum[R][P];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -72,7 +88,7 @@ void score_pages(long d, const float* q, const float* const* keys, float* s) {
   for (long k = 0; k < d; k++) {
     v16 w[P];
 #pragma GCC unroll 16
-    for (int p = 0; p < P; p++) w[p] = load(keys[p] + PAGE * k);
+    for (int p = 0; p < P; p++) w[p] = load(keys[p] + PAGE * k), __builtin_prefetch(next[p] + PAGE * k);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
       v16 x = all(q[r * d + k]);
@@ -88,13 +104,17 @@ void score_pages(long d, const float* q, const float* const* keys, float* s) {
 
 // o += Σ p · v over keys [from, to) of a block, for R heads and columns of one panel width P; the last has `live`.
 template <int R, int P>
-void gather_pages(long d, const float* p, const float* const* values, long from, long to, float* o, long live) {
+void gather_pages(long d, const float* p, const float* const* values, const float* const* next, long from, long to, float* o,
+                  long live) {
   v16 sum[R][P];
   Cells cells{o, d, 16, live};
   tile_load<R, P>(cells, sum);
   for (long key = from; key < to; key++) {
     const float* row = values[key / PAGE] + key % PAGE * d;
+    const float* later = next[key / PAGE] + key % PAGE * d;
     v16 w[P];
+#pragma GCC unroll 16
+    for (int j = 0; j < P; j++) __builtin_prefetch(later + 16 * j);
 #pragma GCC unroll 16
     for (int j = 0; j < P; j++) w[j] = j + 1 == P && live < 16 ? load(row + 16 * j, live) : load(row + 16 * j);
 #pragma GCC unroll 16
@@ -115,45 +135,45 @@ struct Heads {
   static constexpr int WIDTH = MOST >= 4 ? 4 : MOST >= 2 ? 2 : 1;
 
   template <int P>
-  static void score(long from, long to, long d, const float* q, const float* const* keys, float* s) {
-    for (; from + P <= to; from += P) score_pages<R, P>(d, q, keys + from, s + PAGE * from);
+  static void score(long from, long to, long d, const float* q, const Pages& now, const Pages& next, float* s) {
+    for (; from + P <= to; from += P) score_pages<R, P>(d, q, now.keys + from, next.keys + from, s + PAGE * from);
     if constexpr (P > 1)
-      if (from < to) score<P / 2>(from, to, d, q, keys, s);
+      if (from < to) score<P / 2>(from, to, d, q, now, next, s);
   }
   template <int P>
-  static void gather(long column, long d, const float* p, float* const* values, long from, long to, float* o) {
+  static void gather(long column, long d, const float* p, const Pages& now, const Pages& next, long from, long to, float* o) {
     for (; d - column > 16 * (P - 1); column += 16 * P) {
-      const float* at[BLOCK_PAGES];
-      for (long page = from / PAGE; page < parts(to, PAGE); page++) at[page] = values[page] + column;
-      gather_pages<R, P>(d, p, at, from, to, o + column, smaller(16, d - column - 16 * (P - 1)));
+      const float *at[BLOCK_PAGES], *later[BLOCK_PAGES];
+      for (long page = from / PAGE; page < parts(to, PAGE); page++)
+        at[page] = now.values[page] + column, later[page] = next.values[page] + column;
+      gather_pages<R, P>(d, p, at, later, from, to, o + column, smaller(16, d - column - 16 * (P - 1)));
     }
     if constexpr (P > 1)
-      if (column < d) gather<P / 2>(column, d, p, values, from, to, o);
+      if (column < d) gather<P / 2>(column, d, p, now, next, from, to, o);
   }
 
-  static void run(const Cache& cache, long slot, long position, long window, float scale, long kv, const float* q,
-                  float* o) {
+  // `next` gives the pages of a block that comes after the one at `base`.
+  template <class Next>
+  static void run(const Cache& cache, long slot, long position, long window, float scale, long kv, const float* q, float* o,
+                  Next next) {
     Softmax state[R];
     float scores[R * BLOCK_SCORES];
     long d = cache.d, low = window ? larger(0, position - window + 1) : 0;
     for (int r = 0; r < R; r++) state[r].clear();
     memset(o, 0, size_t(R * d) * 4);
-    for (long base = low / (PAGE * BLOCK_PAGES) * PAGE * BLOCK_PAGES; base <= position; base += PAGE * BLOCK_PAGES) {
-      long from = larger(low - base, 0), to = smaller(position + 1 - base, PAGE * BLOCK_PAGES);
-      const float* keys[BLOCK_PAGES];
-      float* values[BLOCK_PAGES];
-      for (long page = from / PAGE; page < parts(to, PAGE); page++) {
-        long at = cache.page(slot, base + page * PAGE);
-        keys[page] = cache.keys(at, kv), values[page] = cache.values(at, kv);
-      }
-      score<WIDTH>(from / PAGE, parts(to, PAGE), d, q, keys, scores);
+    for (long base = low / BLOCK * BLOCK; base <= position; base += BLOCK) {
+      long from = larger(low - base, 0), to = smaller(position + 1 - base, BLOCK);
+      Pages now, later;
+      pages_of(cache, slot, kv, base, from / PAGE, parts(to, PAGE), now);
+      next(base, from / PAGE, parts(to, PAGE), later);
+      score<WIDTH>(from / PAGE, parts(to, PAGE), d, q, now, later, scores);
       for (int r = 0; r < R; r++) {
         v16 shrink = all(absorb<false>(state[r], scores + r * BLOCK_SCORES, from, to, scale));
         by_lanes(0, d, [&](long j, long n) {
           store_live(o + r * d + j, load_live(o + r * d + j, n) * shrink, n);
         });
       }
-      gather<WIDTH>(0, d, scores, values, from, to, o);
+      gather<WIDTH>(0, d, scores, now, later, from, to, o);
     }
     for (int r = 0; r < R; r++) {
       v16 total = all(state[r].total());
@@ -185,8 +205,12 @@ void paged_attention(Call& c) {
       for (long j = 0; j < group * d; j++) to[j] = __builtin_nanf("");
       return;
     }
+    long after = smaller(task + 1, t * kv - 1);
+    auto next = [&](long base, long first, long last, Pages& out) {
+      pages_of(cache, slots[after / kv], after % kv, base, first, last, out);
+    };
     auto run = [&](long first, auto heads_at_once) {
-      decltype(heads_at_once)::run(cache, slot, position, window, scale, head, from + first * d, to + first * d);
+      decltype(heads_at_once)::run(cache, slot, position, window, scale, head, from + first * d, to + first * d, next);
     };
     long h = 0;
     for (; h + 8 <= group; h += 8) run(h, Heads<8>());

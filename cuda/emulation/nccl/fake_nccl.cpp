@@ -14,12 +14,12 @@
 #include <utility>
 #include <vector>
 
-#include "../cuda_runtime.h"
+#include "../cuda_bf16.h"
 
 namespace {
 
 constexpr int SUCCESS = 0, INVALID = 4, REMOTE = 6, IN_PROGRESS = 7;
-constexpr int FLOAT = 7;
+constexpr int BYTE = 0, FLOAT = 7, BFLOAT16 = 9;
 
 struct Id { char bytes[128]; };
 struct Config { size_t size; unsigned magic, version; int blocking; };
@@ -56,7 +56,7 @@ long ids = 0;
 thread_local int depth = 0;
 thread_local std::vector<std::pair<Comm*, Work>> grouped;
 
-size_t width(int type) { return type == FLOAT ? 4 : 8; }
+size_t width(int type) { return type == BYTE ? 1 : type == BFLOAT16 ? 2 : type == FLOAT ? 4 : 8; }
 template <class T>
 void add_up(const std::vector<Work>& all, size_t from, size_t count, std::vector<char>& out) {
   out.resize(count * sizeof(T));
@@ -67,8 +67,19 @@ void add_up(const std::vector<Work>& all, size_t from, size_t count, std::vector
     to[i] = s;
   }
 }
+// In fp32, rounded once: NCCL may round after every addition.
+void add_up_bf16(const std::vector<Work>& all, size_t from, size_t count, std::vector<char>& out) {
+  out.resize(count * 2);
+  auto* to = reinterpret_cast<__nv_bfloat16*>(out.data());
+  for (size_t i = 0; i < count; i++) {
+    float s = __bfloat162float(static_cast<const __nv_bfloat16*>(all[0].in)[from + i]);
+    for (size_t r = 1; r < all.size(); r++) s += __bfloat162float(static_cast<const __nv_bfloat16*>(all[r].in)[from + i]);
+    to[i] = __float2bfloat16_rn(s);
+  }
+}
 std::vector<char> sums(const std::vector<Work>& all, size_t from, size_t count) {
   std::vector<char> out;
+  if (all[0].type == BFLOAT16) return add_up_bf16(all, from, count, out), out;
   all[0].type == FLOAT ? add_up<float>(all, from, count, out) : add_up<double>(all, from, count, out);
   return out;
 }

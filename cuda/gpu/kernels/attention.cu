@@ -11,20 +11,22 @@ constexpr int COLUMNS = MAX_HEAD_DIM / THREADS;  // of an output row, for each t
 
 typedef AttentionShapes Shapes;
 typedef SequencePlace Place;
-typedef AttentionGradient Gradient;
 
-__device__ float chain_dot(const float* a, const float* b, long d) {
+template <class A, class B>
+__device__ float chain_dot(const A* a, const B* b, long d) {
   float s = 0;
-  for (long e = 0; e < d; e++) s = fmaf(a[e], b[e], s);
+  for (long e = 0; e < d; e++) s = fmaf(number(a[e]), number(b[e]), s);
   return s;
 }
 
-__device__ void load_row(float* to, const float* from, long d) {
-  for (long e = threadIdx.x; e < d; e += THREADS) to[e] = from[e];
+template <class T>
+__device__ void load_row(float* to, const T* from, long d) {
+  for (long e = threadIdx.x; e < d; e += THREADS) to[e] = number(from[e]);
 }
 
-__global__ void __launch_bounds__(THREADS) attention_kernel(Reporter r, Shapes z, const float* q, const float* k, const float* v,
-                                                            const int* ends, float* o, float* lse) {
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    attention_kernel(Reporter r, Shapes z, const T* q, const T* k, const T* v, const int* ends, T* o, float* lse) {
   __shared__ float row[MAX_HEAD_DIM], s[KEYS], share[32];
   if (r.faulty()) return;
   long token = blockIdx.x, head = blockIdx.y, kv = z.kv_head(head);
@@ -42,7 +44,7 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(Reporter r, Shapes z
       long e = threadIdx.x + long(c) * THREADS;
       if (e >= z.d) break;
       sum[c] = sum[c] * shrink;
-      for (long j = from; j < to; j++) sum[c] = fmaf(s[j], v[z.key(at.begin + base + j, kv) + e], sum[c]);
+      for (long j = from; j < to; j++) sum[c] = fmaf(s[j], number(v[z.key(at.begin + base + j, kv) + e]), sum[c]);
     }
     __syncthreads();
   }
@@ -54,7 +56,7 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(Reporter r, Shapes z
   float all = share[0];
   for (int c = 0; c < COLUMNS; c++) {
     long e = threadIdx.x + long(c) * THREADS;
-    if (e < z.d) o[z.query(token, head) + e] = sum[c] / all;
+    if (e < z.d) o[z.query(token, head) + e] = stored<T>(sum[c] / all);
   }
   if (threadIdx.x == 0) lse[token * z.heads + head] = state.top + log_of(all);
 }
@@ -62,7 +64,8 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(Reporter r, Shapes z
 // ---- backward ----------------------------------------------------------------------------------------------------
 
 // Σ dO·o of every row and head.
-__global__ void delta_kernel(const float* dO, const float* o, float* delta, long rows, long d) {
+template <class T>
+__global__ void delta_kernel(const T* dO, const T* o, float* delta, long rows, long d) {
   long row = long(blockIdx.x) * (THREADS / 16) + threadIdx.x / 16;
   float s = fold16(row < rows ? lane_dot(dO + row * d, o + row * d, d, int(threadIdx.x % 16)) : 0.f);
   if (row < rows && threadIdx.x % 16 == 0) delta[row] = s;
@@ -71,14 +74,16 @@ __global__ void delta_kernel(const float* dO, const float* o, float* delta, long
 // p = exp(scale · q·k − lse) and ds = p · (dO·v − dO·o) · scale
 struct Weights {
   float p, ds;
-  __device__ Weights(const Shapes& z, const float* query, const float* grad, const float* key, const float* value, float lse,
-                     float delta) {
+  template <class Q, class K>
+  __device__ Weights(const Shapes& z, const Q* query, const Q* grad, const K* key, const K* value, float lse, float delta) {
     p = exp_of(chain_dot(query, key, z.d) * z.scale - lse);
     ds = p * (chain_dot(grad, value, z.d) - delta) * z.scale;
   }
 };
 
-__global__ void __launch_bounds__(THREADS) attention_dq_kernel(Reporter r, Shapes z, Gradient g, const int* ends, float* dq) {
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    attention_dq_kernel(Reporter r, Shapes z, AttentionGradient<T> g, const int* ends, T* dq) {
   __shared__ float query[MAX_HEAD_DIM], grad[MAX_HEAD_DIM], ds[THREADS];
   if (r.faulty()) return;
   long token = blockIdx.x, head = blockIdx.y, kv = z.kv_head(head);
@@ -97,18 +102,19 @@ __global__ void __launch_bounds__(THREADS) attention_dq_kernel(Reporter r, Shape
       long e = threadIdx.x + long(c) * THREADS;
       if (e >= z.d) break;
       for (long n = 0; n < smaller(THREADS, i + 1 - base); n++)
-        sum[c] = fmaf(ds[n], g.k[z.key(at.begin + base + n, kv) + e], sum[c]);
+        sum[c] = fmaf(ds[n], number(g.k[z.key(at.begin + base + n, kv) + e]), sum[c]);
     }
   }
   for (int c = 0; c < COLUMNS; c++) {
     long e = threadIdx.x + long(c) * THREADS;
-    if (e < z.d) dq[z.query(token, head) + e] = sum[c];
+    if (e < z.d) dq[z.query(token, head) + e] = stored<T>(sum[c]);
   }
 }
 
 // A block takes one key; the heads of its group, then the rows that see it, in order.
+template <class T>
 __global__ void __launch_bounds__(THREADS)
-    attention_dkv_kernel(Reporter r, Shapes z, Gradient g, const int* ends, float* dk, float* dv) {
+    attention_dkv_kernel(Reporter r, Shapes z, AttentionGradient<T> g, const int* ends, T* dk, T* dv) {
   __shared__ float key[MAX_HEAD_DIM], value[MAX_HEAD_DIM], p[THREADS], ds[THREADS];
   if (r.faulty()) return;
   long token = blockIdx.x, kv = blockIdx.y, group = z.heads / z.kv;
@@ -131,14 +137,14 @@ __global__ void __launch_bounds__(THREADS)
         if (e >= z.d) break;
         for (long n = 0; n < smaller(THREADS, last - base); n++) {
           long row = z.query(base + n, head) + e;
-          sum_k[c] = fmaf(ds[n], g.q[row], sum_k[c]);
-          sum_v[c] = fmaf(p[n], g.dO[row], sum_v[c]);
+          sum_k[c] = fmaf(ds[n], number(g.q[row]), sum_k[c]);
+          sum_v[c] = fmaf(p[n], number(g.dO[row]), sum_v[c]);
         }
       }
     }
   for (int c = 0; c < COLUMNS; c++) {
     long e = threadIdx.x + long(c) * THREADS;
-    if (e < z.d) dk[z.key(token, kv) + e] = sum_k[c], dv[z.key(token, kv) + e] = sum_v[c];
+    if (e < z.d) dk[z.key(token, kv) + e] = stored<T>(sum_k[c]), dv[z.key(token, kv) + e] = stored<T>(sum_v[c]);
   }
 }
 
@@ -147,11 +153,14 @@ __global__ void __launch_bounds__(THREADS)
 void attention(Call& c) {
   Shapes z(c);
   check_ends(c, ints(c, 3), z.sequences, z.tokens);
-  if (math() == Math::bf16 &&
-      attention_bf16(c, z, floats(c, 0), floats(c, 1), floats(c, 2), ints(c, 3), floats(c, 4), floats(c, 5)))
-    return;
-  launch(c, attention_kernel, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, floats(c, 0), floats(c, 1),
-         floats(c, 2), ints(c, 3), floats(c, 4), floats(c, 5));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    const T *q = at<T>(c, 0), *k = at<T>(c, 1), *v = at<T>(c, 2);
+    T* o = at<T>(c, 4);
+    if (math() == Math::bf16 && attention_bf16<T>(c, z, q, k, v, ints(c, 3), o, floats(c, 5))) return;
+    launch(c, attention_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, q, k, v, ints(c, 3), o,
+           floats(c, 5));
+  });
 }
 
 void attention_grad(Call& c) {
@@ -162,13 +171,16 @@ void attention_grad(Call& c) {
     return;
   }
   float* delta = reinterpret_cast<float*>(c.scratch);
-  Gradient g{floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 5), delta};
   check_ends(c, ints(c, 6), z.sequences, z.tokens);
-  launch(c, delta_kernel, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, floats(c, 0), floats(c, 4), delta, rows, z.d);
-  if (math() == Math::bf16 && attention_grad_bf16(c, z, g, ints(c, 6), floats(c, 7), floats(c, 8), floats(c, 9))) return;
-  launch(c, attention_dq_kernel, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, g, ints(c, 6), floats(c, 7));
-  launch(c, attention_dkv_kernel, dim3(unsigned(z.tokens), unsigned(z.kv)), THREADS, 0, reporter(c), z, g, ints(c, 6), floats(c, 8),
-         floats(c, 9));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    AttentionGradient<T> g{at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), at<T>(c, 3), floats(c, 5), delta};
+    T *dq = at<T>(c, 7), *dk = at<T>(c, 8), *dv = at<T>(c, 9);
+    launch(c, delta_kernel<T>, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, g.dO, at<T>(c, 4), delta, rows, z.d);
+    if (math() == Math::bf16 && attention_grad_bf16<T>(c, z, g, ints(c, 6), dq, dk, dv)) return;
+    launch(c, attention_dq_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, g, ints(c, 6), dq);
+    launch(c, attention_dkv_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.kv)), THREADS, 0, reporter(c), z, g, ints(c, 6), dk, dv);
+  });
 }
 
 }  // namespace baton

@@ -29,14 +29,16 @@ struct SequencePlace {
   }
 };
 
+template <class T>
 struct AttentionGradient {
-  const float *dO, *q, *k, *v, *lse, *delta;  // delta = Σ dO·o of every row and head
+  const T *dO, *q, *k, *v;
+  const float *lse, *delta;  // delta = Σ dO·o of every row and head
 };
 
-// False when the head size is none that the tensor-core kernels were made for.
-bool attention_bf16(Call& c, const AttentionShapes& z, const float* q, const float* k, const float* v, const int* ends, float* o,
-                    float* lse);
-bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient& g, const int* ends, float* dq, float* dk,
-                         float* dv);
+// On tensor cores; T is what lies in memory. False when the head size is none that the kernels were made for.
+template <class T>
+bool attention_bf16(Call& c, const AttentionShapes& z, const T* q, const T* k, const T* v, const int* ends, T* o, float* lse);
+template <class T>
+bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<T>& g, const int* ends, T* dq, T* dk, T* dv);
 
 }  // namespace baton

@@ -11,13 +11,14 @@ using Way = Communicators::Way;
 template <class T>
 __global__ void sum_ranks_kernel(Peers<T> in, long begin, long end, T* out) {
   for (long i = begin + first_index(); i < end; i += index_step()) {
-    T s = in.at[0][i];
-    for (int r = 1; r < in.ranks; r++) s = s + in.at[r][i];
-    out[i - begin] = s;
+    auto s = number(in.at[0][i]);
+    for (int r = 1; r < in.ranks; r++) s = s + number(in.at[r][i]);
+    out[i - begin] = stored<T>(s);
   }
 }
 
-__global__ void gather_columns_kernel(Peers<float> in, float* y, long rows, long width) {
+template <class T>
+__global__ void gather_columns_kernel(Peers<T> in, T* y, long rows, long width) {
   for (long i = first_index(); i < rows * width; i += index_step()) {
     long row = i / width, column = i % width;
     for (int r = 0; r < in.ranks; r++)
@@ -34,7 +35,7 @@ void all_reduce_of(Call& c, uint32_t code, long n) {
   Way way = m.way();
   if (way == Way::nccl && m.meet(code, n, 1, x, y))
     m.issue([&](const Nccl& nccl, NcclComm* comm) {
-      return nccl.AllReduce(x, y, size_t(n), sizeof(T) == 8 ? Nccl::DOUBLE : Nccl::FLOAT, Nccl::SUM, comm, c.stream);
+      return nccl.AllReduce(x, y, size_t(n), sizeof(T) == 8 ? Nccl::DOUBLE : sizeof(T) == 4 ? Nccl::FLOAT : Nccl::BFLOAT16, Nccl::SUM, comm, c.stream);
     });
   if (way != Way::copies || !m.open(code, n, 1, x, y)) return;
   // Each rank adds up its slice; x of a slice is read by its rank only, so y may be x. Then all fetch the others' slices.
@@ -54,12 +55,12 @@ void all_reduce_of(Call& c, uint32_t code, long n) {
 // The rows that a rank owns, of `whole` [rows, width], lie at `own`: inside at their place, or nowhere in it.
 bool well_placed(Call& c, const Meeting& m, int own, int whole, long rows, long width) {
   Rows mine(rows, m.rank, m.ranks);
-  long n = mine.count() * width;
-  if (n * 4 > long(c.bytes[own]))
+  long n = mine.count() * width, each = long(bytes_of(c.type[own]));
+  if (n * each > long(c.bytes[own]))
     return fail(c, "rank %ld of %ld owns %ld rows and its operand has room for %ld bytes", m.rank, m.ranks, mine.count(),
                 long(c.bytes[own]));
-  const float *a = floats(c, own), *b = floats(c, whole);
-  if (n == 0 || a == b + mine.from * width || a + n <= b || b + rows * width <= a) return true;
+  const char *a = at<char>(c, own), *b = at<char>(c, whole);
+  if (n == 0 || a == b + mine.from * width * each || a + n * each <= b || b + rows * width * each <= a) return true;
   return fail(c, "the rows of rank %ld lie over rows of another rank", m.rank);
 }
 
@@ -77,13 +78,15 @@ void each_rank(Meeting& m, long rows, F work) {
   });
 }
 
-void copy_to(Call& c, const float* from, float* to, long n) {
-  if (n > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(n) * 4, cudaMemcpyDefault, c.stream));
+void copy_to(Call& c, const char* from, char* to, long bytes) {
+  if (bytes > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyDefault, c.stream));
 }
 
 }  // namespace
 
-void all_reduce(Call& c) { all_reduce_of<float>(c, ALL_REDUCE, size(c, 0)); }
+void all_reduce(Call& c) {
+  by_type(c, 0, [&](auto type) { all_reduce_of<decltype(type)>(c, ALL_REDUCE, size(c, 0)); });
+}
 void sum_doubles(Call& c) { all_reduce_of<double>(c, SUM_DOUBLES, size(c, 0)); }
 
 void all_gather_rows(Call& c) {
@@ -91,19 +94,20 @@ void all_gather_rows(Call& c) {
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 0, 1, rows, width)) return;
   Way way = m.way();
-  if (way == Way::nccl && m.meet(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr))
+  long each = width * long(bytes_of(c.type[0]));
+  if (way == Way::nccl && m.meet(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr))
     each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
-      float* to = floats(c, 1) + s.from * width;
-      size_t count = size_t(s.count() * width);
-      if (equal) return n.AllGather(floats(c, 0), floats(c, 1), count, Nccl::FLOAT, comm, c.stream);
-      return n.Broadcast(r == m.rank ? floats(c, 0) : to, to, count, Nccl::FLOAT, r, comm, c.stream);
+      char *from = at<char>(c, 0), *to = at<char>(c, 1) + s.from * each;
+      size_t bytes = size_t(s.count() * each);
+      if (equal) return n.AllGather(from, c.operand[1], bytes, Nccl::BYTE, comm, c.stream);
+      return n.Broadcast(r == m.rank ? from : to, to, bytes, Nccl::BYTE, r, comm, c.stream);
     });
-  if (way != Way::copies || !m.open(ALL_GATHER_ROWS, rows, width, floats(c, 0), nullptr)) return;
-  Peers<float> in = m.peers<float>();
+  if (way != Way::copies || !m.open(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr)) return;
+  Peers<char> in = m.peers<char>();
   for (long k = 0; k < m.ranks; k++) {
     long r = (m.rank + k) % m.ranks;
     Rows s(rows, r, m.ranks);
-    copy_to(c, in.at[r], floats(c, 1) + s.from * width, s.count() * width);
+    copy_to(c, in.at[r], at<char>(c, 1) + s.from * each, s.count() * each);
   }
   m.close();
 }
@@ -113,16 +117,21 @@ void reduce_scatter_rows(Call& c) {
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
   Way way = m.way();
-  if (way == Way::nccl && m.meet(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr))
+  if (way == Way::nccl && m.meet(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr))
     each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
+      int type = c.type[0] == Type::bf16 ? Nccl::BFLOAT16 : Nccl::FLOAT;
+      char* part = at<char>(c, 0) + s.from * width * long(bytes_of(c.type[0]));
       size_t count = size_t(s.count() * width);
-      if (equal) return n.ReduceScatter(floats(c, 0), floats(c, 1), count, Nccl::FLOAT, Nccl::SUM, comm, c.stream);
-      return n.Reduce(floats(c, 0) + s.from * width, floats(c, 1), count, Nccl::FLOAT, Nccl::SUM, r, comm, c.stream);
+      if (equal) return n.ReduceScatter(c.operand[0], c.operand[1], count, type, Nccl::SUM, comm, c.stream);
+      return n.Reduce(part, c.operand[1], count, type, Nccl::SUM, r, comm, c.stream);
     });
-  if (way != Way::copies || !m.open(REDUCE_SCATTER_ROWS, rows, width, floats(c, 0), nullptr)) return;
+  if (way != Way::copies || !m.open(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr)) return;
   Rows mine(rows, m.rank, m.ranks);
-  launch(c, sum_ranks_kernel<float>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<float>(), mine.from * width,
-         mine.to * width, floats(c, 1));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<T>(), mine.from * width,
+           mine.to * width, at<T>(c, 1));
+  });
   m.close();
 }
 
@@ -131,7 +140,34 @@ void own_rows(Call& c) {
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
   Rows mine(rows, m.rank, m.ranks);
-  copy_to(c, floats(c, 0) + mine.from * width, floats(c, 1), mine.count() * width);
+  long each = width * long(bytes_of(c.type[0]));
+  copy_to(c, at<char>(c, 0) + mine.from * each, at<char>(c, 1), mine.count() * each);
+}
+
+// NCCL brings whole runs: some rows of every rank into scratch, one rank behind the other, and from there to their places.
+template <class T>
+void columns_by_nccl(Call& c, Meeting& m, long rows, long width) {
+  Peers<T> in = m.peers<T>();
+  T* all = reinterpret_cast<T*>(c.scratch);
+  long most = larger(1, long(SCRATCH_BYTES / sizeof(T)) / width);
+  for (long row = 0; row < rows && !c.error[0] && !c.stopped; row += most) {
+    long count = smaller(most, rows - row);
+    m.issue([&](const Nccl& n, NcclComm* comm) {
+      for (long r = 0; r < m.ranks; r++) {
+        long columns = in.to[r] - in.from[r];
+        T* place = all + count * in.from[r];
+        if (columns == 0) continue;
+        int result = n.Broadcast(r == m.rank ? at<T>(c, 0) + row * columns : place, place, size_t(count * columns) * sizeof(T), Nccl::BYTE,
+                                 int(r), comm, c.stream);
+        if (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS) return result;
+      }
+      return Nccl::SUCCESS;
+    });
+    Peers<T> here = in;
+    for (long r = 0; r < m.ranks; r++) here.at[r] = all + count * in.from[r];
+    if (!c.stopped)
+      launch(c, gather_columns_kernel<T>, dim3(blocks_of(count * width, 256)), 256, 0, here, at<T>(c, 1) + row * width, count, width);
+  }
 }
 
 void all_gather_columns(Call& c) {
@@ -139,8 +175,8 @@ void all_gather_columns(Call& c) {
   Meeting m(c, 4);
   if (!m.valid()) return;
   Way way = m.way();
-  bool met = way == Way::nccl ? m.meet(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to)
-                              : way == Way::copies && m.open(ALL_GATHER_COLUMNS, rows, width, floats(c, 0), nullptr, from, to);
+  bool met = way == Way::nccl ? m.meet(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to)
+                              : way == Way::copies && m.open(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to);
   if (!met) return;
   for (long r = 0, end = 0; r < m.ranks; r++) {
     const Offer& o = m.offer(r);
@@ -149,33 +185,12 @@ void all_gather_columns(Call& c) {
       return;
     }
   }
-  Peers<float> in = m.peers<float>();
-  if (way == Way::copies) {
-    launch(c, gather_columns_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, in, floats(c, 1), rows, width);
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    if (way == Way::nccl) return columns_by_nccl<T>(c, m, rows, width);
+    launch(c, gather_columns_kernel<T>, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<T>(), at<T>(c, 1), rows, width);
     m.close();
-    return;
-  }
-  // NCCL brings whole runs: some rows of every rank into scratch, one rank behind the other, and from there to their places.
-  float* all = reinterpret_cast<float*>(c.scratch);
-  long most = larger(1, long(SCRATCH_BYTES / 4) / width);
-  for (long row = 0; row < rows && !c.error[0] && !c.stopped; row += most) {
-    long count = smaller(most, rows - row);
-    m.issue([&](const Nccl& n, NcclComm* comm) {
-      for (long r = 0; r < m.ranks; r++) {
-        long columns = in.to[r] - in.from[r];
-        float* place = all + count * in.from[r];
-        if (columns == 0) continue;
-        int result = n.Broadcast(r == m.rank ? floats(c, 0) + row * columns : place, place, size_t(count * columns), Nccl::FLOAT,
-                                 int(r), comm, c.stream);
-        if (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS) return result;
-      }
-      return Nccl::SUCCESS;
-    });
-    Peers<float> here = in;
-    for (long r = 0; r < m.ranks; r++) here.at[r] = all + count * in.from[r];
-    if (!c.stopped)
-      launch(c, gather_columns_kernel, dim3(blocks_of(count * width, 256)), 256, 0, here, floats(c, 1) + row * width, count, width);
-  }
+  });
 }
 
 namespace {

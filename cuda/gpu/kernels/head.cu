@@ -9,6 +9,7 @@ namespace {
 constexpr long ROWS = 1024, WIDTH = 8192;  // of a panel of logits
 constexpr unsigned THREADS = 256;
 constexpr long STATE = 34;                 // floats of a row: top, 16 sums, 16 weighted sums, the target's score
+constexpr long SUM_FLOATS = long(SCRATCH_BYTES) / 4 - ROWS * WIDTH;  // behind a panel, for sums of gradients
 static_assert((ROWS * WIDTH + ROWS * STATE) * 4 <= long(SCRATCH_BYTES), "a panel fits into the scratch");
 
 __global__ void __launch_bounds__(THREADS) absorb_kernel(Reporter r, const float* logits, float* states, const int* targets,
@@ -80,17 +81,22 @@ __global__ void differentiate_kernel(Reporter r, float* logits, HeadGradient g, 
   }
 }
 
+__global__ void round_kernel(const float* from, bf16* to, long n) {
+  for (long i = first_index(); i < n; i += index_step()) to[i] = stored<bf16>(from[i]);
+}
+
 }  // namespace
 
 void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
-  const float *x = floats(c, 0), *w = floats(c, 1);
+  Numbers x = numbers(c, 0), w = numbers(c, 1);
+  OutNumbers panel{c.scratch, false};
   float *logits = reinterpret_cast<float*>(c.scratch), *states = logits + ROWS * WIDTH;
   for (long r0 = 0; r0 < rows; r0 += ROWS) {
     long count = smaller(ROWS, rows - r0);
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
-      multiply(c, {x + r0 * h, h, 1}, {Right::panels, w + v0 * h, h}, {logits, WIDTH, false}, nullptr, count, columns, h);
+      multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, absorb_kernel, dim3(unsigned(count)), THREADS, 0, reporter(c), logits, states, ints(c, 2) + r0, floats(c, 3), v0,
              columns, first, total, entropy, r0);
     }
@@ -107,26 +113,37 @@ void linear_logprob(Call& c) {
 void linear_logprob_grad(Call& c) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2), first = size(c, 5);
   bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
-  const float *x = floats(c, 1), *w = floats(c, 2);
-  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1), *logits = reinterpret_cast<float*>(c.scratch);
-  const float* prior = carry ? floats(c, c.operands - 3) : nullptr;
-  size_t bytes = size_t(parts(vocabulary, 16) * 16 * h) * 4;
-  if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
-  else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
-  for (long r0 = 0; r0 < rows; r0 += ROWS) {
-    long count = smaller(ROWS, rows - r0);
+  Numbers x = numbers(c, 1), w = numbers(c, 2);
+  OutNumbers dx = out_numbers(c, c.operands - 2), dw = out_numbers(c, c.operands - 1), panel{c.scratch, false};
+  float* logits = reinterpret_cast<float*>(c.scratch);
+  const void* prior = carry ? c.operand[c.operands - 3] : nullptr;
+  size_t bytes = size_t(parts(vocabulary, 16) * 16 * h) * bytes_of(c.type[c.operands - 1]);
+  if (!prior) succeeded(c, cudaMemsetAsync(dw.p, 0, bytes, c.stream));
+  else if (prior != dw.p) succeeded(c, cudaMemcpyAsync(dw.p, prior, bytes, cudaMemcpyDefault, c.stream));
+  // Sums over panels of the vocabulary are fp32: those of a bf16 gradient are rounded once, at their end.
+  float* sums = logits + ROWS * WIDTH;
+  long most = dx.half ? smaller(ROWS, SUM_FLOATS / h) : ROWS;
+  if (most == 0) {
+    fail(c, "rows of %ld numbers are more than the scratch holds", h);
+    return;
+  }
+  for (long r0 = 0; r0 < rows; r0 += most) {
+    long count = smaller(most, rows - r0);
     HeadGradient g{floats(c, 0) + r0, floats(c, 5) + r0, entropy ? floats(c, 6) + r0 : nullptr, entropy ? floats(c, 7) + r0 : nullptr,
                    floats(c, 4), ints(c, 3) + r0};
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
-      float* dx_rows = dx + r0 * h;
-      multiply(c, {x + r0 * h, h, 1}, {Right::panels, w + v0 * h, h}, {logits, WIDTH, false}, nullptr, count, columns, h);
+      OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.from(v0 * h);
+      multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
              columns, first, size(c, 6), r0);
-      multiply(c, {logits, WIDTH, 1}, {Right::transposed, w + v0 * h, h}, {dx_rows, h, false}, v0 > 0 ? dx_rows : nullptr, count, h,
-               columns);
-      multiply(c, {x + r0 * h, 1, h}, {Right::rows, logits, WIDTH}, {dw + v0 * h, h, true}, dw + v0 * h, h, columns, count);
+      Numbers made = panel.numbers();
+      multiply(c, {made, WIDTH, 1}, {Right::transposed, w.from(v0 * h), h}, {dx_rows, h, false},
+               v0 > 0 ? dx_rows.numbers() : NO_NUMBERS, count, h, columns);
+      multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
     }
+    if (dx.half)
+      launch(c, round_kernel, dim3(blocks_of(count * h, THREADS)), THREADS, 0, sums, static_cast<bf16*>(dx.from(r0 * h).p), count * h);
   }
 }
 

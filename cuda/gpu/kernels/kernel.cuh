@@ -12,6 +12,7 @@
 
 #include "../kernels.h"
 #include "math.cuh"
+#include "numbers.cuh"
 
 namespace baton {
 
@@ -94,9 +95,10 @@ __device__ inline T fold16(T a) {
   return a;
 }
 // One lane's share of Σ aᵢ bᵢ, a chain.
-__device__ inline float lane_dot(const float* a, const float* b, long n, int lane) {
+template <class T>
+__device__ inline float lane_dot(const T* a, const T* b, long n, int lane) {
   float s = 0;
-  for (long i = lane; i < n; i += 16) s = fmaf(a[i], b[i], s);
+  for (long i = lane; i < n; i += 16) s = fmaf(number(a[i]), number(b[i]), s);
   return s;
 }
 __device__ inline float most(float a, float b) { return a > b ? a : b; }
@@ -115,26 +117,28 @@ __device__ inline float block_most(float a, float* share) {
 
 // Element (i, k) is p[i·row + k·column].
 struct Left {
-  const float* p;
+  Numbers p;
   long row, column;
 };
 // Element (k, j). rows: p[k·ld + j]. panels: a weight of outputs j and inputs k, ld inputs. transposed: of outputs k, inputs j.
 struct Right {
   enum Form { rows, panels, transposed } form;
-  const float* p;
+  Numbers p;
   long ld;
 };
 // Element (i, j): p[i·ld + j], or in panels a weight of outputs j and inputs i, whose padding columns become 0.
 struct Target {
-  float* p;
+  OutNumbers p;
   long ld;
   bool panels;
 };
-// target = left · right (+ prior, which has the target's form).
-void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
-void multiply_bf16(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
+// target = left · right (+ prior, which has the target's form; NO_NUMBERS for none).
+void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
+void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
+// Both operands in bf16, in memory that 16 bytes at a time can be read of; false for others.
+bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // False when it is not chosen or does not take these sizes.
-bool multiply_blas(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k);
+bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 
 // What products and attention are computed in: the CPU's bits, or tensor cores with fp32 sums. BATON_CUDA_MATH says which.
 enum class Math { fp32, bf16 };

@@ -4,13 +4,9 @@
 // a3 = (g + 8, 2t + 8…), two numbers each; of B (k × columns): b0 = (2t…, g), b1 = (2t + 8…, g); of the sums: (g, 2t), (g, 2t + 1),
 // (g + 8, 2t), (g + 8, 2t + 1).
 #pragma once
-#include <cuda_bf16.h>
-
 #include "kernel.cuh"
 
 namespace baton {
-
-typedef __nv_bfloat16 bf16;
 
 // Two numbers in one register, the first in the lower half.
 __device__ inline uint32_t pair_of(float low, float high) {

@@ -6,12 +6,13 @@ namespace {
 
 constexpr long CHUNK = 65536;  // as on the CPU: summed in sixteen double lanes, chunks in order
 
-__global__ void chunk_squares_kernel(const float* g, long n, double* chunks, long count) {
+template <class G>
+__global__ void chunk_squares_kernel(const G* g, long n, double* chunks, long count) {
   long chunk = long(blockIdx.x) * 8 + threadIdx.x / 16;
   int lane = int(threadIdx.x % 16);
   double s = 0;
   if (chunk < count)
-    for (long j = chunk * CHUNK + lane; j < smaller(n, (chunk + 1) * CHUNK); j += 16) s = s + double(g[j]) * double(g[j]);
+    for (long j = chunk * CHUNK + lane; j < smaller(n, (chunk + 1) * CHUNK); j += 16) s = s + double(number(g[j])) * double(number(g[j]));
   s = fold16(s);
   if (chunk < count && lane == 0) chunks[chunk] = s;
 }
@@ -33,19 +34,22 @@ struct Adam {
   float beta1, beta2, rest2, eps, clip;  // 1 − β₁, β₂, 1 − β₂
 };
 
-__global__ void adamw_kernel(const float* p, const float* g, const float* m, const float* v, const float* hyper, const float* norm,
-                             float* p_out, float* m_out, float* v_out, long n, Adam a) {
+template <class G>
+__global__ void adamw_kernel(const float* p, const G* g, const float* m, const float* v, const float* hyper, const float* norm,
+                             float* p_out, float* m_out, float* v_out, bf16* rounded, long n, Adam a) {
   float length = *norm;
   if (!(fabsf(length) < INF)) return;
   float lr = hyper[0], scale = 1;
   if (a.clip > 0 && length + 1e-6f > a.clip) scale = a.clip / (length + 1e-6f);
   float keep = float(1 - double(lr) * a.decay), step = lr / hyper[1], unbias = 1.f / sqrtf(hyper[2]);
   for (long i = first_index(); i < n; i += index_step()) {
-    float gi = g[i] * scale, mi = m[i], vi = v[i];
+    float gi = number(g[i]) * scale, mi = m[i], vi = v[i];
     mi = mi + a.beta1 * (gi - mi);
     vi = a.beta2 * vi + a.rest2 * gi * gi;
     m_out[i] = mi, v_out[i] = vi;
-    p_out[i] = p[i] * keep - step * mi / (sqrtf(vi) * unbias + a.eps);
+    float pi = p[i] * keep - step * mi / (sqrtf(vi) * unbias + a.eps);
+    p_out[i] = pi;
+    if (rounded) rounded[i] = stored<bf16>(pi);
   }
 }
 
@@ -60,7 +64,10 @@ void square_sums(Call& c) {
       fail(c, "%ld chunks of a gradient do not fit into the scratch", count);
       return;
     }
-    launch(c, chunk_squares_kernel, dim3(unsigned(parts(count, 8))), 128, 0, floats(c, i), n, chunks, count);
+    by_type(c, i, [&](auto type) {
+      typedef decltype(type) G;
+      launch(c, chunk_squares_kernel<G>, dim3(unsigned(parts(count, 8))), 128, 0, at<G>(c, i), n, chunks, count);
+    });
     launch(c, add_chunks_kernel, dim3(1), 1, 0, chunks, count, sums + size(c, 2 + 2 * i));
   }
 }
@@ -72,8 +79,12 @@ void norm(Call& c) {
 void adamw(Call& c) {
   long n = size(c, 0);
   Adam a{c.attribute[4], float(1 - c.attribute[1]), float(c.attribute[2]), float(1 - c.attribute[2]), real(c, 3), real(c, 5)};
-  launch(c, adamw_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 4),
-         floats(c, 5), floats(c, 6), floats(c, 7), floats(c, 8), n, a);
+  bf16* rounded = size(c, 6) == 1 ? at<bf16>(c, 9) : nullptr;
+  by_type(c, 1, [&](auto type) {
+    typedef decltype(type) G;
+    launch(c, adamw_kernel<G>, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), at<G>(c, 1), floats(c, 2), floats(c, 3), floats(c, 4),
+           floats(c, 5), floats(c, 6), floats(c, 7), floats(c, 8), rounded, n, a);
+  });
 }
 
 }  // namespace baton

@@ -8,27 +8,30 @@ namespace {
 constexpr long PAGE = 16, KEYS = 256;
 constexpr int THREADS = 128, COLUMNS = MAX_HEAD_DIM / THREADS;
 
+__host__ __device__ inline long page_size(long kv, long d) { return 2 * kv * d * PAGE; }
+
+template <class T>
 struct Cache {
-  float* base;  // of a layer
+  T* base;  // of a layer
   long kv, d, pages;
   const int* table;
   long slots, max_pages;
 
-  Cache(float* memory, long kv, long d, long layer, long pages, const int* table, long table_elements, long max_pages)
+  Cache(T* memory, long kv, long d, long layer, long pages, const int* table, long table_elements, long max_pages)
       : base(memory + layer * pages * page_size(kv, d)), kv(kv), d(d), pages(pages), table(table),
         slots(max_pages ? table_elements / max_pages : 0), max_pages(max_pages) {}
-  __host__ __device__ static long page_size(long kv, long d) { return 2 * kv * d * PAGE; }
   // Page that holds a token of a slot, or −1.
   __device__ long page(long slot, long position) const {
     if (position < 0 || position >= max_pages * PAGE) return -1;
     long p = table[slot * max_pages + position / PAGE];
     return p >= 0 && p < pages ? p : -1;
   }
-  __device__ float* keys(long page, long head) const { return base + page * page_size(kv, d) + head * d * PAGE; }
-  __device__ float* values(long page, long head) const { return keys(page, head) + kv * d * PAGE; }
+  __device__ T* keys(long page, long head) const { return base + page * page_size(kv, d) + head * d * PAGE; }
+  __device__ T* values(long page, long head) const { return keys(page, head) + kv * d * PAGE; }
 };
 
-__global__ void kv_write_kernel(Reporter r, Cache cache, const float* k, const float* v, const int* slots, const int* positions,
+template <class T>
+__global__ void kv_write_kernel(Reporter r, Cache<T> cache, const T* k, const T* v, const int* slots, const int* positions,
                                 const int* finished, long limit) {
   long i = blockIdx.x;
   int slot = slots[i], position = positions[i];
@@ -50,9 +53,10 @@ __global__ void kv_write_kernel(Reporter r, Cache cache, const float* k, const f
 }
 
 // A row whose pages are not all there gives NaN: the slot has finished, and nobody reads the row, or the NaN is seen.
-__global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Cache cache, const float* q, const int* slots,
-                                                                  const int* positions, float* o, long heads, long window,
-                                                                  float scale) {
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    paged_attention_kernel(Reporter r, Cache<T> cache, const T* q, const int* slots, const int* positions, T* o, long heads, long window,
+                           float scale) {
   __shared__ float row[MAX_HEAD_DIM], s[KEYS], share[32];
   __shared__ long page_at[KEYS / PAGE];
   __shared__ int absent;
@@ -63,9 +67,9 @@ __global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Ca
     if (threadIdx.x == 0) r.inside(SLOT, i, slot, cache.slots);
     return;
   }
-  const float* from = q + (i * heads + head) * d;
-  float* out = o + (i * heads + head) * d;
-  for (long e = threadIdx.x; e < d; e += THREADS) row[e] = from[e];
+  const T* from = q + (i * heads + head) * d;
+  T* out = o + (i * heads + head) * d;
+  for (long e = threadIdx.x; e < d; e += THREADS) row[e] = number(from[e]);
   long first = window ? larger(0, position - window + 1) : 0;
   if (threadIdx.x == 0) absent = position < 0;
   __syncthreads();
@@ -73,7 +77,7 @@ __global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Ca
     if (cache.page(slot, at) < 0) absent = 1;
   __syncthreads();
   if (absent) {
-    for (long e = threadIdx.x; e < d; e += THREADS) out[e] = nan_number();
+    for (long e = threadIdx.x; e < d; e += THREADS) out[e] = stored<T>(nan_number());
     return;
   }
   RowSoftmax state;
@@ -83,9 +87,9 @@ __global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Ca
     if (threadIdx.x < KEYS / PAGE) page_at[threadIdx.x] = cache.page(slot, base + threadIdx.x * PAGE);
     __syncthreads();
     for (long j = begin + threadIdx.x; j < end; j += THREADS) {
-      const float* key = cache.keys(page_at[j / PAGE], kv) + j % PAGE;
+      const T* key = cache.keys(page_at[j / PAGE], kv) + j % PAGE;
       float x = 0;
-      for (long e = 0; e < d; e++) x = fmaf(row[e], key[PAGE * e], x);
+      for (long e = 0; e < d; e++) x = fmaf(row[e], number(key[PAGE * e]), x);
       s[j] = x;
     }
     float shrink = absorb(state, s, nullptr, begin, end, scale, share);
@@ -94,7 +98,7 @@ __global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Ca
       if (e >= d) break;
       sum[c] = sum[c] * shrink;
       for (long j = begin; j < end; j++)
-        sum[c] = fmaf(s[j], cache.values(page_at[j / PAGE], kv)[j % PAGE * d + e], sum[c]);
+        sum[c] = fmaf(s[j], number(cache.values(page_at[j / PAGE], kv)[j % PAGE * d + e]), sum[c]);
     }
     __syncthreads();
   }
@@ -105,13 +109,14 @@ __global__ void __launch_bounds__(THREADS) paged_attention_kernel(Reporter r, Ca
   __syncthreads();
   for (int c = 0; c < COLUMNS; c++) {
     long e = threadIdx.x + long(c) * THREADS;
-    if (e < d) out[e] = sum[c] / share[0];
+    if (e < d) out[e] = stored<T>(sum[c] / share[0]);
   }
 }
 
-// A thread takes one element of a page, through all copies in their order.
-__global__ void copy_pages_kernel(Reporter r, float* kv, const int* from, const int* to, long n, long page, long pages) {
-  float* layer = kv + blockIdx.y * pages * page;
+// A thread takes one element of a page, of the width of T, through all copies in their order.
+template <class T>
+__global__ void copy_pages_kernel(Reporter r, T* kv, const int* from, const int* to, long n, long page, long pages) {
+  T* layer = kv + blockIdx.y * pages * page;
   long e = first_index();
   for (long i = 0; i < n; i++) {
     int a = from[i], b = to[i];
@@ -127,25 +132,36 @@ __global__ void copy_pages_kernel(Reporter r, float* kv, const int* from, const 
 
 void kv_write(Call& c) {
   long t = size(c, 0), kv = size(c, 1), d = size(c, 2);
-  Cache cache(floats(c, 6), kv, d, size(c, 3), size(c, 4), ints(c, 4), elements(c, 4), size(c, 5));
-  launch(c, kv_write_kernel, dim3(unsigned(t)), 128, 0, reporter(c), cache, floats(c, 0), floats(c, 1), ints(c, 2), ints(c, 3),
-         ints(c, 5), smaller(cache.slots, elements(c, 5)));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    Cache<T> cache(at<T>(c, 6), kv, d, size(c, 3), size(c, 4), ints(c, 4), elements(c, 4), size(c, 5));
+    launch(c, kv_write_kernel<T>, dim3(unsigned(t)), 128, 0, reporter(c), cache, at<T>(c, 0), at<T>(c, 1), ints(c, 2), ints(c, 3),
+           ints(c, 5), smaller(cache.slots, elements(c, 5)));
+  });
 }
 
 void paged_attention(Call& c) {
   long t = size(c, 0), heads = size(c, 1), kv = size(c, 2), d = size(c, 3);
-  Cache cache(floats(c, 1), kv, d, size(c, 6), size(c, 7), ints(c, 4), elements(c, 4), size(c, 8));
-  launch(c, paged_attention_kernel, dim3(unsigned(t), unsigned(heads)), THREADS, 0, reporter(c), cache, floats(c, 0), ints(c, 2),
-         ints(c, 3), floats(c, 5), heads, size(c, 4), real(c, 5));
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    Cache<T> cache(at<T>(c, 1), kv, d, size(c, 6), size(c, 7), ints(c, 4), elements(c, 4), size(c, 8));
+    launch(c, paged_attention_kernel<T>, dim3(unsigned(t), unsigned(heads)), THREADS, 0, reporter(c), cache, at<T>(c, 0), ints(c, 2),
+           ints(c, 3), at<T>(c, 5), heads, size(c, 4), real(c, 5));
+  });
 }
 
 void copy_pages(Call& c) {
-  long n = size(c, 0), layers = size(c, 3), pages = size(c, 4), page = Cache::page_size(size(c, 1), size(c, 2));
+  long n = size(c, 0), layers = size(c, 3), pages = size(c, 4), page = page_size(size(c, 1), size(c, 2));
   if (n == 0) return;
-  if (floats(c, 0) != floats(c, 3))
-    succeeded(c, cudaMemcpyAsync(floats(c, 3), floats(c, 0), size_t(layers * pages * page) * 4, cudaMemcpyDefault, c.stream));
-  launch(c, copy_pages_kernel, dim3(unsigned(parts(page, 256)), unsigned(layers)), 256, 0, reporter(c), floats(c, 3), ints(c, 1),
-         ints(c, 2), n, page, pages);
+  auto run = [&](auto type) {
+    typedef decltype(type) T;
+    T *from = at<T>(c, 0), *to = at<T>(c, 3);
+    if (from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(layers * pages * page) * sizeof(T), cudaMemcpyDefault, c.stream));
+    launch(c, copy_pages_kernel<T>, dim3(unsigned(parts(page, 256)), unsigned(layers)), 256, 0, reporter(c), to, ints(c, 1), ints(c, 2),
+           n, page, pages);
+  };
+  if (is_half(c, 0)) run(uint16_t());
+  else run(uint32_t());
 }
 
 }  // namespace baton

@@ -4,18 +4,20 @@
 namespace baton {
 namespace {
 
-__global__ void swiglu_kernel(const float* gate, const float* up, float* y, long n) {
+template <class T>
+__global__ void swiglu_kernel(const T* gate, const T* up, T* y, long n) {
   for (long i = first_index(); i < n; i += index_step()) {
-    float g = gate[i];
-    y[i] = g * sigmoid_of(g) * up[i];
+    float g = number(gate[i]);
+    y[i] = stored<T>(g * sigmoid_of(g) * number(up[i]));
   }
 }
 
-__global__ void swiglu_grad_kernel(const float* dy, const float* gate, const float* up, float* dgate, float* dup, long n) {
+template <class T>
+__global__ void swiglu_grad_kernel(const T* dy, const T* gate, const T* up, T* dgate, T* dup, long n) {
   for (long i = first_index(); i < n; i += index_step()) {
-    float d = dy[i], g = gate[i], u = up[i], s = sigmoid_of(g), silu = g * s;
-    dgate[i] = d * u * (s * (1.f + (g - silu)));
-    dup[i] = d * silu;
+    float d = number(dy[i]), g = number(gate[i]), u = number(up[i]), s = sigmoid_of(g), silu = g * s;
+    dgate[i] = stored<T>(d * u * (s * (1.f + (g - silu))));
+    dup[i] = stored<T>(d * silu);
   }
 }
 
@@ -49,7 +51,8 @@ struct Step {
 template <int STEPS, int PORTS>
 struct Chain {
   int inputs, steps, outputs;
-  float* port[PORTS];         // inputs, then outputs
+  void* port[PORTS];          // inputs, then outputs
+  uint8_t half[PORTS];        // whether it is bf16
   uint16_t result[PORTS];     // register of an output
   uint8_t broadcast[PORTS];   // an input that is one number
   Step step[STEPS];           // of a constant, a and b are its bits
@@ -61,7 +64,7 @@ __global__ void chain_kernel(Chain<STEPS, PORTS> z, float* registers, long n) {
   long step = index_step();
   float* r = registers + first_index();
   for (long i = first_index(); i < n; i += step) {
-    for (int k = 0; k < z.inputs; k++) r[k * step] = z.port[k][z.broadcast[k] ? 0 : i];
+    for (int k = 0; k < z.inputs; k++) r[k * step] = Numbers{z.port[k], z.half[k] != 0}[z.broadcast[k] ? 0 : i];
     for (int k = 0; k < z.steps; k++) {
       const Step s = z.step[k];
       float value;
@@ -69,7 +72,8 @@ __global__ void chain_kernel(Chain<STEPS, PORTS> z, float* registers, long n) {
       else value = apply(s.op, r[s.a * step], r[s.b * step], r[s.c * step]);
       r[(z.inputs + k) * step] = value;
     }
-    for (int k = 0; k < z.outputs; k++) z.port[z.inputs + k][i] = r[z.result[k] * step];
+    for (int k = 0; k < z.outputs; k++)
+      OutNumbers{z.port[z.inputs + k], z.half[z.inputs + k] != 0}.set(i, r[z.result[k] * step]);
   }
 }
 
@@ -78,8 +82,8 @@ void run_chain(Call& c) {
   long n = size(c, 0);
   int inputs = int(size(c, 1)), steps = int(size(c, 2)), outputs = int(size(c, 3));
   const double *stride = c.attribute + 4, *code = stride + inputs, *out = code + 4 * steps;
-  Chain<STEPS, PORTS> z{inputs, steps, outputs, {}, {}, {}, {}};
-  for (int k = 0; k < inputs + outputs; k++) z.port[k] = floats(c, k);
+  Chain<STEPS, PORTS> z{inputs, steps, outputs, {}, {}, {}, {}, {}};
+  for (int k = 0; k < inputs + outputs; k++) z.port[k] = c.operand[k], z.half[k] = is_half(c, k);
   for (int k = 0; k < inputs; k++) z.broadcast[k] = stride[k] == 0;
   for (int k = 0; k < outputs; k++) z.result[k] = uint16_t(out[k]);
   for (int k = 0; k < steps; k++) {
@@ -101,12 +105,18 @@ void run_chain(Call& c) {
 
 void swiglu(Call& c) {
   long n = size(c, 0);
-  launch(c, swiglu_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), n);
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, swiglu_kernel<T>, dim3(blocks_of(n, 256)), 256, 0, at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), n);
+  });
 }
 
 void swiglu_grad(Call& c) {
   long n = size(c, 0);
-  launch(c, swiglu_grad_kernel, dim3(blocks_of(n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 4), n);
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, swiglu_grad_kernel<T>, dim3(blocks_of(n, 256)), 256, 0, at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), at<T>(c, 3), at<T>(c, 4), n);
+  });
 }
 
 void pointwise(Call& c) {

@@ -9,7 +9,7 @@ constexpr int COLUMNS = 64, DEPTH = 16, THREADS = 256, PAD = 4;
 // A block makes 16·TM rows × 64 columns; thread (x, y) of 16 × 16 makes rows y + 16·r and columns 4x … 4x + 3.
 template <int TM>
 __global__ void __launch_bounds__(THREADS)
-    multiply_kernel(Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+    multiply_kernel(Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   constexpr int ROWS = 16 * TM;
   __shared__ float a[DEPTH][ROWS + PAD], b[DEPTH][COLUMNS + PAD];
   int tid = int(threadIdx.x), x = tid % 16, y = tid / 16;
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(THREADS)
   for (int r = 0; r < TM; r++)
     for (int q = 0; q < 4; q++) {
       long i = row + y + 16 * r, j = column + 4 * x + q;
-      sum[r][q] = prior && i < m && j < width ? prior[place(target, i, j)] : 0.f;
+      sum[r][q] = prior.p && i < m && j < width ? prior[place(target, i, j)] : 0.f;
     }
   for (long k0 = 0; k0 < k; k0 += DEPTH) {
     for (int e = tid; e < ROWS * DEPTH; e += THREADS) {
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(THREADS)
   for (int r = 0; r < TM; r++)
     for (int q = 0; q < 4; q++) {
       long i = row + y + 16 * r, j = column + 4 * x + q;
-      if (i < m && j < width) target.p[place(target, i, j)] = sum[r][q];
+      if (i < m && j < width) target.p.set(place(target, i, j), sum[r][q]);
     }
 }
 
@@ -62,8 +62,9 @@ Math math() {
   return chosen;
 }
 
-void multiply(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   if (math() == Math::bf16 && multiply_blas(c, left, right, target, prior, m, n, k)) return;
+  if (math() == Math::bf16 && multiply_half(c, left, right, target, prior, m, n, k)) return;
   if (math() == Math::bf16) return multiply_bf16(c, left, right, target, prior, m, n, k);
   unsigned columns = unsigned(parts(n, COLUMNS));
   if (m > 64) launch(c, multiply_kernel<4>, dim3(columns, unsigned(parts(m, 64))), THREADS, 0, left, right, target, prior, m, n, k);
@@ -72,33 +73,35 @@ void multiply(Call& c, Left left, Right right, Target target, const float* prior
 
 void matmul(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  multiply(c, {floats(c, 0), k, 1}, {Right::panels, floats(c, 1), k}, {floats(c, 2), n, false}, nullptr, m, n, k);
+  multiply(c, {numbers(c, 0), k, 1}, {Right::panels, numbers(c, 1), k}, {out_numbers(c, 2), n, false}, NO_NUMBERS, m, n, k);
 }
 
 void matmul_dx(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  const float* prior = size(c, 3) == 1 ? floats(c, 2) : nullptr;
-  multiply(c, {floats(c, 0), n, 1}, {Right::transposed, floats(c, 1), k}, {floats(c, c.operands - 1), k, false}, prior, m, k, n);
+  Numbers prior = size(c, 3) == 1 ? numbers(c, 2) : NO_NUMBERS;
+  multiply(c, {numbers(c, 0), n, 1}, {Right::transposed, numbers(c, 1), k}, {out_numbers(c, c.operands - 1), k, false}, prior, m, k, n);
 }
 
 void matmul_dw(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  const float* prior = size(c, 3) == 1 ? floats(c, 2) : nullptr;
-  multiply(c, {floats(c, 1), 1, k}, {Right::rows, floats(c, 0), n}, {floats(c, c.operands - 1), k, true}, prior, k, n, m);
+  Numbers prior = size(c, 3) == 1 ? numbers(c, 2) : NO_NUMBERS;
+  multiply(c, {numbers(c, 1), 1, k}, {Right::rows, numbers(c, 0), n}, {out_numbers(c, c.operands - 1), k, true}, prior, k, n, m);
 }
 
 namespace {
 
-__global__ void add_bias_kernel(const float* x, const float* b, float* y, long m, long n) {
-  for (long i = first_index(); i < m * n; i += index_step()) y[i] = x[i] + b[i % n];
+template <class T>
+__global__ void add_bias_kernel(const T* x, const T* b, T* y, long m, long n) {
+  for (long i = first_index(); i < m * n; i += index_step()) y[i] = stored<T>(number(x[i]) + number(b[i % n]));
 }
 
 // Rows in order: a thread owns a column.
-__global__ void column_sum_kernel(const float* dy, const float* prior, float* db, long m, long n) {
+template <class T, class G>
+__global__ void column_sum_kernel(const T* dy, const G* prior, G* db, long m, long n) {
   for (long j = first_index(); j < n; j += index_step()) {
-    float s = prior ? prior[j] : 0.f;
-    for (long i = 0; i < m; i++) s = s + dy[i * n + j];
-    db[j] = s;
+    float s = prior ? number(prior[j]) : 0.f;
+    for (long i = 0; i < m; i++) s = s + number(dy[i * n + j]);
+    db[j] = stored<G>(s);
   }
 }
 
@@ -106,13 +109,20 @@ __global__ void column_sum_kernel(const float* dy, const float* prior, float* db
 
 void add_bias(Call& c) {
   long m = size(c, 0), n = size(c, 1);
-  launch(c, add_bias_kernel, dim3(blocks_of(m * n, 256)), 256, 0, floats(c, 0), floats(c, 1), floats(c, 2), m, n);
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, add_bias_kernel<T>, dim3(blocks_of(m * n, 256)), 256, 0, at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), m, n);
+  });
 }
 
 void column_sum(Call& c) {
   long m = size(c, 0), n = size(c, 1);
-  const float* prior = size(c, 2) == 1 ? floats(c, 1) : nullptr;
-  launch(c, column_sum_kernel, dim3(blocks_of(n, 64)), 64, 0, floats(c, 0), prior, floats(c, c.operands - 1), m, n);
+  by_types(c, 0, c.operands - 1, [&](auto type, auto gradient) {
+    typedef decltype(type) T;
+    typedef decltype(gradient) G;
+    const G* prior = size(c, 2) == 1 ? at<G>(c, 1) : nullptr;
+    launch(c, column_sum_kernel<T, G>, dim3(blocks_of(n, 64)), 64, 0, at<T>(c, 0), prior, at<G>(c, c.operands - 1), m, n);
+  });
 }
 
 }  // namespace baton

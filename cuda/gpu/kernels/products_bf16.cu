@@ -1,5 +1,5 @@
-// Matrix products on tensor cores: fp32 operands are rounded to bf16 on their way into shared memory, sums are fp32. Reads weights
-// in panels as they lie.
+// Matrix products on tensor cores of operands of any type and size: fp32 ones are rounded to bf16 on their way into shared memory,
+// sums are fp32. Reads weights in panels as they lie. What is bf16 already is faster in products_half.cu.
 #include "mma.cuh"
 #include "operands.cuh"
 
@@ -31,7 +31,7 @@ struct Spots {
 // A warp makes 64 rows × 32 columns: 4 × 4 products of 16 × 8.
 template <Order LEFT, Right::Form FORM>
 __global__ void __launch_bounds__(THREADS)
-    multiply_bf16_kernel(Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+    multiply_bf16_kernel(Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   __shared__ bf16 a[TILE_M][STEP], b[TILE_N][STEP];
   int tid = int(threadIdx.x), lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
   int row0 = warp / 4 * 64, column0 = warp % 4 * 32;
@@ -95,13 +95,13 @@ __global__ void __launch_bounds__(THREADS)
         long r = row + row0 + 16 * i + g + (e >= 2 ? 8 : 0), q = column + column0 + 8 * j + 2 * t + e % 2;
         if (r >= m || q >= width) continue;
         long at = place(target, r, q);
-        target.p[at] = (prior ? prior[at] : 0.f) + sum[i][j][e];
+        target.p.set(at, (prior.p ? prior[at] : 0.f) + sum[i][j][e]);
       }
 }
 
 }  // namespace
 
-void multiply_bf16(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   dim3 blocks(unsigned(parts(n, TILE_N)), unsigned(parts(m, TILE_M)));
   auto run = [&](auto kernel) { launch(c, kernel, blocks, THREADS, 0, left, right, target, prior, m, n, k); };
   auto with = [&](auto order) {

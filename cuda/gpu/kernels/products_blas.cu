@@ -1,4 +1,5 @@
-// Matrix products by cuBLASLt in bf16 with fp32 sums: operands are rounded and laid out for it in the scratch, piece by piece. Chosen
+// Matrix products by cuBLASLt in bf16 with fp32 sums: operands are rounded and laid out for it in the scratch, piece by piece, but a
+// left one that lies as it is wanted. Results that are panels or bf16 are laid out from an fp32 piece. Chosen
 // by BATON_CUDA_PRODUCTS=cublas; sizes that it does not take go to the kernels of products_bf16.cu.
 #include <map>
 #include <tuple>
@@ -96,17 +97,18 @@ __global__ void round_right_kernel(Right right, bf16* to, long column, long n, l
     to[j * k + d] = __float2bfloat16_rn(element(right, d, column + j));
   }
 }
-__global__ void into_panels_kernel(const float* from, Target target, const float* prior, long row, long column, long m, long n,
-                                   long width) {
+__global__ void lay_out_kernel(const float* from, Target target, Numbers prior, long row, long column, long m, long n, long width) {
   for (long e = first_index(); e < m * width; e += index_step()) {
-    long j = e % 16 + e / (16 * m) * 16, i = e / 16 % m, at = place(target, row + i, column + j);
-    target.p[at] = (prior ? prior[at] : 0.f) + (j < n ? from[i * n + j] : 0.f);
+    // Written along what is contiguous in memory.
+    long j = target.panels ? e % 16 + e / (16 * m) * 16 : e % width, i = target.panels ? e / 16 % m : e / width;
+    long at = place(target, row + i, column + j);
+    target.p.set(at, (prior.p ? prior[at] : 0.f) + (j < n ? from[i * n + j] : 0.f));
   }
 }
 
 }  // namespace
 
-bool multiply_blas(Call& c, Left left, Right right, Target target, const float* prior, long m, long n, long k) {
+bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   static const bool chosen = [] {
     const char* value = getenv("BATON_CUDA_PRODUCTS");
     return value && !strcmp(value, "cublas");
@@ -117,35 +119,39 @@ bool multiply_blas(Call& c, Left left, Right right, Target target, const float* 
   float* out = reinterpret_cast<float*>(scratch + LEFT_BYTES + RIGHT_BYTES);
   void* workspace = scratch + LEFT_BYTES + RIGHT_BYTES + OUT_BYTES;
   long most_m = smaller(m, long(LEFT_BYTES) / (2 * k)), most_n = smaller(n, long(RIGHT_BYTES) / (2 * k) / 16 * 16);
-  if (target.panels) most_n = smaller(most_n, larger(16, long(OUT_BYTES) / (4 * most_m) / 16 * 16));
-  if (target.panels && most_m * most_n * 4 > long(OUT_BYTES)) return false;
+  bool later = target.panels || target.p.half;  // laid out from a piece
+  if (later) most_n = smaller(most_n, larger(16, long(OUT_BYTES) / (4 * most_m) / 16 * 16));
+  if (later && most_m * most_n * 4 > long(OUT_BYTES)) return false;
   for (long q = 0; q < n; q += most_n)
     for (long r = 0; r < m; r += most_m)
-      if (!blas().plan(smaller(most_m, m - r), smaller(most_n, n - q), k, target.panels ? smaller(most_n, n - q) : target.ld).usable)
+      if (!blas().plan(smaller(most_m, m - r), smaller(most_n, n - q), k, later ? smaller(most_n, n - q) : target.ld).usable)
         return false;
   for (long q = 0; q < n; q += most_n) {
     long columns = smaller(most_n, n - q);
     launch(c, round_right_kernel, dim3(blocks_of(columns * k, 256)), 256, 0, right, b, q, columns, k);
     for (long r = 0; r < m; r += most_m) {
       long rows = smaller(most_m, m - r);
-      Left piece{left.p + r * left.row, left.row, left.column};
-      launch(c, round_left_kernel, dim3(blocks_of(rows * k, 256)), 256, 0, piece, a, rows, k);
-      const Plan& p = blas().plan(rows, columns, k, target.panels ? columns : target.ld);
-      float one = 1, carry = prior && !target.panels ? 1.f : 0.f, *to = target.panels ? out : target.p + r * target.ld + q;
-      const float* from = carry == 1 ? prior + r * target.ld + q : to;
+      Left piece{left.p.from(r * left.row), left.row, left.column};
+      bool ready = left.p.half && left.column == 1 && left.row == k && reinterpret_cast<uintptr_t>(piece.p.p) % 16 == 0;
+      if (!ready) launch(c, round_left_kernel, dim3(blocks_of(rows * k, 256)), 256, 0, piece, a, rows, k);
+      const Plan& p = blas().plan(rows, columns, k, later ? columns : target.ld);
+      float one = 1, carry = prior.p && !later ? 1.f : 0.f;
+      void* to = later ? out : target.p.from(r * target.ld + q).p;
+      const void* from = carry == 1 ? prior.from(r * target.ld + q).p : to;
       if (c.error[0]) return true;
-      auto status = blas().cublasLtMatmul(blas().handle, p.product, &one, b, p.a, a, p.b, &carry, from, p.c, to, p.c, &p.algorithm,
+      const void* rounded = ready ? piece.p.p : a;
+      auto status = blas().cublasLtMatmul(blas().handle, p.product, &one, b, p.a, rounded, p.b, &carry, from, p.c, to, p.c, &p.algorithm,
                                           workspace, WORKSPACE, c.stream);
       if (status != CUBLAS_STATUS_SUCCESS) return fail(c, "cuBLASLt gave status %d", int(status)), true;
-      long width = parts(columns, 16) * 16;
-      if (target.panels)
-        launch(c, into_panels_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, out, target, prior, r, q, rows, columns, width);
+      long width = target.panels ? parts(columns, 16) * 16 : columns;
+      if (later)
+        launch(c, lay_out_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, out, target, prior, r, q, rows, columns, width);
     }
   }
   return true;
 }
 #else
-bool multiply_blas(Call&, Left, Right, Target, const float*, long, long, long) { return false; }
+bool multiply_blas(Call&, Left, Right, Target, Numbers, long, long, long) { return false; }
 #endif
 
 }  // namespace baton

@@ -1,13 +1,15 @@
 /**
  * Runs every case of ../cases.ts (or those whose kind is named) on the library that BATON_LIBRARY or BATON_BACKEND names, each twice,
- * and writes one JSON line per case with the bits of its outputs.
+ * and writes one JSON line per case with the bits of its outputs. With `--half` first, those that take bf16 operands, with such.
  */
 import { cases } from "../cases.ts";
+import { halfCases } from "../half_cases.ts";
 import { assertSameBits, run } from "../harness.ts";
 import { shapeCases } from "../shape_cases.ts";
 
-const wanted = new Set(Deno.args);
-for (const { kind, ins, outs, attrs, updates } of [...cases(), ...shapeCases()]) {
+const half = Deno.args[0] === "--half", wanted = new Set(half ? Deno.args.slice(1) : Deno.args);
+const all = [...cases(), ...shapeCases()];
+for (const { kind, ins, outs, attrs, updates } of half ? halfCases(all) : all) {
   if (wanted.size > 0 && !wanted.has(kind)) continue;
   const once = () => run(kind, ins, outs, attrs, 1, updates);
   const outputs = await once();

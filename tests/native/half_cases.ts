@@ -1,0 +1,78 @@
+/** The cases of operations whose operands may be bf16, with bf16 operands: which those are is in the table of `cuda/common/opcodes.h`. */
+import type { OpKind } from "../../ir/op.ts";
+import { toBfloat16 } from "../../engine/half.ts";
+import type { Case } from "./cases.ts";
+import type { Data, Out } from "./harness.ts";
+
+/** An operand as the table has it. */
+interface Marked {
+  readonly output: boolean;
+  /** Letter of its type; a space for what cannot be bf16. */
+  readonly type: string;
+  /** Position of the attribute that says whether it is there; −1 for always. */
+  readonly flag: number;
+}
+
+const table = await Deno.readTextFile(new URL("../../cuda/common/opcodes.h", import.meta.url));
+const MARKS = new Map(
+  [...table.matchAll(/\{\d+, "(\w+)", "([^"]*)",\s*((?:"[^"]*"\s*)+)\}/g)].map(
+    ([, kind, attributes, operands]) => {
+      const names = attributes!.split(" ").map((name) => name.replace(/[:~@]$/, ""));
+      const words = [...operands!.matchAll(/"([^"]*)"/g)].map((m) => m[1]).join("").split(" ").filter((w) =>
+        w
+      );
+      return [
+        kind!,
+        words.map((word): Marked => {
+          const [, flag, mark, type] = /^(?:\((\w+)\))?([#>!=@])?.*?\](?::(\w))?$/.exec(word)!;
+          return { output: mark === ">", type: type ?? " ", flag: flag ? names.indexOf(flag) : -1 };
+        }),
+      ] as const;
+    },
+  ),
+);
+
+/** The same case with operands in bf16: those of all letters, or all but those that may keep the sums of many (`g`) or leave (`y`). */
+function halved(c: Case, letters: (letter: string) => boolean): Case | null {
+  const all = marksOf(c).map(letters), ins = all.slice(0, c.ins.length), outs = all.slice(c.ins.length);
+  if (!all.some((half) => half) || c.updates) return null;
+  const half = (data: Data): Data => toBfloat16(data as Float32Array<ArrayBuffer>);
+  return {
+    ...c,
+    ins: c.ins.map((data, i) => ins[i] ? half(data) : data),
+    outs: c.outs.map((out, i): Out => {
+      if (typeof out === "number") return outs[i] ? new Uint16Array(out) : out;
+      return "inPlace" in out || !outs[i] ? out : half(out);
+    }),
+  };
+}
+
+/** The letter of every operand of a case, inputs first. */
+function marksOf({ kind, ins, outs, attrs }: Case): string[] {
+  // What the table cannot say, because their operands depend on their attributes.
+  if (kind === "pointwise") return [...ins, ...outs].map(() => "a");
+  if (kind === "squareSums") return [...ins.map(() => "g"), " "];
+  return MARKS.get(kind)!.filter(({ flag }) => flag < 0 || attrs[flag] === 1).map(({ type }) => type);
+}
+
+const SOME = (letter: string) => "atr".includes(letter), ALL = (letter: string) => letter !== " ";
+
+/** Of integers there is no half. */
+const isNumeric = ({ ins }: Case, i: number): boolean =>
+  ins[i] === undefined || ins[i] instanceof Float32Array;
+
+export function halfCases(of: readonly Case[]): readonly Case[] {
+  return of.flatMap((c) => {
+    if (c.kind === "gatherRows" && !isNumeric(c, 0)) return [];
+    const cases = [halved(c, SOME), halved(c, ALL)].filter((x) => x !== null);
+    const mixed = marksOf(c).some((letter) => ALL(letter) && !SOME(letter));
+    return mixed ? cases : cases.slice(0, 1);
+  });
+}
+
+/** Kinds of which there are such cases. */
+export const HALF_KINDS: readonly OpKind[] = [...MARKS].flatMap(([kind, marks]) =>
+  marks.some(({ type }) => type !== " ") || kind === "pointwise" || kind === "squareSums"
+    ? [kind as OpKind]
+    : []
+);

@@ -1,0 +1,60 @@
+/** bf16 operands: an operation gives what the fp32 one gives on the same numbers, rounded when it is stored. */
+import assert from "node:assert/strict";
+import { storedAs, widened } from "../../engine/half.ts";
+import { type Case, cases } from "./cases.ts";
+import { HALF_KINDS, halfCases } from "./half_cases.ts";
+import { assertSameBits, type Data, floats, generator, normal, run } from "./harness.ts";
+
+/** A case with the same numbers in fp32. */
+const widenedCase = (c: Case): Case => {
+  const wide = (data: Data): Data =>
+    data instanceof Uint16Array ? widened(data) as Float32Array<ArrayBuffer> : data;
+  return {
+    ...c,
+    ins: c.ins.map(wide),
+    outs: c.outs.map((out) => typeof out === "number" || "inPlace" in out ? out : wide(out)),
+  };
+};
+const execute = (c: Case) => run(c.kind, c.ins, c.outs, c.attrs, 2, c.updates);
+
+/** Whether an output of a case is stored in bf16. */
+const isHalf = ({ ins, outs }: Case, i: number): boolean => {
+  const out = outs[i]!;
+  return (typeof out !== "number" && "inPlace" in out ? ins[out.inPlace] : out) instanceof Uint16Array;
+};
+
+Deno.test("every operation with bf16 operands gives the fp32 result of the same numbers, rounded", async () => {
+  const all = halfCases(cases());
+  assert.deepEqual(new Set(all.map((c) => c.kind)), new Set(HALF_KINDS));
+  for (const c of all) {
+    const half = await execute(c), single = await execute(widenedCase(c));
+    half.forEach((out, i) => {
+      const expected = isHalf(c, i) ? widened(storedAs(single[i]!, "bf16")) : single[i]!;
+      assertSameBits(
+        out,
+        expected as Float32Array<ArrayBuffer>,
+        `${c.kind} (${c.attrs.slice(0, 6)}), output ${i}`,
+      );
+    });
+  }
+});
+
+Deno.test("adamw() updates a master copy to the bit as it does an fp32 parameter, and rounds what programs read", async () => {
+  const next = generator(3), n = 1000, lr = 1e-6;
+  const [p, g, m] = [normal(n, next), normal(n, next), normal(n, next, 0.1)], v = m.map((x) => x * x);
+  const ins = [p, g, m, v, floats(lr, 0.1, 0.05), floats(1)],
+    places = [{ inPlace: 0 }, { inPlace: 2 }, { inPlace: 3 }];
+  const attrs = [n, 0.9, 0.95, 1e-8, 0.1, 0];
+  const [alone] = await run("adamw", ins, places, [...attrs, 0]);
+  const [master, , , rounded] = await run("adamw", ins, [...places, new Uint16Array(n)], [...attrs, 1]);
+  assertSameBits(master!, alone!, "master copy");
+  assertSameBits(
+    rounded!,
+    widened(storedAs(master!, "bf16")) as Float32Array<ArrayBuffer>,
+    "what programs read",
+  );
+  assert.ok(p.some((x, i) => x !== master![i]), "a step of 1e-6 is kept");
+  const kept = new Uint16Array(n).fill(0x3f80), broken = [...ins.slice(0, 5), floats(NaN)];
+  const [, , , after] = await run("adamw", broken, [...places, kept], [...attrs, 1]);
+  assert.ok(after!.every((x) => x === 1), "nothing is written where the norm is not finite");
+});
