@@ -51,6 +51,7 @@ export const nextGpu = (): number => gpus?.length ? gpus[next++ % gpus.length]! 
  */
 export function native(): Native {
   if (opened) return opened;
+  if (gpus) prepareEnvironment();
   const path = Deno.env.get("BATON_LIBRARY") || (gpus ? cudaLibrary() : find() ?? buildInChild("./build.ts"));
   let symbols: Native;
   try {
@@ -67,6 +68,22 @@ export function native(): Native {
     );
   }
   return opened = symbols;
+}
+
+/**
+ * What CUDA and NCCL read once, when they are first used. Several ranks on a GPU have to be allowed, and must not wait for code that is
+ * loaded on first use, which waits for all that runs.
+ */
+function prepareEnvironment(): void {
+  if (Deno.env.get("BATON_CUDA_COLLECTIVES") !== "nccl") return;
+  const wanted = {
+    NCCL_MULTI_RANK_GPU_ENABLE: "1",
+    CUDA_MODULE_LOADING: "EAGER",
+    CUDA_DEVICE_MAX_CONNECTIONS: "32",
+  };
+  for (const [name, value] of Object.entries(wanted)) {
+    if (Deno.env.get(name) === undefined) Deno.env.set(name, value);
+  }
 }
 
 /** The CUDA library opens cuBLASLt, NCCL and others itself, and looks in pip wheels first. */

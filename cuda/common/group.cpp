@@ -38,13 +38,13 @@ void sleep_while(std::atomic<uint32_t>& word, uint32_t value, uint64_t nanosecon
 }
 void wake_all(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
 
+}  // namespace
+
 std::string seconds(uint32_t ms) {
   char text[32];
   snprintf(text, sizeof text, "%g s", ms / 1000.);
   return text;
 }
-
-}  // namespace
 
 void count_busy(int threads) { busy.fetch_add(threads, std::memory_order_relaxed); }
 
@@ -67,7 +67,8 @@ struct Group::State {
   alignas(64) std::atomic<uint32_t> generation{0};  // barriers passed; what sleepers wait on
   std::atomic<uint32_t> sleepers{0};
   std::atomic<bool> failed{false};
-  mutable std::mutex mutex;  // of the reason
+  mutable std::mutex mutex;  // of the reason, and of what is kept
+  std::shared_ptr<void> kept;
   std::string why;
   uint32_t who = NOBODY;
   bool absent = false;
@@ -88,6 +89,13 @@ std::shared_ptr<Group> Group::create(uint32_t size, uint32_t deadline_ms) {
 Group::Group(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Group::~Group() = default;
 uint32_t Group::size() const { return state_->size; }
+uint32_t Group::deadline_ms() const { return state_->deadline_ms; }
+
+std::shared_ptr<void> Group::kept(const std::function<std::shared_ptr<void>()>& make) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  if (!state_->kept) state_->kept = make();
+  return state_->kept;
+}
 
 void* Group::stage(uint32_t rank) { return state_->stage(rank, state_->slots[rank].round); }
 

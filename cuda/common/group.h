@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,9 @@ class Group {
   // What the rank itself offered: the others see a change once they have passed the next barrier.
   Offer& own(uint32_t rank);
   const void* staged(uint32_t rank, uint32_t of) const;
+  // What a backend keeps for the group, made by whoever asks first; it goes with the group.
+  std::shared_ptr<void> kept(const std::function<std::shared_ptr<void>()>& make);
+  uint32_t deadline_ms() const;
 
   // ---- for the runtime ----
   // A rank stays with the device that first came for it; false for another one.
@@ -62,6 +66,9 @@ class Group {
 
   std::unique_ptr<State> state_;
 };
+
+// "0.15 s"
+std::string seconds(uint32_t ms);
 
 // Threads of this process that run kernels now: a rank spins while it waits only when there is a core left for it.
 void count_busy(int threads);

@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <atomic>
 #include <functional>
+#include <memory>
 
 #define BATON_EMULATION 1
 #define __global__
@@ -97,9 +99,13 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventBlockingSync = 1, cudaHostAllocPortable = 1,
                    cudaHostAllocMapped = 2;
-struct EmulatedStream;
-struct EmulatedEvent;
 struct EmulatedGraph;
+// `stalled`: a kernel waits for something (that the stand-in for NCCL does not bring), and events behind it do not come.
+struct EmulatedStream {
+  std::shared_ptr<std::atomic<int>> stalled = std::make_shared<std::atomic<int>>(0);
+  EmulatedGraph* capture = nullptr;
+};
+struct EmulatedEvent;
 typedef EmulatedStream* cudaStream_t;
 typedef EmulatedEvent* cudaEvent_t;
 typedef EmulatedGraph* cudaGraph_t;
@@ -143,6 +149,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned);
 cudaError_t cudaEventDestroy(cudaEvent_t);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
+cudaError_t cudaEventQuery(cudaEvent_t);
 cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t);
 template <class F>
 cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) { return cudaSuccess; }

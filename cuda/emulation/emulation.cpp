@@ -1,6 +1,7 @@
 #include "cuda_runtime.h"
 
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -240,8 +241,10 @@ unsigned ballot(bool mine) {
 // ---- the runtime -------------------------------------------------------------------------------------------------
 
 struct EmulatedGraph { std::vector<std::function<void()>> work; };
-struct EmulatedStream { std::unique_ptr<EmulatedGraph> capture; };
-struct EmulatedEvent { timespec time; };
+struct EmulatedEvent {
+  timespec time;
+  std::shared_ptr<std::atomic<int>> stalled;  // of the stream that it was recorded on
+};
 
 namespace {
 
@@ -345,18 +348,18 @@ cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t s) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = new EmulatedStream, cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s->capture, delete s, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s && s->capture ? cudaErrorInvalidValue : state(); }
 cudaError_t cudaStreamQuery(cudaStream_t) { return state(); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   if (s->capture) return cudaErrorInvalidValue;
-  s->capture.reset(new EmulatedGraph);
+  s->capture = new EmulatedGraph;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
   if (!s->capture) return cudaErrorInvalidValue;
-  *graph = s->capture.release();
+  *graph = s->capture, s->capture = nullptr;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
@@ -371,8 +374,15 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSucce
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return clock_gettime(CLOCK_MONOTONIC, &e->time), cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return state(); }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  e->stalled = s->stalled;
+  return clock_gettime(CLOCK_MONOTONIC, &e->time), cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t e) { return e->stalled && *e->stalled ? cudaErrorNotReady : state(); }
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  while (cudaEventQuery(e) == cudaErrorNotReady) sched_yield();
+  return state();
+}
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
   *ms = float(double(b->time.tv_sec - a->time.tv_sec) * 1e3 + double(b->time.tv_nsec - a->time.tv_nsec) * 1e-6);
   return cudaSuccess;

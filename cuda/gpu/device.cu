@@ -13,13 +13,6 @@ constexpr int CAPTURE_AT = 2;  // runs on the same addresses and sizes: the firs
 
 std::string gpu_error(cudaError_t e) { return std::string("the GPU said: ") + cudaGetErrorString(e); }
 
-// Operations in which ranks meet on the host while they are issued cannot be part of a graph.
-bool meets(const Program& p) {
-  for (const Operation& op : p.operations)
-    if (op.code >= SHARD_LOGPROB && op.code <= SUM_DOUBLES) return true;
-  return false;
-}
-
 // BATON_CUDA_CHECK=1: after every operation the host waits, so that an error names the operation that made it.
 bool checks_each() {
   static const bool on = [] {
@@ -30,6 +23,12 @@ bool checks_each() {
 }
 
 }  // namespace
+
+bool meets(const Program& p) {
+  for (const Operation& op : p.operations)
+    if (is_collective(op.code)) return true;
+  return false;
+}
 
 Event::Event(bool timed) {
   // Waiting threads sleep: there are as many as devices.
@@ -165,6 +164,7 @@ void GpuDevice::complete() {
 void GpuDevice::end(Issued& issued, uint64_t& last_end) {
   Job& job = *issued.job;
   if (issued.fault) {
+    watch(issued);
     cudaError_t e = cudaEventSynchronize(static_cast<Event*>(job.mark.get())->id);
     ledger().settle(job);
     if (issued.lost != cudaSuccess && !checks_each()) {

@@ -65,6 +65,7 @@ class GpuDevice : public Device {
   int32_t copy(Job& job, std::string& error);
   void complete();
   void end(Issued& issued, uint64_t& last_end);
+  void watch(Issued& issued);
   Call call_on(const Operands& operands, char* error) const;
 
   // A program that was captured on these addresses and sizes.
@@ -97,6 +98,10 @@ class GpuDevice : public Device {
   bool leaving_ = false;
   std::thread completer_;
 };
+
+inline bool is_collective(uint16_t code) { return code >= SHARD_LOGPROB && code <= SUM_DOUBLES; }
+// Whether ranks meet in a program while it is issued: it cannot be a graph.
+bool meets(const Program& program);
 
 // Queues moves on a stream: to = from, or weight · from + (1 − weight) · to over floats when `weight` is not 1.
 void copy_memory(Call& c, const std::vector<Move>& moves, double weight);

@@ -1,7 +1,15 @@
 /** Runs one operation of the native library on given numbers. Operands lie between guards that must stay as they were. */
 import assert from "node:assert/strict";
 import { encode } from "../../compiler/encode.ts";
-import { Device, DeviceSegment, Group, LoadedProgram, type Memberships } from "../../ffi/device.ts";
+import {
+  describe,
+  Device,
+  DeviceSegment,
+  Group,
+  LoadedProgram,
+  type Memberships,
+  selectInstructions,
+} from "../../ffi/device.ts";
 import { widened } from "../../engine/half.ts";
 import {
   align,
@@ -36,6 +44,19 @@ export function device(threads = 2, rank = 0): Device {
 /** A rank's membership in one group on every axis. */
 export const onEveryAxis = (group: Group, rank: number): Memberships =>
   Object.fromEntries(AXES.map((axis) => [axis, { group, rank }]));
+
+/** Runs a test on every instruction set that this machine has, with one thread a device and with two; GPUs have one set. */
+export async function everywhere(test: (threads: number) => Promise<void>): Promise<void> {
+  if (describe().backend === "cuda") return await test(1);
+  try {
+    for (const isa of ["generic", "avx2", "avx512"] as const) {
+      if (!selectInstructions(isa)) continue;
+      for (const threads of isa === "generic" ? [1] : [1, 2]) await test(threads);
+    }
+  } finally {
+    selectInstructions("best");
+  }
+}
 
 const GUARD = 256, PATTERN = 0xa5;
 

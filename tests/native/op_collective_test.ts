@@ -1,12 +1,13 @@
 /** Collective operations against plain sums and copies, over group sizes, uneven and missing rows, on every instruction set. */
 import assert from "node:assert/strict";
-import { Group, LoadedProgram, NativeError, selectInstructions } from "../../ffi/device.ts";
+import { Group, LoadedProgram, NativeError } from "../../ffi/device.ts";
 import { AXES, type OpKind, ownRows } from "../../ir/op.ts";
 import {
   assertSameBits,
   type Data,
   device,
   doubles,
+  everywhere,
   generator,
   normal,
   ONE,
@@ -18,18 +19,6 @@ import {
 
 type Floats = Float32Array<ArrayBuffer>;
 const SIZES = [1, 2, 3, 4, 7], axis = AXES.indexOf("dp");
-
-/** Runs a test on every instruction set that this machine has, with one and with two threads per rank. */
-async function everywhere(test: (threads: number) => Promise<void>): Promise<void> {
-  try {
-    for (const isa of ["generic", "avx2", "avx512"] as const) {
-      if (!selectInstructions(isa)) continue;
-      for (const threads of isa === "generic" ? [1] : [1, 2]) await test(threads);
-    }
-  } finally {
-    selectInstructions("best");
-  }
-}
 
 /** One operation on all ranks with the same attributes; the first output of each. */
 const run = async (

@@ -1,11 +1,11 @@
 /** Embedding and head whose vocabulary is split over ranks, against the whole. */
 import assert from "node:assert/strict";
-import { selectInstructions } from "../../ffi/device.ts";
 import { AXES } from "../../ir/op.ts";
 import {
   assertClose,
   assertSameBits,
   below,
+  everywhere,
   floats,
   generator,
   ints,
@@ -65,44 +65,39 @@ const HEADS = [[1, 8, 40], [13, 20, 40], [150, 24, 2600], [0, 4, 40]] as const;
 
 Deno.test("shardLogprob() gives every rank the log-probabilities of the whole", async () => {
   const next = generator(2);
-  try {
-    for (const isa of ["generic", "avx2", "avx512"] as const) {
-      if (!selectInstructions(isa)) continue;
-      for (const [a, h, total] of HEADS) {
-        const x = normal(a * h, next), w = normal(total * h, next, .5), targets = below(a, total, next);
-        const whole = await run(
-          "linearLogprob",
-          [x, panels(w, total, h), targets, floats(.8)],
-          [a, a, a],
-          [a, h, total, 1],
-        );
-        for (const cut of CUTS.map((c) => [...c.slice(0, -1), total])) {
-          for (const entropy of [0, 1]) {
-            const ranks = cut.slice(1).map((to, r) => {
-              const first = cut[r]!, shard = panels(w.slice(first * h, to * h), to - first, h);
-              const outs = [a, a, ...(entropy ? [a] : []), 3 * a];
-              return {
-                ins: [x, shard, targets, floats(.8)],
-                outs,
-                attrs: [a, h, to - first, entropy, first, total, axis],
-              };
+  await everywhere(async (threads) => {
+    for (const [a, h, total] of HEADS) {
+      const x = normal(a * h, next), w = normal(total * h, next, .5), targets = below(a, total, next);
+      const whole = await run(
+        "linearLogprob",
+        [x, panels(w, total, h), targets, floats(.8)],
+        [a, a, a],
+        [a, h, total, 1],
+      );
+      for (const cut of CUTS.map((c) => [...c.slice(0, -1), total])) {
+        for (const entropy of [0, 1]) {
+          const ranks = cut.slice(1).map((to, r) => {
+            const first = cut[r]!, shard = panels(w.slice(first * h, to * h), to - first, h);
+            const outs = [a, a, ...(entropy ? [a] : []), 3 * a];
+            return {
+              ins: [x, shard, targets, floats(.8)],
+              outs,
+              attrs: [a, h, to - first, entropy, first, total, axis],
+            };
+          });
+          const found = await runRanks("shardLogprob", ranks, threads);
+          for (const outs of found) {
+            outs.slice(0, 2 + entropy).forEach((y, i) => {
+              assertSameBits(y, found[0]![i]!, "all ranks alike");
+              const name = `${["logprob", "lse", "entropy"][i]} of ${a}×${h}×${total} over ${ranks.length}`;
+              if (ranks.length === 1 && i < 2) assertSameBits(y, whole[i]!, name);
+              else assertClose(y, whole[i]!, i === 2 ? 3e-5 : 2e-6, name);
             });
-            const found = await runRanks("shardLogprob", ranks, isa === "generic" ? 1 : 2);
-            for (const outs of found) {
-              outs.slice(0, 2 + entropy).forEach((y, i) => {
-                assertSameBits(y, found[0]![i]!, "all ranks alike");
-                const name = `${["logprob", "lse", "entropy"][i]} of ${a}×${h}×${total} over ${ranks.length}`;
-                if (ranks.length === 1 && i < 2) assertSameBits(y, whole[i]!, name);
-                else assertClose(y, whole[i]!, i === 2 ? 3e-5 : 2e-6, name);
-              });
-            }
           }
         }
       }
     }
-  } finally {
-    selectInstructions("best");
-  }
+  });
 });
 
 Deno.test("linearLogprobGrad() of the shards adds up to that of the whole", async () => {

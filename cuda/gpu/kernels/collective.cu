@@ -1,10 +1,12 @@
-// Operations in which the ranks of a group read each other's memory. Every sum goes over the ranks in their order, one chain
-// per element, as on the CPU.
+// Operations in which the ranks of a group meet. By copies they read each other's memory, and every sum goes over the ranks in
+// their order, one chain per element, as on the CPU. NCCL adds in an order of its own.
 #include "collective.cuh"
 #include "head.cuh"
 
 namespace baton {
 namespace {
+
+using Way = Communicators::Way;
 
 template <class T>
 __global__ void sum_ranks_kernel(Peers<T> in, long begin, long end, T* out) {
@@ -30,7 +32,12 @@ void all_reduce_of(Call& c, uint32_t code, long n) {
   if (!m.valid()) return;
   const T* x = static_cast<const T*>(c.operand[0]);
   T* y = static_cast<T*>(c.operand[1]);
-  if (!m.open(code, n, 1, x, y)) return;
+  Way way = m.way();
+  if (way == Way::nccl && m.meet(code, n, 1, x, y))
+    m.issue([&](const Nccl& nccl, NcclComm* comm) {
+      return nccl.AllReduce(x, y, size_t(n), sizeof(T) == 8 ? Nccl::DOUBLE : sizeof(T) == 4 ? Nccl::FLOAT : Nccl::BFLOAT16, Nccl::SUM, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(code, n, 1, x, y)) return;
   // Each rank adds up its slice; x of a slice is read by its rank only, so y may be x. Then all fetch the others' slices.
   Rows mine(n, m.rank, m.ranks);
   launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count(), 256)), 256, 0, m.peers<T>(), mine.from, mine.to, y + mine.from);
@@ -57,6 +64,20 @@ bool well_placed(Call& c, const Meeting& m, int own, int whole, long rows, long 
   return fail(c, "the rows of rank %ld lie over rows of another rank", m.rank);
 }
 
+// One call to NCCL where all ranks own as many rows, else one for each of them, grouped; those without rows are left out.
+template <class F>
+void each_rank(Meeting& m, long rows, F work) {
+  bool equal = rows % m.ranks == 0;
+  m.issue([&](const Nccl& n, NcclComm* comm) {
+    for (long r = equal ? m.rank : 0; r < m.ranks; r++) {
+      Rows s(rows, r, m.ranks);
+      int result = s.count() ? work(n, comm, equal, int(r), s) : Nccl::SUCCESS;
+      if (equal || (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS)) return result;
+    }
+    return Nccl::SUCCESS;
+  });
+}
+
 void copy_to(Call& c, const char* from, char* to, long bytes) {
   if (bytes > 0 && from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyDefault, c.stream));
 }
@@ -72,9 +93,17 @@ void all_gather_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 0, 1, rows, width)) return;
-  if (!m.open(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr)) return;
-  Peers<char> in = m.peers<char>();
+  Way way = m.way();
   long each = width * long(bytes_of(c.type[0]));
+  if (way == Way::nccl && m.meet(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr))
+    each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
+      char *from = at<char>(c, 0), *to = at<char>(c, 1) + s.from * each;
+      size_t bytes = size_t(s.count() * each);
+      if (equal) return n.AllGather(from, c.operand[1], bytes, Nccl::BYTE, comm, c.stream);
+      return n.Broadcast(r == m.rank ? from : to, to, bytes, Nccl::BYTE, r, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(ALL_GATHER_ROWS, rows, width, c.operand[0], nullptr)) return;
+  Peers<char> in = m.peers<char>();
   for (long k = 0; k < m.ranks; k++) {
     long r = (m.rank + k) % m.ranks;
     Rows s(rows, r, m.ranks);
@@ -87,7 +116,16 @@ void reduce_scatter_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);
   if (!m.valid() || !well_placed(c, m, 1, 0, rows, width)) return;
-  if (!m.open(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr)) return;
+  Way way = m.way();
+  if (way == Way::nccl && m.meet(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr))
+    each_rank(m, rows, [&](const Nccl& n, NcclComm* comm, bool equal, int r, Rows s) {
+      int type = c.type[0] == Type::bf16 ? Nccl::BFLOAT16 : Nccl::FLOAT;
+      char* part = at<char>(c, 0) + s.from * width * long(bytes_of(c.type[0]));
+      size_t count = size_t(s.count() * width);
+      if (equal) return n.ReduceScatter(c.operand[0], c.operand[1], count, type, Nccl::SUM, comm, c.stream);
+      return n.Reduce(part, c.operand[1], count, type, Nccl::SUM, r, comm, c.stream);
+    });
+  if (way != Way::copies || !m.open(REDUCE_SCATTER_ROWS, rows, width, c.operand[0], nullptr)) return;
   Rows mine(rows, m.rank, m.ranks);
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
@@ -106,10 +144,40 @@ void own_rows(Call& c) {
   copy_to(c, at<char>(c, 0) + mine.from * each, at<char>(c, 1), mine.count() * each);
 }
 
+// NCCL brings whole runs: some rows of every rank into scratch, one rank behind the other, and from there to their places.
+template <class T>
+void columns_by_nccl(Call& c, Meeting& m, long rows, long width) {
+  Peers<T> in = m.peers<T>();
+  T* all = reinterpret_cast<T*>(c.scratch);
+  long most = larger(1, long(SCRATCH_BYTES / sizeof(T)) / width);
+  for (long row = 0; row < rows && !c.error[0] && !c.stopped; row += most) {
+    long count = smaller(most, rows - row);
+    m.issue([&](const Nccl& n, NcclComm* comm) {
+      for (long r = 0; r < m.ranks; r++) {
+        long columns = in.to[r] - in.from[r];
+        T* place = all + count * in.from[r];
+        if (columns == 0) continue;
+        int result = n.Broadcast(r == m.rank ? at<T>(c, 0) + row * columns : place, place, size_t(count * columns) * sizeof(T), Nccl::BYTE,
+                                 int(r), comm, c.stream);
+        if (result != Nccl::SUCCESS && result != Nccl::IN_PROGRESS) return result;
+      }
+      return Nccl::SUCCESS;
+    });
+    Peers<T> here = in;
+    for (long r = 0; r < m.ranks; r++) here.at[r] = all + count * in.from[r];
+    if (!c.stopped)
+      launch(c, gather_columns_kernel<T>, dim3(blocks_of(count * width, 256)), 256, 0, here, at<T>(c, 1) + row * width, count, width);
+  }
+}
+
 void all_gather_columns(Call& c) {
   long rows = size(c, 0), width = size(c, 1), from = size(c, 2), to = size(c, 3);
   Meeting m(c, 4);
-  if (!m.valid() || !m.open(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to)) return;
+  if (!m.valid()) return;
+  Way way = m.way();
+  bool met = way == Way::nccl ? m.meet(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to)
+                              : way == Way::copies && m.open(ALL_GATHER_COLUMNS, rows, width, c.operand[0], nullptr, from, to);
+  if (!met) return;
   for (long r = 0, end = 0; r < m.ranks; r++) {
     const Offer& o = m.offer(r);
     if (o.from != end || (end = o.to, r + 1 == m.ranks && end != width)) {
@@ -119,9 +187,10 @@ void all_gather_columns(Call& c) {
   }
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
+    if (way == Way::nccl) return columns_by_nccl<T>(c, m, rows, width);
     launch(c, gather_columns_kernel<T>, dim3(blocks_of(rows * width, 256)), 256, 0, m.peers<T>(), at<T>(c, 1), rows, width);
+    m.close();
   });
-  m.close();
 }
 
 namespace {
@@ -158,12 +227,33 @@ void shard_logprob(Call& c) {
   float *logprob = floats(c, 4), *lse = floats(c, 5), *work = floats(c, c.operands - 1);
   Meeting m(c, 6);
   if (!m.valid()) return;
+  Way way = m.way();
+  if (way == Way::stopped) return;
   head_rows(c, first, total, entropy, {logprob, lse, lse, work});
-  if (c.error[0] || !m.open(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+  if (c.error[0]) return;
   unsigned blocks = blocks_of(rows, 256);
-  launch(c, combine_shards_kernel, dim3(blocks), 256, 0, m.peers<float>(), m.peers<float>(true), ints(c, 2), logprob, lse,
-         entropy ? floats(c, 6) : nullptr, rows, int(m.rank));
-  if (!m.close()) return;
+  auto combine = [&](const Peers<float>& works, const Peers<float>& scores) {
+    launch(c, combine_shards_kernel, dim3(blocks), 256, 0, works, scores, ints(c, 2), logprob, lse, entropy ? floats(c, 6) : nullptr,
+           rows, int(m.rank));
+  };
+  if (way == Way::nccl) {
+    if (!m.meet(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+    if (rows * 4 * m.ranks > long(SCRATCH_BYTES / 4)) {
+      fail(c, "%ld rows of %ld ranks are more than there is scratch for, use smaller micro-batches", rows, m.ranks);
+      return;
+    }
+    Peers<float> works = m.peers<float>(), scores = works;
+    float *parts = reinterpret_cast<float*>(c.scratch), *picked = parts + 3 * rows * m.ranks;
+    m.fetch(work, parts, 3 * rows);
+    if (!c.error[0] && !c.stopped) m.fetch(logprob, picked, rows);
+    for (long r = 0; r < m.ranks; r++) works.at[r] = parts + 3 * rows * r, scores.at[r] = picked + rows * r;
+    if (!c.stopped) combine(works, scores);
+  } else {
+    if (!m.open(SHARD_LOGPROB, rows, total, work, logprob, first, first + vocabulary)) return;
+    combine(m.peers<float>(), m.peers<float>(true));
+    if (!m.close()) return;
+  }
+  if (c.stopped) return;
   launch(c, own_targets_kernel, dim3(blocks), 256, 0, ints(c, 2), logprob, lse, rows, first, first + vocabulary);
 }
 

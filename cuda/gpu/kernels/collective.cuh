@@ -1,6 +1,7 @@
 // A collective operation from one rank's side: who it is, and meeting the others. Ranks meet on the host while they issue;
 // their streams wait for each other's events, so no kernel ever waits for another one.
 #pragma once
+#include "../communicators.h"
 #include "../runtime.h"
 #include "kernel.cuh"
 
@@ -23,8 +24,8 @@ struct Peers {
   int ranks;
 };
 
-// Usage: construct, look at the sizes, `open`, launch what reads the others' memory, `close`. A rank's operands may be written
-// again once the others have closed.
+// Usage: construct, look at the sizes, ask for the way. By copies: `open`, launch what reads the others' memory, `close`; a rank's
+// operands may be written again once the others have closed. By NCCL: `meet`, `issue`.
 class Meeting {
  public:
   long rank = 0, ranks = 0;
@@ -43,23 +44,45 @@ class Meeting {
   Meeting(const Meeting&) = delete;
   bool valid() const { return group_; }
 
+  // How data are exchanged; `stopped` when the operation has to end.
+  Communicators::Way way() {
+    communicators_ = Communicators::of(*group_);
+    return communicators_->join(c_, *group_, uint32_t(rank));
+  }
+
   // Shows the others what this rank brings, and waits for what they bring, which has to be of the same operation and sizes.
-  bool open(uint32_t code, long rows, long width, const void* in, void* out, long from = 0, long to = 0) {
-    cudaEvent_t ready = c_.device->meeting_event();
-    if (!succeeded(c_, cudaEventRecord(ready, c_.stream))) return false;
-    Offer mine{code, rows, width, in, out, from, to, ready, {}};
-    if (!passed(group_->open(uint32_t(rank), mine, 0))) return false;
+  bool meet(uint32_t code, long rows, long width, const void* in, void* out, long from = 0, long to = 0, cudaEvent_t ready = nullptr) {
+    if (!passed(group_->open(uint32_t(rank), {code, rows, width, in, out, from, to, ready, {}}, 0))) return false;
     for (long r = 0; r < ranks; r++) {
       const Offer& o = offer(r);
       if (o.code != code) return fail(c_, "rank %ld came with %s", r, opcode_name(uint16_t(o.code)));
       if (o.rows != rows || o.width != width)
         return fail(c_, "rank %ld came with %ld × %ld elements and this rank, %ld, with %ld × %ld", r, o.rows, o.width, rank, rows,
                     width);
+    }
+    return true;
+  }
+  // The same, and work that is launched from now on may read the others' memory.
+  bool open(uint32_t code, long rows, long width, const void* in, void* out, long from = 0, long to = 0) {
+    cudaEvent_t ready = c_.device->meeting_event();
+    if (!succeeded(c_, cudaEventRecord(ready, c_.stream))) return false;
+    if (!meet(code, rows, width, in, out, from, to, ready)) return false;
+    for (long r = 0; r < ranks; r++) {
+      const Offer& o = offer(r);
       if (!c_.device->reaches(gpu_of(o.in ? o.in : o.out)))
-        return fail(c_, "the GPU of rank %ld cannot read the memory of rank %ld", rank, r);
+        return fail(c_, "the GPU of rank %ld cannot read the memory of rank %ld; install NCCL", rank, r);
       if (r != rank && !succeeded(c_, cudaStreamWaitEvent(c_.stream, static_cast<cudaEvent_t>(o.ready), 0))) return false;
     }
     return true;
+  }
+
+  // Work for NCCL, in one group of calls.
+  void issue(const std::function<int(const Nccl&, NcclComm*)>& work) { communicators_->issue(c_, *group_, uint32_t(rank), work); }
+  // Brings `count` floats of every rank, which lie at `mine` on this one, to `to + rank · count`.
+  void fetch(const float* mine, float* to, long count) {
+    issue([&](const Nccl& n, NcclComm* comm) {
+      return n.AllGather(mine, to, size_t(count), Nccl::FLOAT, comm, c_.stream);
+    });
   }
 
   // Everything that this rank reads of the others is launched; goes on when that holds for all.
@@ -93,6 +116,7 @@ class Meeting {
   }
   Call& c_;
   Group* group_;
+  std::shared_ptr<Communicators> communicators_;
   int phase_ = 0;
 };
 
