@@ -2,15 +2,12 @@
 
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 namespace baton {
 namespace {
 
 // About 40 µs: longer than the gap between two operations of a program, far shorter than a time slice.
 constexpr int SPINS = 1000;
-constexpr uint64_t HUGE_PAGE = 2 << 20;
-static_assert(SCRATCH_BYTES % HUGE_PAGE == 0, "the scratch of a thread is whole pages");
 
 }  // namespace
 
@@ -25,10 +22,8 @@ void flush_subnormals() {
 }
 
 Pool::Pool(int threads) : shares_(size_t(threads)), threads_(threads) {
-  // Not touched here: a page of scratch costs memory once a kernel has used it. Large pages spare packed operands, which are
-  // read again and again, the search for their addresses.
-  scratch_ = static_cast<char*>(aligned_alloc(HUGE_PAGE, uint64_t(threads) * SCRATCH_BYTES));
-  if (scratch_) madvise(scratch_, uint64_t(threads) * SCRATCH_BYTES, MADV_HUGEPAGE);
+  // Not touched here: a page of scratch costs memory once a kernel has used it.
+  scratch_ = static_cast<char*>(aligned_alloc(4096, uint64_t(threads) * SCRATCH_BYTES));
   if (scratch_)
     for (int t = 1; t < threads; t++) helpers_.emplace_back([this, t] { help(t); });
 }
