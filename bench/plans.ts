@@ -54,7 +54,7 @@ function planText({ calls }: Explanation, devices: number): string {
 
 function lineOf({ cell, plan, refused, seconds, longer }: Row): string {
   const head = `| ${cell.name} | ${cell.devices} |`;
-  if (!plan) return `${head} ${refused} | | | | | | ${seconds.toFixed(1)} | | |`;
+  if (!plan) return `${head} ${refused} | | | | | | ${seconds.toFixed(1)} |${values.longer ? " |" : ""} |`;
   const times = (name: string) => {
     const baseline = plan.baselines.find((b) => b.name === name)?.seconds ?? null;
     return baseline === null ? "–" : `${(baseline / plan.seconds).toFixed(2)}`;
@@ -62,7 +62,7 @@ function lineOf({ cell, plan, refused, seconds, longer }: Row): string {
   const all = ["megatron", "data-parallel", "symmetric", "split"].map(times).join(" | ");
   return `${head} ${plan.seconds.toFixed(2)} | ${(100 * plan.gap).toFixed(1)} | ${all} | ${
     seconds.toFixed(1)
-  } | ${longer === null ? "" : (100 * longer).toFixed(1)} | ${planText(plan, cell.devices)} |`;
+  } |${longer === null ? "" : ` ${(100 * longer).toFixed(1)} |`} ${planText(plan, cell.devices)} |`;
 }
 
 const median = (xs: readonly number[]) => xs.toSorted((a, b) => a - b)[xs.length >> 1]!;
@@ -102,14 +102,16 @@ console.log(`# Plans of large models
 
 Made by \`deno run -A bench/plans.ts\` from \`profiles/h100.json\`, 8 H100 in a node, in bf16 with fp32 gradients; nothing here was measured on GPUs. How to read
 it is in [planner.md](planner.md#plans-of-large-models). Seconds are of a step; gap is to the lower bound, in per cent; the four columns behind it are how
-many times longer a baseline takes ("–": it does not fit), then processor seconds of the search, by how many per cent a search of ten times as many
-steps is faster, and the plan (@: devices, where not all).
+many times longer a baseline takes ("–": it does not fit), then processor seconds of the search${
+  values.longer ? ",\nby how many per cent a search of ten times as many steps is faster" : ""
+}, and the plan (@: devices, where not all).
 `);
 for (const part of new Set(rows.map((r) => r.cell.part))) {
   console.log(`## ${part}\n\n${summary(rows, part)}\n`);
+  const more = values.longer ? [" 10 × |", " --: |"] : ["", ""];
   console.log(
-    "| models | devices | seconds | gap | megatron | dp | symmetric | split | search | 10 × | plan |",
+    `| models | devices | seconds | gap | megatron | dp | symmetric | split | search |${more[0]} plan |`,
   );
-  console.log("| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |");
+  console.log(`| --- | --: | --: | --: | --: | --: | --: | --: | --: |${more[1]} --- |`);
   console.log(`${rows.filter((r) => r.cell.part === part).map(lineOf).join("\n")}\n`);
 }
