@@ -12,6 +12,11 @@ const PAIRS = 8000;
 /** Layouts of a unit for which all others are fitted anew. */
 const REFITS = 40;
 
+/** Candidates of a mesh that are tried beside those of another. */
+const FASTEST = 2;
+
+const sizeOf = ({ mesh }: Candidate): number => mesh.nodes * mesh.devices;
+
 /** The point that the best one leads to. */
 export function polish(
   { cluster }: CostInput,
@@ -48,6 +53,38 @@ export function polish(
       })
     );
   }
+  /** Two units on devices of their own, which share all of them out: better only when both go there at once. */
+  function apart(): void {
+    const { nodes, devicesPerNode } = cluster, all = nodes * devicesPerNode;
+    const fastest = lists.map((list) => {
+      const byMesh = [...Map.groupBy(list, (c) => sizeOf(c)).entries()].filter(([size]) => size < all);
+      return byMesh.map(([size, some]) => ({
+        size,
+        some: some.toSorted((a, b) => a.seconds - b.seconds).slice(0, FASTEST),
+      })).sort((a, b) => b.size - a.size);
+    });
+    units.forEach((_, i) =>
+      units.forEach((_, j) => {
+        if (i === j) return;
+        for (const low of fastest[i]!) {
+          const high = fastest[j]!.find(({ size, some }) =>
+            size <= all - low.size && placesOf(some[0]!.mesh, cluster).some((p) => p >= low.size)
+          );
+          if (!high) continue;
+          const first = placesOf(high.some[0]!.mesh, cluster).find((p) => p >= low.size)!;
+          for (const a of low.some) {
+            for (const b of high.some) {
+              const choices = now.choices.with(i, { candidate: a, first: 0 }).with(j, {
+                candidate: b,
+                first,
+              });
+              consider({ choices, offloaded: now.offloaded });
+            }
+          }
+        }
+      })
+    );
+  }
   while (better) {
     better = false;
     options.forEach((list, i) => {
@@ -70,6 +107,7 @@ export function polish(
         consider(fit.of(point));
       }
     });
+    if (!better) apart();
     if (!better) pairs();
   }
 }
