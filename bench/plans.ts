@@ -23,7 +23,7 @@ interface Row {
   readonly longer: number | null;
 }
 
-const LONGER = 60000;
+const LONGER = 30000;
 
 function rowOf(cell: Cell, compare: boolean): Row {
   const input = inputOf(cell);

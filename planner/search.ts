@@ -46,7 +46,7 @@ export interface SearchResult {
   readonly exhaustive: boolean;
 }
 
-const DEFAULTS = { seed: 1, steps: 6000, chains: 3, enough: 0.01, exhaustive: 3000 } as const;
+const DEFAULTS = { seed: 1, steps: 3000, chains: 3, enough: 0.01, exhaustive: 3000 } as const;
 /** Points that are made of what the lower bound chose. */
 const ROUNDED = 16;
 
