@@ -126,7 +126,7 @@ console.log(
 const all = small ? cases(40, 32, 2, 1, 16, 48, 160) : cases(8192, 4096, 32, 8, 128, 14336, 128256);
 const table: string[] = [];
 for (const { name, kind, ins, outs, attrs, flops, bytes } of all) {
-  const seconds = await operationSeconds(device, kind, ins, outs, attrs, small ? 3 : 11);
+  const seconds = await operationSeconds(device, { kind, ins, outs, attrs }, small ? 3 : 11);
   const floor = Math.max(flops / (TFLOPS * 1e12), bytes / (TBPS * 1e12));
   const line = {
     name,

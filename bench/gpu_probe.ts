@@ -1,102 +1,89 @@
 /**
- * The first thing to run where a GPU is at hand, about a minute: `BATON_GPUS=0 deno run -A bench/gpu_probe.ts` prints what it is,
- * copy rates, products over row counts on every path, and what a job costs with and without a captured graph. One JSON line each.
+ * The first thing to run where a GPU is at hand, a few minutes: `deno run -A bench/gpu_probe.ts [--out FILE] [PART …]`. Each part is a
+ * process of its own, so one that fails or hangs takes no other with it; its lines of JSON come as they are found, and a short table
+ * at the end. Parts are in `gpu_probe_parts.ts`.
  */
-import { describe, Device, DeviceSegment, useCuda } from "../ffi/device.ts";
-import { operationSeconds } from "./gpu_ops.ts";
+import type { PARTS } from "./gpu_probe_parts.ts";
 
-const MATHS = [{ BATON_CUDA_MATH: "fp32" }, { BATON_CUDA_MATH: "bf16" }, {
-  BATON_CUDA_MATH: "bf16",
-  BATON_CUDA_PRODUCTS: "cublas",
-}];
-const round = (x: number) => Number(x.toPrecision(3));
-const print = (line: object) => console.log(JSON.stringify(line));
+/** A part that takes longer hangs. */
+const LIMIT_SECONDS = 150;
 
-/** Products of one path; paths are chosen when the library is opened, so each has a process of its own. */
-function products(): void {
-  using device = Device.open({ threads: 1 });
-  const path = Deno.env.get("BATON_CUDA_PRODUCTS") ?? Deno.env.get("BATON_CUDA_MATH")!;
-  const small = describe().gpus?.[0]?.name === "emulation";
-  const sizes = small ? [[8, 64, 64]] as const : [
-    [1, 4096, 4096],
-    [16, 4096, 4096],
-    [64, 4096, 4096],
-    [
-      512,
-      4096,
-      4096,
-    ],
-    [4096, 4096, 4096],
-    [4096, 14336, 4096],
-  ] as const;
-  for (const [m, n, k] of sizes) {
-    for (const mode of ["forward", "input", "weight"] as const) {
-      const seconds = device.productSeconds(mode, m, n, k, 5);
-      print({
-        probe: "product",
-        path,
-        mode,
-        m,
-        n,
-        k,
-        ms: round(seconds * 1e3),
-        TFlops: round(2e-12 * m * n * k / seconds),
-      });
-    }
-  }
+interface Line {
+  readonly part: string;
+  readonly what: string;
+  readonly [key: string]: unknown;
+}
+interface Outcome {
+  readonly part: string;
+  readonly seconds: number;
+  readonly lines: readonly Line[];
+  readonly failed?: string;
 }
 
-async function copies(): Promise<void> {
-  using device = Device.open({ threads: 1 });
-  const bytes = describe().gpus?.[0]?.name === "emulation" ? 1 << 20 : 1 << 30;
-  using a = new DeviceSegment(bytes, { near: device });
-  using b = new DeviceSegment(bytes, { near: device });
-  using host = new DeviceSegment(bytes, "host");
-  a.fill(0, bytes, 0x3c);
-  for (
-    const [name, from, to] of [["device to device", a, b], ["host to device", host, a], [
-      "device to host",
-      a,
-      host,
-    ]] as const
-  ) {
-    const move = { from, to, fromOffset: 0, toOffset: 0, bytes, count: 1, fromStride: 0, toStride: 0 };
-    const spans: number[] = [];
-    for (let i = 0; i < 6; i++) {
-      const { begin, end } = await device.copy([move]).done;
-      if (i > 0) spans.push(end - begin);
-    }
-    const ms = spans.sort((x, y) => x - y)[2]!;
-    print({
-      probe: "copy",
-      name,
-      bytes,
-      ms: round(ms),
-      GBps: round((name === "device to device" ? 2 : 1) * bytes / ms * 1e-6),
-    });
-  }
-  const empty = await operationSeconds(device, "fill", [], [64], [64, 0], 21);
-  print({ probe: "smallest operation", microseconds: round(empty * 1e6) });
+const MATH = { BATON_CUDA_MATH: "bf16" };
+/** What the environment of a part is beside the usual: paths are chosen when the library is opened. */
+const RUNS: readonly {
+  readonly name: string;
+  readonly part: keyof typeof PARTS;
+  readonly env: Record<string, string>;
+}[] = [
+  { name: "machine", part: "machine", env: {} },
+  { name: "copies", part: "copies", env: {} },
+  { name: "products, fp32", part: "products", env: { BATON_CUDA_MATH: "fp32" } },
+  { name: "products, bf16, own kernels", part: "products", env: MATH },
+  { name: "products, bf16, cuBLASLt", part: "products", env: { ...MATH, BATON_CUDA_PRODUCTS: "cublas" } },
+  { name: "products, bf16 in memory", part: "productsInBf16", env: MATH },
+  { name: "the same by cuBLASLt", part: "productsInBf16", env: { ...MATH, BATON_CUDA_PRODUCTS: "cublas" } },
+  { name: "attention, bf16", part: "attention", env: MATH },
+  { name: "graphs", part: "graphs", env: {} },
+  { name: "ranks on one GPU, copies", part: "ranks", env: { BATON_CUDA_COLLECTIVES: "copies" } },
+  { name: "ranks on one GPU, NCCL", part: "ranks", env: { BATON_CUDA_COLLECTIVES: "nccl" } },
+];
+
+async function run({ name, part, env }: (typeof RUNS)[number]): Promise<Outcome> {
+  const start = performance.now(), timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), LIMIT_SECONDS * 1000);
+  const script = new URL("./gpu_probe_parts.ts", import.meta.url).pathname;
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", script, part],
+    env: { NO_COLOR: "1", ...env },
+    signal: timeout.signal,
+  }).output();
+  clearTimeout(timer);
+  const lines = new TextDecoder().decode(stdout).trim().split("\n").filter((l) => l.startsWith("{"))
+    .map((l): Line => ({ part: name, ...JSON.parse(l) }));
+  for (const line of lines) console.log(JSON.stringify(line));
+  const why = timeout.signal.aborted
+    ? `it took more than ${LIMIT_SECONDS} s`
+    : reasonIn(new TextDecoder().decode(stderr));
+  return {
+    part: name,
+    seconds: (performance.now() - start) / 1000,
+    lines,
+    ...(!success && { failed: why }),
+  };
 }
 
-if (import.meta.main) {
-  if (!Deno.env.get("BATON_GPUS") && !Deno.env.get("BATON_LIBRARY")) useCuda([0]);
-  if (Deno.args[0] === "products") products();
-  else {
-    print({ probe: "machine", ...describe() });
-    await copies();
-    for (const env of MATHS) {
-      const args = ["run", "-A", "--no-check", new URL(import.meta.url).pathname, "products"];
-      const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), { args, env }).output();
-      await Deno.stdout.write(stdout);
-      if (!success) {
-        print({
-          probe: "product",
-          ...env,
-          failed: new TextDecoder().decode(stderr).trim().split("\n").at(-1),
-        });
-      }
-    }
-  }
-  Deno.exit(0);
+/** What went wrong, without what Deno writes before it. */
+const reasonIn = (stderr: string): string =>
+  stderr.split("\n").find((l) => /error: |Cannot /i.test(l))?.replace(/^.*?(?=Cannot )/, "") ??
+    "it ended early";
+
+/** The line of a part that says most: the last that it marks so, else the last. */
+const summary = ({ lines, failed }: Outcome): string =>
+  failed ? `FAILED: ${failed}` : lines.findLast((l) => l["best"])?.what ?? lines.at(-1)?.what ?? "nothing";
+
+const at = Deno.args.indexOf("--out"), file = at >= 0 ? Deno.args[at + 1]! : "build/gpu_probe.json";
+const names = Deno.args.filter((_, i) => at < 0 || (i !== at && i !== at + 1));
+const outcomes: Outcome[] = [];
+for (const r of RUNS) {
+  if (names.length === 0 || names.includes(r.part)) outcomes.push(await run(r));
 }
+await Deno.mkdir(file.replace(/[^/]*$/, "") || ".", { recursive: true });
+await Deno.writeTextFile(file, JSON.stringify(outcomes, null, 1));
+console.log("");
+for (const o of outcomes) {
+  console.log(`${o.part.padEnd(30)} ${o.seconds.toFixed(0).padStart(4)} s  ${summary(o)}`);
+}
+console.log(`\nwrote ${file}`);
+Deno.exit(outcomes.some((o) => o.failed) ? 1 : 0);

@@ -203,6 +203,30 @@ Deno.test("pagedAttention() gives NaN where a page is missing", async () => {
   assert.ok(o!.every(Number.isNaN));
 });
 
+Deno.test("pagedAttention() gives a row the same bits in any batch", async () => {
+  const next = generator(9),
+    [heads, kv, d, maxPages] = [6, 2, 32, 40],
+    pages = 2 * maxPages,
+    width = heads * d;
+  const memory = normal(2 * pages * kv * d * PAGE, next),
+    table = Int32Array.from({ length: pages }, (_, i) => i);
+  const slots = [0, 1, 1, 0, 1], positions = [3, 639, 300, 255, 256], q = normal(slots.length * width, next);
+  const rows = async (picked: readonly number[]) => {
+    const x = Float32Array.from(picked.flatMap((r) => [...q.subarray(r * width, (r + 1) * width)]));
+    const [o] = await run(
+      "pagedAttention",
+      [x, memory, ints(...picked.map((r) => slots[r]!)), ints(...picked.map((r) => positions[r]!)), table],
+      [x.length],
+      [picked.length, heads, kv, d, 0, d ** -.5, 0, pages, maxPages],
+    );
+    return o!;
+  };
+  const all = await rows([0, 1, 2, 3, 4]);
+  for (const r of [0, 1, 2, 3, 4]) {
+    assertSameBits(await rows([r]), all.slice(r * width, (r + 1) * width), `row ${r}`);
+  }
+});
+
 Deno.test("copyPages() copies pages of every layer", async () => {
   const layers = 3,
     pages = 5,

@@ -4,6 +4,21 @@ import { ends, generator, normal, panels } from "./harness.ts";
 
 const HEADS = [[64, 4, 4], [80, 4, 2], [96, 6, 2], [128, 8, 1], [256, 2, 1]] as const;
 
+const PAGED = [[128, 8, 2, 0], [80, 3, 1, 0], [64, 12, 2, 300], [256, 2, 2, 0]] as const;
+
+/** Rows of one and of several spans of keys, one sequence twice, beside a page that they share. */
+function pagedCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const maxPages = 50, pages = 3 * maxPages, positions = [0, 255, 256, 790, 511, 790];
+  const slots = Int32Array.of(0, 1, 2, 0, 1, 0);
+  const table = Int32Array.from({ length: pages }, (_, i) => i % maxPages === 0 ? 7 : (i * 37) % pages);
+  return PAGED.map(([d, heads, kv, window]): Case => ({
+    kind: "pagedAttention",
+    ins: [n(slots.length * heads * d), n(2 * pages * kv * d * 16), slots, Int32Array.from(positions), table],
+    outs: [slots.length * heads * d],
+    attrs: [slots.length, heads, kv, d, window, d ** -.5, 0, pages, maxPages],
+  }));
+}
+
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
 export function shapeCases(): readonly Case[] {
   const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
@@ -33,5 +48,5 @@ export function shapeCases(): readonly Case[] {
       ];
     },
   );
-  return [...attention, ...products];
+  return [...attention, ...products, ...pagedCases(n)];
 }

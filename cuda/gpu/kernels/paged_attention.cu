@@ -1,34 +1,12 @@
-// The key-value cache in pages of 16 tokens, and attention over it with the bits of `attention`. Page p of a layer holds K as
-// [kv][D][16] and V as [kv][16][D].
+// The key-value cache in pages of 16 tokens, and attention over it with the bits of `attention`.
+#include "paged.cuh"
 #include "softmax.cuh"
 
 namespace baton {
 namespace {
 
-constexpr long PAGE = 16, KEYS = 256;
+constexpr long KEYS = 256;
 constexpr int THREADS = 128, COLUMNS = MAX_HEAD_DIM / THREADS;
-
-__host__ __device__ inline long page_size(long kv, long d) { return 2 * kv * d * PAGE; }
-
-template <class T>
-struct Cache {
-  T* base;  // of a layer
-  long kv, d, pages;
-  const int* table;
-  long slots, max_pages;
-
-  Cache(T* memory, long kv, long d, long layer, long pages, const int* table, long table_elements, long max_pages)
-      : base(memory + layer * pages * page_size(kv, d)), kv(kv), d(d), pages(pages), table(table),
-        slots(max_pages ? table_elements / max_pages : 0), max_pages(max_pages) {}
-  // Page that holds a token of a slot, or −1.
-  __device__ long page(long slot, long position) const {
-    if (position < 0 || position >= max_pages * PAGE) return -1;
-    long p = table[slot * max_pages + position / PAGE];
-    return p >= 0 && p < pages ? p : -1;
-  }
-  __device__ T* keys(long page, long head) const { return base + page * page_size(kv, d) + head * d * PAGE; }
-  __device__ T* values(long page, long head) const { return keys(page, head) + kv * d * PAGE; }
-};
 
 template <class T>
 __global__ void kv_write_kernel(Reporter r, Cache<T> cache, const T* k, const T* v, const int* slots, const int* positions,
@@ -145,6 +123,7 @@ void paged_attention(Call& c) {
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
     Cache<T> cache(at<T>(c, 1), kv, d, size(c, 6), size(c, 7), ints(c, 4), elements(c, 4), size(c, 8));
+    if (math() == Math::bf16 && spans_attention(c, cache)) return;
     launch(c, paged_attention_kernel<T>, dim3(unsigned(t), unsigned(heads)), THREADS, 0, reporter(c), cache, at<T>(c, 0), ints(c, 2),
            ints(c, 3), at<T>(c, 5), heads, size(c, 4), real(c, 5));
   });
