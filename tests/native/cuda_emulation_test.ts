@@ -58,21 +58,6 @@ Deno.test("products and attention of bf16 operands on emulated tensor cores diff
   }
 });
 
-<<<<<<< HEAD
-Deno.test("the tests of every operation, and of golden models in bf16, pass on the emulated CUDA backend", async () => {
-  const files = [
-    "attention",
-    "collective",
-    "head",
-    "kept",
-    "matmul",
-    "norm",
-    "optimizer",
-    "rows",
-    "sample",
-    "shards",
-  ]
-=======
 Deno.test("attention over spans of keys is that of the CPU but for rounding, for every row as for the row alone", async () => {
   for (const [half, most] of [[[], 2e-6], [["--half"], 4e-3]] as const) {
     const kinds = [...half, "pagedAttention"];
@@ -92,9 +77,19 @@ Deno.test("attention over spans of keys is that of the CPU but for rounding, for
   assert.match(decode(stdout), /\| 2 passed \| 0 failed/);
 });
 
-Deno.test("the tests of every operation pass on the emulated CUDA backend", async () => {
-  const files = ["attention", "collective", "head", "matmul", "norm", "optimizer", "rows", "sample", "shards"]
->>>>>>> gpu
+Deno.test("the tests of every operation, and of golden models in bf16, pass on the emulated CUDA backend", async () => {
+  const files = [
+    "attention",
+    "collective",
+    "head",
+    "kept",
+    "matmul",
+    "norm",
+    "optimizer",
+    "rows",
+    "sample",
+    "shards",
+  ]
     .map((name) => new URL(`./op_${name}_test.ts`, import.meta.url).pathname);
   files.push(new URL("../golden/half_test.ts", import.meta.url).pathname);
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
