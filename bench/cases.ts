@@ -140,7 +140,10 @@ export async function benchStage(
 ): Promise<Stage> {
   const { graph } = workflow,
     configs = Object.fromEntries(
-      Object.entries(graph.models).map(([name, { lora }]) => [name, { ...config, ...(lora && { lora }) }]),
+      Object.entries(graph.models).map(([name, { lora, ema }]) => {
+        const { storage, ...single } = config;
+        return [name, { ...single, ...(lora && { lora }), ...(storage && !ema && { storage }) }];
+      }),
     );
   const compiled = compileBench(graph, configs, sizes, layout);
   const models = Object.fromEntries(
@@ -194,6 +197,6 @@ function randomModel(config: ModelConfig, spec: ModelSpec): EngineModel {
     config,
     parameters: list,
     constants: ropeTable(config, config.maxPositions),
-    load: (sink) => initializeWeights(list, sink, { seed: 0, std: 0.02 }),
+    load: (sink) => initializeWeights(list, (p, values) => sink(p, values, 0), { seed: 0, std: 0.02 }),
   };
 }

@@ -17,6 +17,7 @@ import {
   type Size,
   usefulFlops,
 } from "./cases.ts";
+import { decodePhases, floorSeconds, type Phase, type Rates, updatePhase } from "./floor.ts";
 import { type Limits, peakGflops, timed, type Timing } from "./measure.ts";
 
 const BATCH = 8, LENGTH = 256, PROMPT = 32, NEW_TOKENS = 128;
@@ -30,6 +31,9 @@ export interface ModelResult extends Timing {
   /** `gflops` ÷ the better peak. */
   readonly share: number;
   readonly batch: number;
+  /** The least time that this machine allows, and what part of the median it is. */
+  readonly floor_s?: number;
+  readonly of_floor?: number;
   /** Milliseconds of one repetition by kind of operation, and `host`: when no program ran. */
   readonly profile_ms?: Readonly<Record<string, number>>;
 }
@@ -38,6 +42,8 @@ export interface CaseOptions {
   readonly size: Size;
   readonly limits: Limits;
   readonly profile: boolean;
+  /** What the machine can do, to say how far the case is from its floor. */
+  readonly rates?: Rates;
   readonly strategy: ParallelStrategy;
 }
 
@@ -48,6 +54,8 @@ interface Work {
   /** Tokens that one repetition makes, and operations that they need. */
   readonly tokens: number;
   readonly flops: number;
+  /** The same work in the pieces that its floor is the sum of. */
+  readonly phases: readonly Phase[];
 }
 
 /** Runs one case; `name` as in the peers' benchmark: train_step, logprob, gen_b8_greedy. */
@@ -56,6 +64,7 @@ export async function modelCase(devices: Devices, name: string, o: CaseOptions):
   const [device] = devices.all as [Device];
   const stage = await benchStage(devices, work.workflow, config, work.sizes, { strategy: o.strategy }),
     step = counted(stage, work.rows);
+  const floor = o.rates && floorSeconds(work.phases, o.rates);
   const before = peakGflops(device),
     limits = name.startsWith("gen")
       ? { ...o.limits, repetitions: Math.min(5, o.limits.repetitions) }
@@ -74,6 +83,7 @@ export async function modelCase(devices: Devices, name: string, o: CaseOptions):
     peak_gflops: [before, after],
     share: gflops / Math.max(before, after),
     batch,
+    ...(floor !== undefined && { floor_s: floor, of_floor: floor / timing.median_s }),
     ...(o.profile && { profile_ms: perRepetition(profile, timing) }),
   };
 }
@@ -116,6 +126,10 @@ function workOf(name: string, config: ModelConfig): Work {
     sizes: { sequences: BATCH, group: 1, longestPrompt: 0, longest: LENGTH, longestResponse: LENGTH - 1 },
     tokens,
     flops: train ? 3 * forward : forward,
+    phases: [
+      { flops: train ? 3 * forward : forward, bytes: 0, workingSet: 0 },
+      ...(train ? [updatePhase(config)] : []),
+    ],
   };
 }
 
@@ -139,5 +153,9 @@ function generate(config: ModelConfig, batch: number, temperature: number): Work
     },
     tokens: batch * NEW_TOKENS,
     flops: prefill + usefulFlops(config, batch * (NEW_TOKENS - 1), PROMPT + NEW_TOKENS / 2),
+    phases: [
+      { flops: prefill, bytes: 0, workingSet: 0 },
+      ...decodePhases(config, batch, PROMPT, PROMPT + NEW_TOKENS - 1),
+    ],
   };
 }

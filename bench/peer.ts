@@ -10,7 +10,7 @@ export interface Peer {
 type Result = Readonly<Record<string, unknown>>;
 
 /** What the peers call a case that has another name. */
-const NAMES: Readonly<Record<string, string>> = { ppo_step: "ppo_handwritten" };
+const NAMES: Readonly<Record<string, string>> = { ppo_step: "ppo_handwritten", grpo_step: "trl_grpo" };
 const WITHOUT_PEER = ["trace_and_plan", "start_to_first_step"];
 /** Ours, theirs, ours, theirs: a neighbour who comes or goes is seen. */
 const ROUNDS = 2;

@@ -1,9 +1,11 @@
-/** Whole workflows: how long a script takes to become programs, and a step of PPO. */
+/** Whole workflows: a step of PPO and of GRPO, and how long a script takes to its first step. */
 import { batchOf } from "../engine/batch.ts";
 import type { Devices } from "../engine/devices.ts";
 import {
   adamw,
+  dapo,
   gae,
+  groupAdvantages,
   models,
   policyModel,
   ppoClip,
@@ -13,13 +15,24 @@ import {
   text,
   valueClip,
   valueModel,
+  type Workflow,
   workflow,
 } from "../mod.ts";
 import { benchConfig, benchSequences, benchStage, promptRows } from "./cases.ts";
 import { median, timed, type Timing } from "./measure.ts";
 import type { CaseOptions } from "./model_cases.ts";
 
-export interface PpoResult extends Timing {
+/** As many sequences as the peers' cases have, from prompts of as many tokens. */
+const SEQUENCES = 32, PROMPT = 32, COMPLETION = 64, GROUP = 8;
+
+/** The share of even token ids, for which no model is needed. */
+const evenTokens = () =>
+  score("rewards", { response: text }, ({ response }) => {
+    const ids = [...response];
+    return ids.filter((c) => c.codePointAt(0)! % 2 === 0).length / ids.length;
+  });
+
+export interface StepResult extends Timing {
   readonly s_per_step: number;
   readonly s_per_step_best: number;
   readonly samples_per_s: number;
@@ -27,47 +40,63 @@ export interface PpoResult extends Timing {
   readonly sequences_per_step: number;
   readonly prompt: number;
   readonly completion: number;
-  readonly ppo_epochs: number;
   /** Median seconds of each call. */
   readonly phase_s: Readonly<Record<string, number>>;
 }
 
 /** The peers' ppo_handwritten: actor, critic, reference, reward from plain code, four epochs over 32 responses of 64 tokens. */
-export async function ppoStep(devices: Devices, o: CaseOptions): Promise<PpoResult> {
-  const batch = 32, prompt = 32, completion = 64, epochs = 4, config = benchConfig(o.size);
+export function ppoStep(devices: Devices, o: CaseOptions): Promise<StepResult> {
   const { actor, critic, ref } = models({
     actor: policyModel("random", adamw({ lr: 1e-5, clip: 0 })),
     critic: valueModel("random", adamw({ lr: 1e-5, clip: 0 })),
     ref: policyModel("random"),
   });
-  const even = score("rewards", { response: text }, ({ response }) => {
-    const ids = [...response];
-    return ids.filter((c) => c.codePointAt(0)! % 2 === 0).length / ids.length;
-  });
   const ppo = workflow({
     name: "ppo",
-    data: prompts("random.jsonl", { batch }),
-    flow: actor.generate({ maxNewTokens: completion, ignoreEos: true })
-      .then(even, ref.infer().as("refLogprobs"), critic.infer())
+    data: prompts("random.jsonl", { batch: SEQUENCES }),
+    flow: actor.generate({ maxNewTokens: COMPLETION, ignoreEos: true })
+      .then(evenTokens(), ref.infer().as("refLogprobs"), critic.infer())
       .then(shapedRewards({ beta: 0.05 })).then(gae({ gamma: 1, lambda: 0.95, whiten: true }))
       .then(
-        actor.train(ppoClip({ epsilon: 0.2 }), { epochs }),
-        critic.train(valueClip({ epsilon: 0.2 }), { epochs }),
+        actor.train(ppoClip({ epsilon: 0.2 }), { epochs: 4 }),
+        critic.train(valueClip({ epsilon: 0.2 }), { epochs: 4 }),
       ),
   });
+  return stepOf(devices, ppo, 1, o);
+}
+
+/** The peers' trl_grpo: groups of eight, rewards from plain code, no reference, means over tokens, one update clipped to a norm of 1. */
+export function grpoStep(devices: Devices, o: CaseOptions): Promise<StepResult> {
+  const { actor } = models({ actor: policyModel("random", adamw({ lr: 1e-5, clip: 1 })) });
+  const flow = workflow({
+    name: "grpo",
+    data: prompts("random.jsonl", { batch: SEQUENCES / GROUP }),
+    flow: actor.generate({ samples: GROUP, maxNewTokens: COMPLETION, ignoreEos: true })
+      .then(evenTokens()).then(groupAdvantages())
+      .then(actor.train(dapo({ epsilon: 0.2, epsilonHigh: 0.2 }))),
+  });
+  return stepOf(devices, flow, GROUP, o);
+}
+
+async function stepOf(
+  devices: Devices,
+  flow: Workflow,
+  group: number,
+  o: CaseOptions,
+): Promise<StepResult> {
+  const config = benchConfig(o.size), rows = promptRows(benchSequences(config, SEQUENCES / group, PROMPT));
   const sizes = {
-    sequences: batch,
-    group: 1,
-    longestPrompt: prompt,
-    longest: prompt + completion,
-    longestResponse: completion,
+    sequences: SEQUENCES,
+    group,
+    longestPrompt: PROMPT,
+    longest: PROMPT + COMPLETION,
+    longestResponse: COMPLETION,
   };
-  const stage = await benchStage(devices, ppo, config, sizes, { strategy: o.strategy }),
-    rows = promptRows(benchSequences(config, batch, prompt));
+  const stage = await benchStage(devices, flow, config, sizes, { strategy: o.strategy });
   const phases: Record<string, number[]> = {};
   let steps = 0;
   const timing = await timed(async () => {
-    const { seconds } = await stage.step(steps++, batchOf(rows, 1));
+    const { seconds } = await stage.step(steps++, batchOf(rows, group));
     for (const [call, s] of Object.entries(seconds)) (phases[call] ??= []).push(s);
   }, { ...o.limits, repetitions: Math.min(6, o.limits.repetitions) });
   stage.dispose();
@@ -76,12 +105,11 @@ export async function ppoStep(devices: Devices, o: CaseOptions): Promise<PpoResu
     ...timing,
     s_per_step: timing.median_s,
     s_per_step_best: timing.best_s,
-    samples_per_s: batch / timing.median_s,
-    completion_tokens_per_s: batch * completion / timing.median_s,
-    sequences_per_step: batch,
-    prompt,
-    completion,
-    ppo_epochs: epochs,
+    samples_per_s: SEQUENCES / timing.median_s,
+    completion_tokens_per_s: SEQUENCES * COMPLETION / timing.median_s,
+    sequences_per_step: SEQUENCES,
+    prompt: PROMPT,
+    completion: COMPLETION,
     phase_s: Object.fromEntries(
       Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))]),
     ),

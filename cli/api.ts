@@ -6,6 +6,7 @@ import type { Workflow } from "../dsl/workflow.ts";
 import type { Evaluation } from "../run/evaluation.ts";
 import type { RunOptions } from "../run/options.ts";
 import type { RunResult } from "../run/run.ts";
+import type { ModelOptions } from "../run/single_model.ts";
 import type { Step } from "../run/step.ts";
 import type { Generated, GenerateOptions, Scored, ScoreItem } from "../run/standalone.ts";
 
@@ -15,7 +16,7 @@ export interface Runner {
   score(
     model: string,
     items: Iterable<ScoreItem>,
-    options: { readonly threads?: number },
+    options: ModelOptions,
   ): AsyncIterable<Scored>;
   /**
    * Runs the workflow's evaluation once; with `resume`, on the newest checkpoint of `out`. Writes nothing. Throws when the

@@ -2,7 +2,7 @@
 import type { GenerateOptions } from "../run/standalone.ts";
 import { runner } from "./api.ts";
 import { command, UsageError } from "./command.ts";
-import { THREADS } from "./options.ts";
+import { modelOptions, PRECISION, THREADS } from "./options.ts";
 
 export const generate = command({
   name: "generate",
@@ -44,6 +44,7 @@ export const generate = command({
     },
     "ignore-eos": { kind: "flag", help: "go on after stop tokens, to --max-new-tokens" },
     ...THREADS,
+    precision: PRECISION.precision,
     json: { kind: "flag", help: "the line of JSON only, without the text on stderr" },
   },
   examples: [
@@ -67,7 +68,7 @@ export const generate = command({
       topP: values["top-p"],
       seed: values.seed,
       ignoreEos: values["ignore-eos"],
-      ...(values.threads === undefined ? {} : { threads: values.threads }),
+      ...modelOptions(values),
     };
     const result = await (await runner()).generate(positional[0]!, options);
     io.out(JSON.stringify({ tokens: result.tokens, text: result.text, logprobs: result.logprobs }));

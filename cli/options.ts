@@ -1,5 +1,7 @@
 /** Options that several commands share. */
+import type { Precision } from "../compiler/models/storage.ts";
 import type { RunOptions } from "../run/options.ts";
+import type { ModelOptions } from "../run/single_model.ts";
 import type { Options } from "./command.ts";
 
 /** CPU threads, for every command that computes. */
@@ -7,6 +9,13 @@ export const THREADS = {
   threads: { kind: "number", value: "N", help: "CPU threads; all cores by default", integer: true, min: 1 },
 } as const satisfies Options;
 
+/** Seconds of score calls. */
+export const HOST = {
+  kind: "string",
+  value: "NAME=SECONDS",
+  help: "what a score call takes in a step; several, with commas or flags",
+  several: true,
+} as const;
 /** How the numbers of models are stored. */
 export const PRECISION = {
   precision: {
@@ -34,9 +43,23 @@ export const RUN_OPTIONS = {
   },
   strategy: { kind: "string", value: "dpNtpNppN", help: "one layout for all calls on all devices" },
   plan: { kind: "string", value: "FILE", help: "YAML or JSON file with a layout for every call" },
+  cluster: { kind: "string", value: "FILE.yaml", help: "a cluster's profile, links and memory to plan with" },
+  profile: { kind: "string", value: "FILE", help: "a profile to plan with; this machine's own by default" },
+  host: HOST,
   ...THREADS,
   ...PRECISION,
 } as const satisfies Options;
+
+/** How one model is loaded, for `generate` and `score`: what is absent stays absent. */
+export function modelOptions(
+  values: { readonly threads: number | undefined; readonly precision: string | undefined },
+): ModelOptions {
+  const { threads, precision } = values;
+  return {
+    ...threads !== undefined && { threads },
+    ...precision !== undefined && { precision: precision as Precision },
+  };
+}
 
 /** Options as they are written; whether a precision is one is looked at with all else that may be wrong with a run. */
 type Given = {
@@ -54,6 +77,10 @@ export function runOptions(values: Given & { readonly json?: boolean }): RunOpti
     "devices",
     "strategy",
     "plan",
+    "cluster",
+    "profile",
+    "host",
+    "replan",
     "threads",
     "precision",
     "gradients",

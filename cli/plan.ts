@@ -1,12 +1,15 @@
 /** `baton plan`: the plan of a script for a cluster, without its devices and without weights. */
+import { type Precision, PRECISIONS, type Storage, storedIn } from "../compiler/models/storage.ts";
 import { replaceFile } from "../engine/files.ts";
 import { table } from "../engine/table.ts";
 import { explain } from "../planner/explain.ts";
 import { printPlan } from "../planner/plan_file.ts";
+import { hostSecondsOf, parseHost } from "../run/assumptions.ts";
 import { readCluster } from "../run/cluster.ts";
 import { planPage, planRemarks, planTables } from "../run/plan_tables.ts";
-import { planWorkflow, readConfigs, workloadOf } from "../run/planning.ts";
+import { planWorkflow, precisionOf, readConfigs, workloadOf } from "../run/planning.ts";
 import { command, UsageError } from "./command.ts";
+import { HOST, PRECISION } from "./options.ts";
 import { loadScript } from "./script.ts";
 
 export const plan = command({
@@ -32,6 +35,7 @@ export const plan = command({
       value: "N,…",
       help: "tokens of responses, equally likely; maxNewTokens by default",
     },
+    host: HOST,
     out: {
       kind: "string",
       value: "FILE",
@@ -39,6 +43,11 @@ export const plan = command({
       short: "o",
     },
     html: { kind: "string", value: "FILE", help: "writes a page with tables and the predicted timeline" },
+    precision: {
+      ...PRECISION.precision,
+      help: "what models are stored in; that of the profile's tables by default: bf16 for GPUs",
+    },
+    gradients: PRECISION.gradients,
     seed: { kind: "number", value: "S", help: "of the search", integer: true, min: 0, default: 1 },
     steps: { kind: "number", value: "N", help: "points that the search looks at", integer: true, min: 0 },
     json: { kind: "flag", help: "the plan and its explanation as one line of JSON" },
@@ -62,9 +71,17 @@ export const plan = command({
     }
     const cluster = await readCluster(values.cluster),
       { workflow: { graph } } = await loadScript(positional[0]!, rest);
-    const configs = await readConfigs(graph, foldersOf(values.model));
+    const storage = storageOf(values, precisionOf(cluster.profile));
+    const configs = await readConfigs(graph, foldersOf(values.model), storage);
     const prompts = lengthsOf("prompt", values.prompt), responses = lengthsOf("response", values.response);
-    const workload = workloadOf(graph, configs, { ...prompts && { prompts }, ...responses && { responses } });
+    const said = values.host === undefined ? {} : parseHost(values.host);
+    if (typeof said === "string") throw new UsageError(`Cannot run baton plan: --host ${said}`);
+    const hostSeconds = hostSecondsOf(graph, { ...cluster.hostSeconds, ...said });
+    const workload = workloadOf(graph, configs, {
+      ...prompts && { prompts },
+      ...responses && { responses },
+      hostSeconds,
+    });
     const { seed, steps } = values,
       planned = planWorkflow(graph, cluster, configs, workload, {
         seed,
@@ -89,6 +106,21 @@ export const plan = command({
     return 0;
   },
 });
+
+/** What models are stored in. */
+function storageOf(
+  values: { readonly precision: string | undefined; readonly gradients: string | undefined },
+  usual: Precision,
+): Storage {
+  const precision = values.precision ?? usual, gradients = values.gradients ?? "fp32";
+  for (const [name, value] of Object.entries({ precision, gradients })) {
+    if ((PRECISIONS as readonly string[]).includes(value)) continue;
+    throw new UsageError(
+      `Cannot run baton plan: --${name} is "${value}" and has to be ${PRECISIONS.join(" or ")}`,
+    );
+  }
+  return storedIn(precision as Precision, gradients as Precision);
+}
 
 /** "actor=a,ref=b" → folders by model. */
 function foldersOf(text: string | undefined): Record<string, string> {

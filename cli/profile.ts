@@ -9,8 +9,9 @@ export const profile = command({
   usage: "[options]",
   positional: 0,
   about: [
-    "Runs the operations of small models on all devices at once, in several sizes, and writes what they take as JSON. A",
-    "cluster file names it as its profile. Takes a minute or two; other programs that run meanwhile make it wrong.",
+    "Runs the operations of small models on all devices at once, in several sizes, and keeps what they take: runs on this",
+    "machine plan with it from then on. With -o it goes into a file instead, which --profile of a run or a cluster file names.",
+    "Takes a minute or two; other programs that run meanwhile make it wrong.",
   ].join("\n"),
   options: {
     devices: { kind: "string", value: "cpu:N", help: "virtual devices, or GPUs as cuda:0", default: "cpu:2" },
@@ -21,27 +22,42 @@ export const profile = command({
       integer: true,
       min: 1,
     },
-    out: { kind: "string", value: "FILE", help: "where to write it; stdout by default", short: "o" },
+    out: {
+      kind: "string",
+      value: "FILE",
+      help: "a file instead of this machine's own profile; - for stdout",
+      short: "o",
+    },
   },
   examples: [
-    ["baton profile -o mine.json", "two devices that share all cores"],
+    ["baton profile", "two devices that share all cores, for the runs of this machine"],
     ["baton profile --devices cpu:4 --threads 4 -o four.json", "four devices with a thread each"],
   ],
   run: async ({ values }, io) => {
     const devices = parseDevices(values.devices);
     if (typeof devices === "string") throw new UsageError(`Cannot run baton profile: --devices ${devices}`);
-    const { profileMachine } = await import("../run/profiling.ts"), count = devices.nodes * devices.perNode;
+    if (devices.gpus && values.out === undefined) {
+      throw new UsageError(
+        "Cannot run baton profile: GPUs are not what this machine's own profile is about, give -o FILE",
+      );
+    }
+    const { profileMachine } = await import("../run/profiling.ts"),
+      { keepProfile } = await import("../run/profiles.ts"),
+      count = devices.nodes * devices.perNode;
     const threads = Math.max(1, Math.floor((values.threads ?? navigator.hardwareConcurrency) / count));
     let tenths = 0;
     const made = await profileMachine(devices, threads, (share) => {
       if (Math.floor(10 * share) > tenths) io.err(`${10 * (tenths = Math.floor(10 * share))} %`);
     });
     const text = JSON.stringify(made, null, 1).replace(/\n\s+(?=[\d\]])/g, " ");
-    if (values.out === undefined) io.out(text);
-    else {
-      await replaceFile(values.out, `${text}\n`);
-      io.err(`wrote ${values.out}`);
+    // What is kept for runs is of virtual devices.
+    if (values.out === "-" || (values.out === undefined && devices.gpus)) {
+      io.out(text);
+      return 0;
     }
+    const path = values.out ?? await keepProfile(`${text}\n`, count, threads);
+    if (values.out !== undefined) await replaceFile(path, `${text}\n`);
+    io.err(`wrote ${path}`);
     return 0;
   },
 });

@@ -27,6 +27,10 @@ export const run = command({
       integer: true,
       min: 0,
     },
+    replan: {
+      kind: "flag",
+      help: "plan again at a step's end when lengths or times differ from what was planned with",
+    },
     resume: { kind: "flag", help: "go on from the newest checkpoint of the output folder" },
     json: { kind: "flag", help: "the metrics of every step as one line of JSON on stdout" },
   },

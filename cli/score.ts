@@ -4,7 +4,7 @@ import { readRows, RowError } from "../engine/rows.ts";
 import type { ScoreItem } from "../run/standalone.ts";
 import { runner } from "./api.ts";
 import { command, UsageError } from "./command.ts";
-import { THREADS } from "./options.ts";
+import { modelOptions, PRECISION, THREADS } from "./options.ts";
 
 export const score = command({
   name: "score",
@@ -19,6 +19,7 @@ export const score = command({
   options: {
     input: { kind: "string", value: "FILE.jsonl", help: "what to score; - reads stdin" },
     ...THREADS,
+    precision: PRECISION.precision,
     json: { kind: "flag", help: "lines of JSON only, without the count on stderr" },
   },
   examples: [
@@ -31,7 +32,7 @@ export const score = command({
     }
     const input = values.input === "-" ? "/dev/stdin" : values.input;
     const { values: items } = await readRows(input, toItem);
-    const options = values.threads === undefined ? {} : { threads: values.threads };
+    const options = modelOptions(values);
     let scored = 0;
     for await (const { tokens, logprobs, sum } of (await runner()).score(positional[0]!, items, options)) {
       io.out(JSON.stringify({ tokens, logprobs, sum }));

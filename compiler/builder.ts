@@ -34,9 +34,11 @@ export interface Part {
   readonly total: number;
 }
 
+const whole = (w: Weight): Part => ({ first: 0, total: w.outputs });
+
 export class Builder extends Collectives {
   /** ids → rows of w: [rows, inputs of w]; zeros for ids outside `part`, of which w is the rows. */
-  embedding(ids: Value, w: Weight, part: Part = { first: 0, total: w.outputs }): Value {
+  embedding(ids: Value, w: Weight, part: Part = whole(w)): Value {
     const rows = rowsOf(ids.shape), attrs = [rows, w.outputs, w.inputs, Number(w.panels)];
     return this.one("embedding", [ids, w.value], [rows, w.inputs], [...attrs, part.first, part.total]);
   }
@@ -120,6 +122,39 @@ export class Builder extends Collectives {
       const work = this.value("work", [rows, 3]);
       this.emit("shardLogprob", ins, [...outs, work], [...attrs, part.first, part.total, axisNumber("tp")]);
     } else this.emit("linearLogprob", ins, outs, attrs);
+    return { logprobs, entropy };
+  }
+
+  /**
+   * {@link linearLogprob} under the softmax over a few tokens of each row, `kept` [rows, most], instead of the vocabulary.
+   *
+   * @param part of the vocabulary that w is, when tensor parallelism splits it: every rank gets the same result
+   */
+  keptLogprob(
+    x: Value,
+    w: Weight,
+    kept: Value,
+    targets: Value,
+    inverseTemperature: Value,
+    withEntropy: boolean,
+    part?: Part,
+  ) {
+    this.#checkProduct(x, w);
+    const rows = rowsOf(x.shape), width = widthOf(kept.shape), { first, total } = part ?? whole(w);
+    const own = this.one("keptLogits", [x, w.value, kept], kept.shape, [
+      rows,
+      w.inputs,
+      w.outputs,
+      width,
+      first,
+      total,
+    ]);
+    const z = part ? this.allReduce(own, "tp") : own;
+    const logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
+    const entropy = withEntropy ? this.value("entropy", [rows]) : undefined;
+    const outs = [logprobs, lse, ...(entropy ? [entropy] : [])];
+    const ins = [z, kept, targets, inverseTemperature];
+    this.emit("keptLogprob", ins, outs, [rows, width, Number(withEntropy)]);
     return { logprobs, entropy };
   }
 

@@ -173,16 +173,15 @@ function coveredBy(groups: readonly Group[], ranges: readonly Range[], bounds: r
   return out;
 }
 
-/** The dim along which a parameter is cut, and every piece's range of it. */
+/** The dim along which a parameter is cut, every piece's range of it, and the type of what receives: the last ones. */
 function rangesOf(stem: string, pieces: readonly (LocalParameter | undefined)[]) {
   const [first] = pieces, dim = pieces.find((p) => p?.slice)?.slice?.dim ?? 0;
   const ranges = pieces.map((p): Range => {
-    const alike = p && p.layout === first!.layout && p.dtype === first!.dtype &&
-      p.global.every((n, i) => n === first!.global[i]);
+    const alike = p && p.layout === first!.layout && p.global.every((n, i) => n === first!.global[i]);
     if (!alike || (p.slice && p.slice.dim !== dim)) throw notOneModel(stem);
     return p.slice ?? { from: 0, to: p.global[dim]! };
   });
-  return { global: first!.global, dtype: first!.dtype, dim, ranges };
+  return { global: first!.global, dtype: pieces.at(-1)!.dtype, dim, ranges };
 }
 
 const notOneModel = (stem: string): Error =>

@@ -67,8 +67,32 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     const [x] = op.ins as [Value], axis = axisOf(op), own = rowsOf(x.shape);
     add(0, b.alike.has(op.outs[0]!) ? b.ownRows(dy, own, axis) : b.reduceScatterRows(dy, own, axis));
   },
+  // Every rank goes on with the sum in the same way, so that its gradient is whole on every rank.
+  allReduce: ({ dy, add }) => add(0, dy),
   reduceScatterRows: ({ b, op, dy, add }) =>
     add(0, b.allGatherRows(dy, rowsOf(op.ins[0]!.shape), axisOf(op))),
+  keptLogits({ b, op, dy, accumulate, add }) {
+    const [x, w, kept] = op.ins as [Value, Value, Value],
+      attrs = op.attrs.slice(0, 4),
+      part = op.attrs.slice(4);
+    accumulate(
+      1,
+      (prior, out) =>
+        b.emit("keptLogitsDw", [dy, x, kept, ...prior], [out], [...attrs, prior.length, ...part]),
+    );
+    const dx = like(b, x);
+    b.emit("keptLogitsDx", [dy, w, kept], [dx], op.attrs);
+    add(0, dx);
+  },
+  keptLogprob({ b, op, gradient, add }) {
+    const [z, kept, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
+    const [logprobs, lse, entropy] = op.outs as [Value, Value, Value?], dEntropy = entropy && gradient(2);
+    const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape);
+    const ins = [dLogprobs, z, kept, targets, inverseTemperature, lse];
+    const more = dEntropy ? [dEntropy, entropy] : [];
+    const attrs = [...op.attrs.slice(0, 2), Number(dEntropy !== undefined)];
+    add(0, b.one("keptLogprobGrad", [...ins, ...more], z.shape, attrs));
+  },
 };
 
 /** A value for the gradient of x. */
@@ -82,24 +106,16 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
   const [logprobs, lse] = op.outs as [Value, Value], entropy = op.attrs[3] ? op.outs[2] : undefined;
   const dEntropy = entropy && gradient(2);
   const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = like(b, x);
-  const emit = (prior: readonly Value[], dw: Value) =>
-    b.emit(
-      "linearLogprobGrad",
-      [
-        dLogprobs,
-        x,
-        w,
-        targets,
-        inverseTemperature,
-        lse,
-        ...(dEntropy ? [dEntropy, entropy] : []),
-        ...prior,
-      ],
-      [dx, dw],
-      [...op.attrs.slice(0, 3), prior.length, Number(dEntropy !== undefined), part.first, part.total],
+  const ins = [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : [])];
+  const sizes = op.attrs.slice(0, 3), more = [Number(dEntropy !== undefined), part.first, part.total];
+  // One kernel makes both gradients, since both need the logits again.
+  if (!wants(1)) b.emit("linearLogprobDx", ins, [dx], [...sizes, ...more]);
+  else {
+    accumulate(
+      1,
+      (prior, dw) =>
+        b.emit("linearLogprobGrad", [...ins, ...prior], [dx, dw], [...sizes, prior.length, ...more]),
     );
-  // One kernel makes both gradients, so that of a frozen weight is made and dropped.
-  if (wants(1)) accumulate(1, emit);
-  else emit([], like(b, w));
+  }
   add(0, dx);
 }

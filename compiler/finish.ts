@@ -1,5 +1,14 @@
 /** The passes from recorded operations to a program. */
-import { type Maxima, type Op, type Place, type Segment, SEGMENTS, type Value } from "../ir/op.ts";
+import {
+  align,
+  BYTES,
+  type Maxima,
+  type Op,
+  type Place,
+  type Segment,
+  SEGMENTS,
+  type Value,
+} from "../ir/op.ts";
 import type { BufferRow, Port, Program } from "../ir/program.ts";
 import { planBuffers } from "./buffers.ts";
 import type { Builder } from "./builder.ts";
@@ -53,6 +62,9 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     get bytes() {
       return bytes ??= encode(ops, (v) => placeOf(v)!, segmentBytes, o.maxima);
     },
+    get widenedBytes() {
+      return widenedBytes(ops, (v) => placeOf(v)!, o.maxima);
+    },
     maxima: o.maxima,
     segmentBytes,
     ports,
@@ -62,9 +74,30 @@ export function finish(name: string, b: Builder, recorded: readonly Op[], o: Fin
     // Made when it is asked for: a run never does.
     get work() {
       return ops.map(({ kind, attrs, ins, outs }) => {
-        return { kind, attrs, elements: [...ins, ...outs].map((v) => size(v.shape)) };
+        const all = [...ins, ...outs];
+        return {
+          kind,
+          attrs,
+          elements: all.map((v) => size(v.shape)),
+          widths: all.map((v) => BYTES[v.dtype]),
+        };
       });
     },
     flops: (live) => ops.reduce((n, op) => n + flops(op, live), 0),
   };
+}
+
+/** The most that one operation's bf16 operands take in f32; what it reads and writes at one place is one. */
+function widenedBytes(ops: readonly Op[], placeOf: (v: Value) => Place, maxima: Maxima): number {
+  let most = 0;
+  for (const { ins, outs } of ops) {
+    const places = new Map<string, number>();
+    for (const v of [...ins, ...outs]) {
+      if (v.dtype !== "bf16") continue;
+      const { segment, offset } = placeOf(v), key = `${segment} ${offset}`;
+      places.set(key, Math.max(places.get(key) ?? 0, align(BYTES.f32 / BYTES.bf16 * bytesOf(v, maxima))));
+    }
+    most = Math.max(most, [...places.values()].reduce((n, bytes) => n + bytes, 0));
+  }
+  return most;
 }

@@ -13,6 +13,12 @@ export function flops(op: Op, live: Maxima): number {
     case "linearLogprobGrad":
       // The logits again, then both gradients.
       return 6 * at(0) * at(1) * at(2);
+    case "linearLogprobDx":
+      return 4 * at(0) * at(1) * at(2);
+    case "keptLogits":
+    case "keptLogitsDx":
+    case "keptLogitsDw":
+      return 2 * at(0) * at(1) * at(3);
     case "attention":
     case "attentionGrad": {
       // Two products forward and five backward over half of the square; sequences taken as equally long.

@@ -48,6 +48,13 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   allGatherColumns: [0],
   sumDoubles: [],
   norm: [],
+  sampleKept: [0],
+  keptLogits: [0],
+  keptLogitsDx: [0],
+  keptLogitsDw: [0],
+  keptLogprob: [0],
+  keptLogprobGrad: [0],
+  linearLogprobDx: [0],
 };
 
 /** Operations that can continue a sum: position of the flag, and the output that continues the last input. */
@@ -61,6 +68,7 @@ const CONTINUES: Partial<Record<OpKind, readonly [flag: number, output: number]>
   linearLogprobGrad: [3, 1],
   scatterRows: [3, 0],
   total: [1, 0],
+  keptLogitsDw: [4, 0],
 };
 
 /** The output that continues the sum in the last input, when there is one. */
@@ -155,6 +163,19 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
       return [5, 1];
     case "sample":
       return [10, 0];
+    case "sampleKept":
+      return [11, 0];
+    case "keptLogits":
+    case "keptLogitsDx":
+      return [3, 1];
+    case "keptLogitsDw":
+      return [3 + prior, 1];
+    case "keptLogprob":
+      return [4, 2 + a[2]!];
+    case "keptLogprobGrad":
+      return [6 + 2 * a[2]!, 1];
+    case "linearLogprobDx":
+      return [6 + 2 * a[3]!, 1];
     case "copyPages":
       return [3, 1];
     case "shardLogprob":

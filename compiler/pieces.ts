@@ -1,6 +1,6 @@
 /** Where the elements of a rank's piece are: in memory, and in the Hugging Face tensor that it is a piece of. */
 import { BYTES, PANEL } from "../ir/op.ts";
-import type { LocalParameter, Range } from "./layout.ts";
+import type { LocalParameter, Range, Slice } from "./layout.ts";
 
 /** A rectangle of a tensor, in the coordinates of the whole; a vector is one column. */
 export interface Box {
@@ -29,11 +29,12 @@ export function boxOf({ global, slice }: LocalParameter): Box {
 }
 
 /**
- * The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. Both are of
- * one type: bytes move as they are.
+ * The copies that bring a box, which both pieces contain, from one piece's place to the other's, and write nothing else. Places in a
+ * source of another type are counted as if its elements were as wide as the target's.
  */
 export function runsBetween(source: LocalParameter, target: LocalParameter, box: Box): Run[] {
   const each = BYTES[target.dtype];
+  const begins = { source: source.offset / BYTES[source.dtype] * each, target: target.offset };
   const from = boxOf(source), to = boxOf(target), rows = length(box.rows), columns = length(box.columns);
   const widths = { source: length(from.columns), target: length(to.columns) };
   const first = { source: box.rows.from - from.rows.from, target: box.rows.from - to.rows.from };
@@ -44,8 +45,8 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
   if (target.layout === "rows") {
     const at = (side: "source" | "target") => each * (first[side] * widths[side] + skipped[side]);
     return [strided({
-      source: source.offset + at("source"),
-      target: target.offset + at("target"),
+      source: begins.source + at("source"),
+      target: begins.target + at("target"),
       bytes: each * columns,
       count: rows,
       sourceStride: each * widths.source,
@@ -58,7 +59,7 @@ export function runsBetween(source: LocalParameter, target: LocalParameter, box:
     lanes = Math.min(PANEL - lane.source, PANEL - lane.target, rows - row);
     const at = (side: "source" | "target") =>
       panel * ((first[side] + row - lane[side]) / PANEL * widths[side] + skipped[side]) + each * lane[side];
-    const start = { source: source.offset + at("source"), target: target.offset + at("target") };
+    const start = { source: begins.source + at("source"), target: begins.target + at("target") };
     if (lanes === PANEL) {
       const count = Math.floor((rows - row) / PANEL);
       const strides = { sourceStride: panel * widths.source, targetStride: panel * widths.target };
@@ -98,6 +99,32 @@ export function joined<T extends Run>(a: T, b: Run): T | null {
   const alike = b.count === 1 || (b.sourceStride === sourceStride && b.targetStride === targetStride);
   return goesOn && alike ? { ...a, count: a.count + b.count, sourceStride, targetStride } : null;
 }
+
+/** Some rows of a parameter, as if they were all of it. */
+export interface Slab {
+  /** The rank's piece of these rows. */
+  readonly piece: LocalParameter;
+  /** Elements of the rank's piece before it. */
+  readonly first: number;
+}
+
+/**
+ * What a rank holds of rows from … to of the whole; null for nothing. Where a piece is in panels, both ends have to be at the
+ * beginning of one, or at the piece's own.
+ */
+export function slabOf(p: LocalParameter, { from, to }: Range): Slab | null {
+  const { rows, columns } = boxOf(p), begin = Math.max(rows.from, from), end = Math.min(rows.to, to);
+  if (begin >= end) return null;
+  const width = length(columns), height = end - begin, first = (begin - rows.from) * width;
+  const [, ...inner] = p.global, [, ...own] = p.shape;
+  const slice: Slice | null = p.slice?.dim === 0 ? { dim: 0, from: begin - from, to: end - from } : p.slice;
+  const elements = p.layout === "panels" ? Math.ceil(height / PANEL) * PANEL * width : height * width;
+  return { first, piece: { ...p, slice, global: [to - from, ...inner], shape: [height, ...own], elements } };
+}
+
+/** Whether a rank's piece may be taken by rows that are cut at multiples of PANEL. */
+export const cutsAtPanels = (p: LocalParameter): boolean =>
+  p.layout === "rows" || p.slice?.dim !== 0 || p.slice.from % PANEL === 0;
 
 /** Columns handled at a time: a panel's rows of them stay in the first cache while they are interleaved. */
 const BLOCK = 256;

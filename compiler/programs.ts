@@ -7,7 +7,7 @@ import {
   type ModelSpec,
   type TrainCall,
 } from "../ir/graph.ts";
-import { groupAt } from "../ir/groups.ts";
+import { groupAt, keptWidth } from "../ir/groups.ts";
 import type { Assignment, ExecutionPlan } from "../ir/plan.ts";
 import type { Program } from "../ir/program.ts";
 import {
@@ -95,7 +95,7 @@ export function compilePlan(
     if (call.kind === "generate") {
       const o = { maxNew: call.sampling.maxNewTokens, stops: stops[call.id] ?? 0, pages: pages[call.id] };
       generate[call.id] = generatePrograms(call, shards, a, here, cacheSizes(config, a, here, o));
-    } else if (call.kind === "infer") infer[call.id] = inferPrograms(call, shards, a, here);
+    } else if (call.kind === "infer") infer[call.id] = inferPrograms(call, graph, shards, a, here);
     else {
       train[call.id] = trainPrograms(call, graph, shards, a, here);
       update[call.model] ??= updatePrograms(model, shards, a);
@@ -124,12 +124,16 @@ function generatePrograms(
   return { ranks, cache };
 }
 
-const inferPrograms = (call: InferCall, shards: Grid<Shard>, a: Assignment, s: DataSizes): Grid<Program> =>
-  onEach(
-    shards,
-    (shard) =>
-      compileInfer(shard, { maxima: microMaxima(a, s), outputs: Object.keys(call.writes) as InferOutput[] }),
-  );
+function inferPrograms(
+  call: InferCall,
+  graph: CallGraph,
+  shards: Grid<Shard>,
+  a: Assignment,
+  s: DataSizes,
+): Grid<Program> {
+  const outputs = Object.keys(call.writes) as InferOutput[], kept = keptWidth(graph, call.reads.tokens);
+  return onEach(shards, (shard) => compileInfer(shard, { maxima: microMaxima(a, s), outputs, kept }));
+}
 
 function trainPrograms(
   call: TrainCall,
@@ -138,7 +142,14 @@ function trainPrograms(
   a: Assignment,
   s: DataSizes,
 ): TrainPrograms {
-  const o = { loss: call.loss, fields: graph.fields, recompute: a.recompute, maxima: microMaxima(a, s) };
+  const kept = keptWidth(graph, call.reads.tokens);
+  const o = {
+    loss: call.loss,
+    fields: graph.fields,
+    recompute: a.recompute,
+    maxima: microMaxima(a, s),
+    kept,
+  };
   return {
     ranks: onEach(shards, (shard) => compileTrain(shard, o)),
     fold: compileFold(call.loss, graph.fields),

@@ -24,10 +24,12 @@ enum {
 // A job that ended: begin and end by `baton_clock`.
 typedef struct { uint32_t ticket; int32_t status; uint64_t begin_ns, end_ns; } baton_completion;
 
-// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 2, and of 4 where weight is not 1.
+// `count` runs of `bytes`, from_stride and to_stride bytes apart. Bytes and offsets are multiples of 2, and of 4
+// where weight is not 1. `widen`: from bf16 to f32; `bytes` are written, and half as many read, whose offsets are multiples of 2.
 typedef struct {
   uint32_t from_segment, to_segment;
   uint64_t from, to, bytes, count, from_stride, to_stride;
+  uint32_t widen, zero;
 } baton_move;
 
 // A device's membership in the group of one axis (order of AXES in ir/op.ts); group UINT32_MAX for none.
@@ -93,6 +95,6 @@ BATON_API uint64_t baton_clock(void);
 BATON_API int32_t baton_cancel(uint32_t device, uint32_t on);
 // Nanoseconds per opcode since the last call, f64[64]; slot 0 is the total.
 BATON_API int32_t baton_profile(uint32_t device, double* nanoseconds);
-// Median seconds of one product: mode 0 x·wᵀ, 1 dy·w, 2 dyᵀ·x (weights in panels), or 3, m·n·k multiply-adds in registers:
-// the most that the device can do. For `deno task bench`.
+// Median seconds of one product: mode 0 x·wᵀ, 1 dy·w, 2 dyᵀ·x (weights in panels), 3, m·n·k multiply-adds in registers, or
+// 4, n·k values read m times: the most that the device can do. For `deno task bench`.
 BATON_API double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps);

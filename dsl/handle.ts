@@ -1,10 +1,10 @@
 /** The types of models and of the calls that they offer. */
 import type { PerSequence, PerTokenOf, Schema, Text, TokenIds } from "../ir/field.ts";
-import type { AdamW, Head, ModelSpec, Sampling } from "../ir/graph.ts";
-import type { None, TokenFieldOf } from "./fields.ts";
+import type { AdamW, Head, ModelSpec } from "../ir/graph.ts";
+import type { FieldError, None, TokenFieldOf } from "./fields.ts";
 import type { CallFlow } from "./flow.ts";
-import type { LaterOptions } from "./later.ts";
 import type { Loss } from "./loss.ts";
+import type { SamplingOptions } from "./sampling.ts";
 import type { ToolOptions } from "./tools.ts";
 
 /** A model as the script declares it: what it is, and whether it is trained. */
@@ -33,12 +33,12 @@ export interface TrainOptions<Metrics extends string> {
 interface Generates {
   /**
    * Samples responses to the prompts. Writes `tokens` (prompt and response, the response's tokens are the actions),
-   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p), `length` (actions) and
+   * `response` (text), `logprobs` (of softmax(logits / temperature), before top-k and top-p unless `keepSampledMask`), `length` (actions) and
    * `finished` (1 where a stop token was sampled, 0 where the response was cut). With `tools`, a response is all turns and
    * the answers between them; the answers' tokens are in `tokens` and `response` and are no actions.
    */
   generate(
-    options?: Partial<Sampling> & ToolOptions & LaterOptions,
+    options?: SamplingOptions & ToolOptions,
   ): CallFlow<{ readonly prompt: Text }, Generated>;
 }
 interface InfersLogprobs {
@@ -69,17 +69,22 @@ interface InfersRewards {
 }
 interface Trains<H extends Head> {
   /** Gradient steps on a loss. Writes no field but a new version of the model. */
-  train<In extends Schema, Metrics extends string>(
-    loss: Loss<H, In, Metrics>,
+  train<L extends Head, In extends Schema, Metrics extends string>(
+    loss: Loss<L, In, Metrics> & ForHead<H, L>,
     options?: TrainOptions<NoInfer<Metrics>>,
   ): CallFlow<TokenField<TokenFieldOf<In>> & In, None>;
 }
+/** What the editor says where a frozen model is trained; nothing is there when the script runs. */
+interface Frozen {
+  readonly train?: FieldError<"this model is frozen, declare it with an optimizer to train it", never>;
+}
+type ForHead<H extends Head, L extends Head> = L extends H ? unknown
+  : FieldError<"this loss is for another head, see policyLoss, valueLoss and rewardLoss", L>;
 interface Infers {
   readonly lm: Generates & InfersLogprobs;
   readonly value: InfersValues;
   readonly reward: InfersRewards;
 }
 /** The calls that a model offers: `train` only when it was given an optimizer. */
-export type Handle<M> = M extends Model<infer H, infer O>
-  ? Infers[H] & (O extends AdamW ? Trains<H> : unknown)
+export type Handle<M> = M extends Model<infer H, infer O> ? Infers[H] & (O extends AdamW ? Trains<H> : Frozen)
   : never;

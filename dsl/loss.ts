@@ -2,7 +2,7 @@
 import type { Expr } from "../ir/expr.ts";
 import { type PerSequence, perSequence, type PerTokenOf, type Schema } from "../ir/field.ts";
 import type { Head } from "../ir/graph.ts";
-import type { Numbers, OneTokenField, TokenFieldOf } from "./fields.ts";
+import type { FieldError, Numbers, OneTokenField, TokenFieldOf } from "./fields.ts";
 import { at, callSite } from "./site.ts";
 import { Tensor } from "./tensor.ts";
 import { type AnyTensor, type Symbols, tokenFieldOf, trace } from "./trace.ts";
@@ -26,9 +26,13 @@ type Now<H extends Head, Of extends string> = {
 type Symbol_<T, Of extends string> = T extends { readonly per: "token" } ? Tensor<"token", Of>
   : Tensor<"sequence", Of>;
 type Scalar<Of extends string> = Tensor<"batch", Of>;
-type Result<Metrics extends string, Of extends string> =
+/** What a loss function returns; anything else is answered with a sentence. */
+type Result<Of extends string> =
   | Scalar<Of>
-  | { readonly loss: Scalar<Of>; readonly metrics?: { readonly [K in Metrics]: Scalar<Of> } };
+  | { readonly loss: Scalar<Of>; readonly metrics?: Readonly<Record<string, Scalar<Of>>> };
+type Reduced<R, Of extends string> = [R] extends [Result<Of>] ? unknown
+  : FieldError<"a loss and its metrics are one number each, end with mean() or sum()", never>;
+type MetricsOf<R> = R extends { readonly metrics?: infer M } ? Extract<keyof NonNullable<M>, string> : never;
 interface Parts {
   readonly loss: AnyTensor;
   readonly metrics?: Readonly<Record<string, AnyTensor>>;
@@ -42,20 +46,20 @@ const NOW: Readonly<Record<Head, (of: string) => Schema>> = {
 
 type DefineLoss<H extends Head> = <
   const In extends Schema,
-  Metrics extends string = never,
+  R,
 >(
   reads: In & OneTokenField<In> & Numbers<In>,
   fn: (
     now: Now<H, TokenFieldOf<In>>,
     batch: Symbols<In, TokenFieldOf<In>>,
-  ) => Result<Metrics, TokenFieldOf<In>>,
-) => Loss<H, In, Metrics>;
+  ) => R & Reduced<R, TokenFieldOf<In>>,
+) => Loss<H, In, MetricsOf<R>>;
 
 function lossFor<H extends Head>(head: H, what: string): DefineLoss<H> {
-  return <In extends Schema, Metrics extends string>(
+  return <In extends Schema, R>(
     reads: In,
     fn: (now: never, batch: never) => unknown,
-  ): Loss<H, In, Metrics> => {
+  ): Loss<H, In, MetricsOf<R>> => {
     const model = NOW[head](tokenFieldOf(reads));
     const site = callSite();
     const expr = trace({ what, site, batch: reads, model }, ({ now, batch }) => {
@@ -73,7 +77,12 @@ function lossFor<H extends Head>(head: H, what: string): DefineLoss<H> {
       }
       return { ...result.metrics, loss: result.loss };
     });
-    return { head, reads, expr, metrics: Object.keys(expr.outputs).filter((k) => k !== "loss") as Metrics[] };
+    return {
+      head,
+      reads,
+      expr,
+      metrics: Object.keys(expr.outputs).filter((k) => k !== "loss") as MetricsOf<R>[],
+    };
   };
 }
 

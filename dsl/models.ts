@@ -1,13 +1,13 @@
 /** Models of a script and the calls that they offer. */
 import { perSequence, type Schema, text, tokenIds } from "../ir/field.ts";
-import type { AdamW, Ema, Head, Lora, ModelSpec, Ports, Sampling } from "../ir/graph.ts";
+import type { AdamW, Ema, Head, Lora, ModelSpec, Ports } from "../ir/graph.ts";
 import type { Draft } from "./draft.ts";
 import { checkName } from "./fields.ts";
 import { CallFlow } from "./flow.ts";
 import type { Handle, Model, TrainOptions } from "./handle.ts";
-import { type LaterOptions, refuseLater } from "./later.ts";
+import { sampling, type SamplingOptions } from "./sampling.ts";
 import type { Loss } from "./loss.ts";
-import { positive, refuse, whole } from "./options.ts";
+import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
 import { type ToolOptions, toolsOf } from "./tools.ts";
 import { tokenFieldOf } from "./trace.ts";
@@ -85,34 +85,6 @@ export const valueModel: Declare<"value"> = modelOf("value");
  */
 export const rewardModel: Declare<"reward"> = modelOf("reward");
 
-const DEFAULTS: Sampling = {
-  maxNewTokens: 512,
-  temperature: 1,
-  topK: 0,
-  topP: 1,
-  samples: 1,
-  stop: [],
-  ignoreEos: false,
-  maxLag: 0,
-};
-
-function sampling(options: Partial<Sampling>, site: string | undefined): Sampling {
-  const s = { ...DEFAULTS, ...options };
-  refuse(`generate${at(site)}`, [
-    ...Object.keys(s).filter((k) => !(k in DEFAULTS)).map((k) => `there is no option ${k}`),
-    positive("maxNewTokens", s.maxNewTokens, "whole"),
-    positive("samples", s.samples, "whole"),
-    whole("topK", s.topK),
-    whole("maxLag", s.maxLag),
-    !(s.temperature >= 0 && s.temperature < Infinity) &&
-    `temperature is ${s.temperature}, it must be 0 (greedy) or more`,
-    !(s.topP > 0 && s.topP <= 1) && `topP is ${s.topP}, it must be above 0 and at most 1`,
-    !(Array.isArray(s.stop) && s.stop.every((t) => Number.isInteger(t) && t >= 0)) &&
-    "stop is not a list of token ids",
-  ]);
-  return s;
-}
-
 interface InferOptions {
   readonly from?: string;
   readonly entropy?: boolean;
@@ -141,13 +113,9 @@ function handle(model: string, spec: ModelSpec) {
   return {
     ...(spec.head === "lm" && {
       generate(
-        { tools, maxTurns, keepSampledMask = false, ...options }:
-          & Partial<Sampling>
-          & ToolOptions
-          & LaterOptions = {},
+        { tools, maxTurns, ...options }: SamplingOptions & ToolOptions = {},
       ) {
         const site = callSite(), reads = { prompt: text };
-        refuseLater({ keepSampledMask }, site);
         const turns = toolsOf({ ...(tools && { tools }), ...(maxTurns !== undefined && { maxTurns }) }, site);
         const logprobs = { per: "token", dtype: "f32", of: "tokens" } as const;
         const writes = {

@@ -3,7 +3,7 @@ import type { PerSequence, Schema } from "../ir/field.ts";
 import { perSequence } from "../ir/field.ts";
 import { keptBy } from "../ir/groups.ts";
 import type { Draft } from "./draft.ts";
-import { checkName, type None } from "./fields.ts";
+import { checkName, type FieldError, type None } from "./fields.ts";
 import { type Alone, CallFlow, Flow } from "./flow.ts";
 import { positive, refuse } from "./options.ts";
 import { at, callSite } from "./site.ts";
@@ -52,6 +52,14 @@ export function select<const By extends string>(
   });
 }
 
+type OfBatch<S> = { [K in keyof S]: S[K] extends { readonly per: "batch" } ? K : never }[keyof S];
+/** A number of the batch would be another one in every round, of that round's prompts only. */
+type PerRound<Out> = [OfBatch<Out>] extends [never] ? unknown
+  : FieldError<
+    "refill() repeats this for some prompts only, write values of the whole batch after it",
+    OfBatch<Out>
+  >;
+
 /**
  * Runs a flow until every prompt of the step passes: those of which some sample has a 0 in `until` are replaced by other
  * prompts of the data set and the flow runs for these again, in `maxRounds` rounds at most (dynamic sampling, Yu et al.
@@ -75,7 +83,7 @@ export function select<const By extends string>(
  * ```
  */
 export function refill<In extends Schema, Out extends Schema>(
-  flow: Flow<In, Out>,
+  flow: Flow<In, Out> & PerRound<Out>,
   options: {
     readonly until: { [K in keyof Out]: Out[K] extends PerSequence ? K : never }[keyof Out];
     readonly maxRounds: number;

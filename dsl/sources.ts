@@ -24,7 +24,10 @@ type Columns<C> = { readonly [name: string]: C };
 export interface SourceOptions<F> {
   /** Rows per step: prompts, conversations or pairs. */
   readonly batch: number;
-  /** More columns of the file, by name. One of token ids is a list of them; every token but the first is an action. */
+  /**
+   * More columns of the file, by name. One of token ids is a list of them, every one but the first an action, or holds what a row of
+   * `conversations()` may: `{ prompt, completion }`, `{ messages }`, `{ tokens, mask }`.
+   */
   readonly fields?: F;
   /** Seeded order, new in every epoch. Default true. */
   readonly shuffle?: boolean;
@@ -37,8 +40,14 @@ export interface SourceOptions<F> {
   readonly columns?: Readonly<Record<string, string>>;
   /** Prompts and completions that are texts become turns of a conversation, in the model's chat template. Default false. */
   readonly chat?: boolean;
-  /** What to do with rows that are longer than the models' context. Default "refuse". */
-  readonly longRows?: "refuse" | "skip";
+  /** Most tokens of a prompt or a whole sequence. Default, and at most, the models' context. */
+  readonly maxTokens?: number;
+  /**
+   * What to do with rows that are longer: an error, leave them out, or cut whole sequences behind their first tokens
+   * (conversations and pairs; what keeps no action is left out, as are prompts, which would ask something else). Default
+   * "refuse".
+   */
+  readonly longRows?: "refuse" | "skip" | "truncate";
 }
 
 function source<F extends Schema>(
@@ -47,7 +56,8 @@ function source<F extends Schema>(
   options: SourceOptions<Schema>,
   own: Schema,
 ): Source<F> {
-  const { batch, fields = {}, shuffle = true, heldOut = 0, columns, chat, longRows = "refuse" } = options;
+  const { batch, fields = {}, shuffle = true, heldOut = 0, columns, chat, maxTokens } = options;
+  const { longRows = "refuse" } = options;
   const site = callSite();
   if (typeof path !== "string" || path === "") {
     throw new TypeError(`Cannot read ${kind}${at(site)}: give the path of a file`);
@@ -56,7 +66,8 @@ function source<F extends Schema>(
   refuse(`read ${kind} from ${path}${at(site)}`, [
     positive("batch", batch, "whole"),
     !(heldOut >= 0 && heldOut < 1) && `heldOut is ${heldOut}, it must be at least 0 and below 1`,
-    oneOf("longRows", longRows, ["refuse", "skip"]),
+    oneOf("longRows", longRows, ["refuse", "skip", "truncate"]),
+    maxTokens !== undefined && positive("maxTokens", maxTokens, "whole"),
     ...Object.keys(fields).filter((name) => name in own).map((name) =>
       `field "${name}" is its own, give the column another name`
     ),
@@ -72,7 +83,8 @@ function source<F extends Schema>(
     heldOut,
     ...(columns && { columns }),
     ...(chat && { chat }),
-    ...(longRows === "skip" && { skipLong: true }),
+    ...(maxTokens !== undefined && { maxTokens }),
+    ...(longRows !== "refuse" && { longRows }),
   };
 }
 

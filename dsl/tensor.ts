@@ -1,11 +1,12 @@
 /** The tracer: tensors that record what is done with them. See `ir/expr.ts` for what every operation means. */
 import type { BinaryKind, Expr, ExprOp, ShapeKind, UnaryKind } from "../ir/expr.ts";
 import type { Granularity } from "../ir/field.ts";
+import type { Fits, Joined } from "./granularity.ts";
 
-/** What may stand beside a value of granularity G: its own kind, a batch scalar, and beside a batch scalar anything. */
-type Beside<G extends Granularity> = "batch" extends G ? Granularity : G | "batch";
-/** What comes out: a batch scalar takes the granularity of the other side. */
-type Joined<G extends Granularity, H extends Granularity> = G extends "batch" ? H : G;
+/** What an operation takes on its other side. */
+type Operand<G extends Granularity, H extends Granularity, Of extends string> =
+  | Tensor<H, Of> & Fits<G, H>
+  | number;
 type Folded = "token" | "sequence" | "pair";
 
 /** The operations of one traced function. Equal operations are recorded once. */
@@ -111,31 +112,31 @@ export class Tensor<G extends Granularity = Granularity, Of extends string = "to
   }
 
   /** this + other. */
-  add<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  add<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("add", other);
   }
   /** this − other. */
-  sub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  sub<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("sub", other);
   }
   /** other − this. */
-  rsub<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  rsub<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.neg().add(other);
   }
   /** this · other. */
-  mul<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  mul<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("mul", other);
   }
   /** this ÷ other. */
-  div<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  div<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("div", other);
   }
   /** The smaller of both. */
-  min<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  min<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("min", other);
   }
   /** The larger of both. */
-  max<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  max<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("max", other);
   }
   /** At least `low` and at most `high`: `max(low).min(high)`, with their derivatives. */
@@ -143,11 +144,11 @@ export class Tensor<G extends Granularity = Granularity, Of extends string = "to
     return this.#binary("max", low).min(high as number) as Tensor<G, Of>;
   }
   /** 1 where this < other, else 0. No derivative. */
-  lt<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  lt<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("lt", other);
   }
   /** 1 where this ≥ other, else 0. No derivative. */
-  ge<H extends Beside<G> = G>(other: Tensor<H, Of> | number): Tensor<Joined<G, NoInfer<H>>, Of> {
+  ge<H extends Granularity = G>(other: Operand<G, H, Of>): Tensor<Joined<G, NoInfer<H>>, Of> {
     return this.#binary("ge", other);
   }
   /** `then` where this is not zero, `otherwise` elsewhere. */

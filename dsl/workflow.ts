@@ -11,13 +11,15 @@ import { at, callSite } from "./site.ts";
 import type { Source } from "./sources.ts";
 import type { Tool } from "./tools.ts";
 
-type Closed<F, In, Out> = [Exclude<keyof In, keyof F>] extends [never]
-  ? [Mismatch<F, In>] extends [never] ? [keyof F & keyof Out] extends [never] ? unknown
-    : FieldError<
-      "a call writes a field that the data set already has, rename it with .as()",
-      keyof F & keyof Out
-    >
-  : FieldError<"the data set holds another kind of value than is read", Mismatch<F, In>>
+/** Without a data set nothing more is to be said than that there is none. */
+type Closed<F, In, Out> = string extends keyof F ? unknown
+  : [Exclude<keyof In, keyof F>] extends [never]
+    ? [Mismatch<F, In>] extends [never] ? [keyof F & keyof Out] extends [never] ? unknown
+      : FieldError<
+        "a call writes a field that the data set already has, rename it with .as()",
+        keyof F & keyof Out
+      >
+    : FieldError<"the data set holds another kind of value than is read", Mismatch<F, In>>
   : FieldError<"no call or data set provides", Exclude<keyof In, keyof F>>;
 
 export interface EvaluateOptions<F extends Schema, In extends Schema, Out extends Schema> {

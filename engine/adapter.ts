@@ -65,7 +65,7 @@ export async function writeAdapter(
 export async function readAdapter(
   folder: string,
   { lora, head, parameters }: Omit<Adapted, "checkpoint">,
-  sink: (p: Parameter, values: Float32Array) => void,
+  sink: (p: Parameter, values: Float32Array) => unknown,
 ): Promise<void> {
   const config = await readJson(join(folder, CONFIG), `the adapter ${folder}`);
   const targets = config["target_modules"];
@@ -92,7 +92,7 @@ export async function readAdapter(
   }
   const all = trained(parameters).filter((p) => head !== "lm" || p.name !== SCORE);
   const named = all.map((p) => ({ ...p, name: PREFIX + p.name, own: p }));
-  await loadTensors(join(folder, WEIGHTS), named, ({ own }, values) => sink(own, values));
+  await loadTensors(join(folder, WEIGHTS), named, async ({ own }, values) => void await sink(own, values));
 }
 
 /** Gives the parameters of the checkpoint with the adapter added to them, W + (alpha / rank) · B·A, row-major. */

@@ -16,6 +16,8 @@ export interface TokenColumn {
   readonly model?: string;
   /** Steps that the weights may have been behind when this is used. */
   readonly maxLag?: number;
+  /** Tokens that truncated sampling kept, `width` for every action: ids, −1 behind the last. */
+  readonly kept?: { readonly width: number; readonly ids: readonly Int32Array[] };
 }
 
 /** Numbers of one field: per token one array a sequence, otherwise one array for all. */
@@ -81,6 +83,7 @@ export class Batch {
         ids: change(column.ids, theirs.ids),
         actions: change(column.actions, theirs.actions),
         versions: change(column.versions, theirs.versions),
+        ...(column.kept && { kept: { ...column.kept, ids: change(column.kept.ids, theirs.kept!.ids) } }),
       });
     }
     for (const [name, column] of this.numbers) {
@@ -151,6 +154,7 @@ export interface Packed {
   readonly targets: Int32Array;
   readonly actionEnds: Int32Array;
   readonly lastRows: Int32Array;
+  readonly kept?: Int32Array;
 }
 
 /** Packs sequences without padding, in the order given. */
@@ -168,11 +172,13 @@ export function pack(column: TokenColumn, samples: readonly number[]): Packed {
     targets: new Int32Array(actions),
     actionEnds: new Int32Array(samples.length),
     lastRows: new Int32Array(samples.length),
+    ...(column.kept && { kept: new Int32Array(actions * column.kept.width) }),
   };
   let t = 0, a = 0;
   samples.forEach((s, i) => {
     const ids = column.ids[s]!;
     p.ids.set(ids, t);
+    if (column.kept) p.kept!.set(column.kept.ids[s]!, a * column.kept.width);
     for (let j = 0; j < ids.length; j++) p.positions[t + j] = j;
     for (const at of column.actions[s]!) {
       p.rows[a] = t + at - 1;

@@ -11,6 +11,7 @@ import {
   type ScoreCall,
   type TrainCall,
 } from "../ir/graph.ts";
+import { keptWidth } from "../ir/groups.ts";
 import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import type { Batch, TokenColumn } from "./batch.ts";
 import { BoundCall } from "./bound.ts";
@@ -137,6 +138,7 @@ export class Calls {
     const { step, batch, places, round, onPhase, signal } = context;
     const replica = this.#fresh(call), stops = this.input.stops[call.id] ?? [], { version } = replica;
     const { samples, maxNewTokens } = call.sampling;
+    const kept = keptWidth(this.input.graph, call.writes.tokens);
     const most = batch.sequences * maxNewTokens, prompts = this.#prompts(call, batch);
     const generator = this.#generators.get(call.id)!, { seed, tools, decode, encode } = this.input;
     const key = (...more: readonly (string | number)[]) =>
@@ -146,6 +148,7 @@ export class Calls {
       indices: places,
       samples,
       maxNewTokens,
+      ...(kept > 0 && { kept }),
       stops,
       key: key(),
       maxPositions: this.engine.models[call.model]!.config.maxPositions,

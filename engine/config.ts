@@ -24,8 +24,9 @@ export interface Config {
     /** What gradients are stored in where `precision` is "bf16". */
     readonly gradients: Precision;
   };
-  /** Kind and number of devices: "cpu:8", "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one. */
-  readonly devices: string;
+  /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one; the
+   * cluster's, or one virtual device, when absent. */
+  readonly devices?: string | undefined;
   /** Threads of all devices together; all cores when absent. */
   readonly threads?: number | undefined;
   /** Memory that Baton may use, of the machine or of each GPU, GiB; what is free when absent. */
@@ -39,6 +40,14 @@ export interface Config {
     readonly microBatchTokens?: number | undefined;
     /** What the backward pass computes again; the planner's choice when absent. */
     readonly recompute?: "nothing" | "cheap" | "layers" | undefined;
+    /** File of a cluster: profile, links and memory to plan with. */
+    readonly cluster?: string | undefined;
+    /** Profile to plan with; this machine's own when absent. */
+    readonly profile?: string | undefined;
+    /** Seconds that score calls take for a step: "rewards=0.05". */
+    readonly host?: string | undefined;
+    /** Plans again when lengths or times differ from what was planned with. */
+    readonly replan: boolean;
   };
   readonly score: {
     /** Seconds that a score function may take for one sample. */
@@ -66,7 +75,7 @@ const schema = z.strictObject({
     precision: z.enum(PRECISIONS).default("fp32"),
     gradients: z.enum(PRECISIONS).default("fp32"),
   }).prefault({}),
-  devices: written(parseDevices).default("cpu:1"),
+  devices: written(parseDevices).optional(),
   threads: positive.max(1024).optional(),
   memoryGiB: z.number().positive().optional(),
   plan: z.strictObject({
@@ -74,6 +83,10 @@ const schema = z.strictObject({
     strategy: written(parseStrategy).optional(),
     microBatchTokens: positive.optional(),
     recompute: z.enum(["nothing", "cheap", "layers"]).optional(),
+    cluster: z.string().min(1).optional(),
+    profile: z.string().min(1).optional(),
+    host: z.string().min(1).optional(),
+    replan: z.boolean().default(false),
   }).prefault({}),
   score: z.strictObject({ deadlineSeconds: z.number().positive().default(60) }).prefault({}),
 });

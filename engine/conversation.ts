@@ -35,6 +35,7 @@ interface Conversation {
   tokens: Int32Array;
   actions: number[];
   logprobs: Float32Array;
+  kept: Int32Array | undefined;
   finished: boolean;
 }
 
@@ -53,6 +54,7 @@ export async function converse(
     tokens: r.tokens,
     actions: Array.from(r.tokens, (_, at) => at),
     logprobs: r.logprobs,
+    kept: r.kept,
     finished: r.finished,
   }));
   const room = ({ start, tokens }: Conversation) =>
@@ -86,6 +88,7 @@ export async function converse(
       c.tokens = Int32Array.of(...c.tokens, ...r.tokens);
       c.actions.push(...Array.from(r.tokens, (_, j) => at + j));
       c.logprobs = Float32Array.of(...c.logprobs, ...r.logprobs);
+      if (r.kept) c.kept = joined(c.kept!, r.kept);
       c.finished = r.finished;
     });
     said = responses.map((r) => r.tokens);
@@ -95,8 +98,17 @@ export async function converse(
     tokens: c.tokens,
     actions: Int32Array.from(c.actions),
     logprobs: c.logprobs,
+    ...(c.kept && { kept: c.kept }),
     finished: c.finished,
   }));
+}
+
+/** An argument list has no room for thousands of actions with a list each. */
+function joined(a: Int32Array, b: Int32Array): Int32Array {
+  const both = new Int32Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
 }
 
 /** What the tool says that the turn calls, or null where it calls none or was cut. */

@@ -34,7 +34,9 @@ function chart(name: string, steps: readonly StepRecord[]): string {
   const every = Math.ceil(given.length / POINTS), last = given.at(-1);
   const points = given.filter((_, i) => i % every === 0 || i === given.length - 1);
   let low = Math.min(...points.map((p) => p[1])), high = Math.max(...points.map((p) => p[1]));
-  if (!(high > low)) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
+  // A tenth of the smallest numbers is 0.
+  const margin = Math.abs(low) * 0.1 || 0.1;
+  if (!(high > low)) [low, high] = [low - margin, high + margin];
   const first = points[0]?.[0] ?? 0, end = last?.[0] ?? 1;
   const x = (step: number) =>
     LEFT + (end === first ? 0.5 : (step - first) / (end - first)) * (WIDTH - LEFT - 10);

@@ -25,7 +25,7 @@ export interface DataSet {
   readonly training: readonly Sample[];
   /** In file order; the same for every run with this seed. */
   readonly heldOut: readonly Sample[];
-  /** Rows left out because they are too long. */
+  /** Rows left out because they are too long, or because what is left of them when they are cut has no action. */
   readonly skipped: number;
   /** SHA-256 of the file: a cursor is only exact for the file that it was made with. */
   readonly digest: string;
@@ -33,23 +33,25 @@ export interface DataSet {
 
 /**
  * Reads and encodes the whole file. Throws one error that names file and line of malformed rows, missing fields and
- * sequences that are too long (unless the source skips those), or says that the file is missing or empty.
+ * sequences that are too long (unless the source skips or cuts those), or says that the file is missing or empty.
  */
 export async function loadData(source: SourceSpec, options: DataOptions): Promise<DataSet> {
-  const { path, kind, fields, columns, chat, skipLong } = source;
-  const spec = { kind, fields, ...(columns && { columns }), ...(chat && { chat }) };
+  const { path, kind, fields, columns, chat, longRows } = source;
+  const maxTokens = Math.min(options.maxTokens, source.maxTokens ?? Infinity);
+  const cut = longRows === "truncate";
+  const spec = { kind, fields, maxTokens, cut, ...(columns && { columns }), ...(chat && { chat }) };
   const { values, digest } = await readRows(path, (row, index) => {
     try {
       return toSample(row, index, { ...options, ...spec });
     } catch (error) {
-      if (skipLong && error instanceof TooLong) return null;
+      if (longRows && error instanceof TooLong) return null;
       throw error;
     }
   }, { wanted: wantedColumns(source) });
   const samples = values.filter((sample) => sample !== null);
   if (samples.length === 0) {
     throw new RangeError(
-      `Cannot read data: all ${values.length} rows of ${path} are longer than ${options.maxTokens} tokens`,
+      `Cannot read data: all ${values.length} rows of ${path} are longer than ${maxTokens} tokens`,
     );
   }
   return {

@@ -1,6 +1,5 @@
 /** Owns the devices' memory: replicas, what calls keep, what they have in turn; and the states of a run. Graphs are bound to it as stages. */
 import { type Grid, type Shard, shardsOf } from "../compiler/layout.ts";
-import type { Elements } from "../compiler/pieces.ts";
 import type { ModelConfig } from "../compiler/models/config.ts";
 import { parameterBytes } from "../compiler/models/parameters.ts";
 import { baseModel, baseOffset, mayShare, mayUseBase, samePiece } from "../compiler/sharing.ts";
@@ -14,6 +13,7 @@ import type { Devices } from "./devices.ts";
 import { Reallocator } from "./reallocation.ts";
 import { Replica } from "./replica.ts";
 import { move } from "./residence.ts";
+import type { WeightSink } from "./weights.ts";
 
 /** What the engine needs to know of a model beside its programs. */
 export interface EngineModel {
@@ -22,8 +22,8 @@ export interface EngineModel {
   /** Every parameter as Hugging Face has it. */
   readonly parameters: readonly Parameter[];
   readonly constants: Float32Array;
-  /** Gives every parameter row-major. */
-  readonly load: (sink: (p: Parameter, values: Elements) => void) => Promise<unknown>;
+  /** Gives every parameter row-major, some rows at a time where it may. */
+  readonly load: (sink: WeightSink, inRows: (p: Parameter) => boolean) => Promise<unknown>;
 }
 
 /** How much the engine allocates, from `planner/memory.ts`. */
@@ -93,7 +93,10 @@ export class Engine {
         const replica = engine.replica(action.replica);
         // Where all of it lies in the memory of a model with an adapter, that one's load brings it.
         if (!replica.borrowed) {
-          await options.models[action.model]!.load((p, values) => replica.write(p.name, values));
+          await options.models[action.model]!.load(
+            (p, values, row) => replica.write(p.name, values, "param", row),
+            (p) => replica.inRows(p.name),
+          );
         }
         replica.version = 0;
       } else if (action.op === "reallocate") await engine.renew(action.to);

@@ -74,6 +74,7 @@ export function writePacked(to: Inputs, packed: Packed, temperature: number): vo
   to.offer("inputs/targets", packed.targets);
   to.offer("inputs/actionEnds", packed.actionEnds);
   to.offer("inputs/lastRows", packed.lastRows);
+  if (packed.kept) to.offer("inputs/kept", packed.kept);
   to.offer("inputs/inverseTemperature", Float32Array.of(1 / temperature));
 }
 

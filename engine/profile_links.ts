@@ -27,11 +27,16 @@ export interface DeviceLinks {
 const WIDTH = 64, SMALL = 64, LARGE = 32768, TIMES = 4, REPETITIONS = 7;
 const KINDS = ["allReduce", "allGatherRows", "reduceScatterRows"] as const;
 
-/** @param devices at least two for links between them */
-export async function measureLinks(devices: Devices): Promise<DeviceLinks> {
+/**
+ * @param devices at least two for links between them
+ * @param capacity of them that can be busy at once: what more of them take is counted as if they had not to wait
+ */
+export async function measureLinks(devices: Devices, capacity = Infinity): Promise<DeviceLinks> {
   const collectives: MeasuredRate[] = [], count = devices.all.length;
   for (let ranks = 2; ranks <= count; ranks *= 2) {
-    for (const kind of KINDS) collectives.push(await rateOf(devices, kind, ranks));
+    for (const kind of KINDS) {
+      collectives.push(await rateOf(devices, kind, ranks, Math.max(1, ranks / capacity)));
+    }
   }
   const [small, large] = count > 1
     ? [await copySeconds(devices, 4 * WIDTH * SMALL), await copySeconds(devices, 4 * WIDTH * LARGE)]
@@ -59,7 +64,12 @@ function programOf(kind: typeof KINDS[number], rows: number, ranks: number): Pro
   return finish(kind, b, b.ops, { maxima: NO_ROWS });
 }
 
-async function rateOf(devices: Devices, kind: typeof KINDS[number], ranks: number): Promise<MeasuredRate> {
+async function rateOf(
+  devices: Devices,
+  kind: typeof KINDS[number],
+  ranks: number,
+  slower: number,
+): Promise<MeasuredRate> {
   const placed = {
     devices: Array.from({ length: ranks }, (_, i) => i),
     strategy: { dp: ranks, tp: 1, pp: 1 },
@@ -72,7 +82,7 @@ async function rateOf(devices: Devices, kind: typeof KINDS[number], ranks: numbe
       c,
       (rank) => devices.memberships(placed, rank),
     );
-    return total / TIMES;
+    return total / TIMES / slower;
   };
   const [small, large] = [await seconds(SMALL), await seconds(LARGE)], bytes = 4 * WIDTH;
   const share = (kind === "allReduce" ? 2 : 1) * (ranks - 1) / ranks;

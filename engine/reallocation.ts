@@ -1,5 +1,6 @@
 /** Carries out parameter reallocations: a fixed list of copies between the devices of two replicas. */
 import { type Move, reallocate, type Reallocation } from "../compiler/reallocate.ts";
+import { storageOf } from "../compiler/models/storage.ts";
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import type { DeviceSegment, Job, SegmentMove } from "../ffi/device.ts";
 import { BYTES, PANEL } from "../ir/op.ts";
@@ -42,16 +43,23 @@ export class Reallocator {
     this.plan = reallocate(from.holders, to.holders, cluster);
     const params = (replica: Replica, device: number) =>
       replica.holders.find((h) => h.device === device)!.segments.params!;
-    const bound = (move: Move): SegmentMove => ({
-      from: params(move.of === "source" ? from : to, move.from),
-      to: params(to, move.to),
-      fromOffset: move.source,
-      toOffset: move.target,
-      bytes: move.bytes,
-      count: move.count,
-      fromStride: move.sourceStride,
-      toStride: move.targetStride,
-    });
+    const typeOf = ({ holders: [first] }: Replica) => storageOf(first!.shard.config).weights;
+    // An average of bf16 weights is f32: what comes from them is half as wide, and widened on its way.
+    const widen = typeOf(from) !== typeOf(to);
+    const bound = (move: Move): SegmentMove => {
+      const half = widen && move.of === "source" ? BYTES.bf16 / BYTES.f32 : 1;
+      return {
+        from: params(move.of === "source" ? from : to, move.from),
+        to: params(to, move.to),
+        fromOffset: move.source * half,
+        toOffset: move.target,
+        bytes: move.bytes,
+        count: move.count,
+        fromStride: move.sourceStride * half,
+        toStride: move.targetStride,
+        widen: half !== 1,
+      };
+    };
     // Devices with the same piece in both: nothing to do where that is one memory, a whole copy where it is not.
     const whole = this.plan.shared.flatMap((device) => {
       const [source, target] = [params(from, device), params(to, device)];

@@ -1,11 +1,11 @@
 /** One copy of a model's parameters under one layout, on the devices of a mesh, and the version of the weights in it. */
 import type { LocalParameter, Shard } from "../compiler/layout.ts";
-import { type Elements, readLocal, writeLocal } from "../compiler/pieces.ts";
+import { cutsAtPanels, type Elements, readLocal, slabOf, writeLocal } from "../compiler/pieces.ts";
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import { heldBytes } from "../compiler/sharing.ts";
 import { ownPieces } from "../compiler/zero.ts";
 import { type Coordinates, coordinatesOf } from "../ir/mesh.ts";
-import { align, type FloatType, type Segment } from "../ir/op.ts";
+import { align, BYTES, type FloatType, type Segment } from "../ir/op.ts";
 import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Parameter } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
@@ -101,19 +101,34 @@ export class Replica {
     this.borrowed = this.#own.length === 0 && !pooled;
   }
 
-  /** Writes one whole parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece. */
-  write(name: string, values: Elements, what: Part = "param"): void {
+  /**
+   * Writes one parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece.
+   *
+   * @param row where the values begin that are given: all of them, or some rows where {@link inRows} says that this is possible
+   */
+  write(name: string, values: Elements, what: Part = "param", row = 0): void {
     for (const holder of this.holders) {
-      const local = holder.shard.parameters.find((p) => p.name === name);
-      if (!local) continue;
+      const local = holder.shard.parameters.find((p) => p.name === name), width = local?.global[1] ?? 1;
+      const slab = local && slabOf(local, { from: row, to: row + values.length / width });
+      if (!slab) continue;
       for (const part of this.#stored(local, what)) {
-        const dtype = typeOf(local, part), stored = room(dtype, local.elements);
-        writeLocal(local, storedAs(values, dtype), stored);
+        const dtype = typeOf(local, part), stored = room(dtype, slab.piece.elements);
+        writeLocal(slab.piece, storedAs(values, dtype), stored);
         for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
-          segment.write(offset, stored.subarray(from, to));
+          const begin = Math.max(from, slab.first), end = Math.min(to, slab.first + stored.length);
+          if (begin >= end) continue;
+          const own = stored.subarray(begin - slab.first, end - slab.first);
+          segment.write(offset + BYTES[dtype] * (begin - from), own);
         }
       }
     }
+  }
+
+  /** Whether a parameter may be written by rows that are cut at multiples of PANEL. */
+  inRows(name: string): boolean {
+    return this.holders.every(({ shard }) =>
+      shard.parameters.every((p) => p.name !== name || cutsAtPanels(p))
+    );
   }
 
   /** One whole parameter, or one of its moments, row-major: of a parameter with a master copy, that one. */

@@ -26,6 +26,8 @@ export interface ReportInput {
   readonly samples: readonly SampleRecord[];
   /** When the devices of the newest steps were busy with what; nothing is shown of a run without a step. */
   readonly gantt?: Gantt;
+  /** Nothing has run: the page is about a plan, and its timeline is what that promises. */
+  readonly planned?: boolean;
   /** Plan, memory, reallocations. */
   readonly tables: readonly ReportTable[];
   readonly texts: readonly ReportText[];
@@ -79,7 +81,9 @@ export function renderReport(input: ReportInput): string {
   const samples = thinSamples(input.samples, SAMPLES);
   const timeline = input.gantt?.rows.length ? { gantt: input.gantt } : {};
   const data = { steps: steps.map((record) => record.step), metrics: curves, samples, ...timeline };
-  const sections = SECTIONS.filter(([id]) => id !== "timeline" || "gantt" in timeline);
+  const has = (id: string) =>
+    id === "timeline" ? "gantt" in timeline : !(input.planned && ["curves", "samples-heading"].includes(id));
+  const sections = SECTIONS.filter(([id]) => has(id));
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -93,15 +97,8 @@ ${style}</style>
 <h1>${escape(input.name)}</h1>
 <p class="subtitle">${escape(input.subtitle)}</p>
 <nav>${sections.map(([id, label]) => `<a href="#${id}">${label}</a>`).join("")}</nav>
-<div class="tiles">${tiles(steps).map(tile).join("")}</div>
-<h2 id="curves">Curves</h2>
-<div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.6"></label></div>
-<div class="charts" id="charts"></div>
-<h2 id="samples-heading">Samples</h2>
-${samples.length > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
-${thinNote(samples.length, input.samples.length)}
-<div id="samples"></div>
-${"gantt" in timeline ? TIMELINE : ""}
+${input.planned ? "" : stepsHtml(steps, samples.length, input.samples.length)}
+${"gantt" in timeline ? timelineHtml(input.planned ?? false) : ""}
 <h2 id="plan">Results and plan</h2>
 ${input.tables.map((t) => tableHtml(t)).join("\n")}
 <h2 id="configuration">Configuration</h2>
@@ -127,9 +124,23 @@ const SAMPLE_CONTROLS = `<div class="controls">
 <span class="scale" id="scale"></span>
 </div>`;
 
-const TIMELINE = `<h2 id="timeline">Timeline</h2>
+/** Figures, curves and samples of what has run. */
+const stepsHtml = (steps: readonly StepRecord[], shown: number, logged: number): string =>
+  `<div class="tiles">${tiles(steps).map(tile).join("")}</div>
+<h2 id="curves">Curves</h2>
+<div class="controls"><label>Smoothing <input id="smoothing" type="range" min="0" max="0.98" step="0.02" value="0.6"></label></div>
+<div class="charts" id="charts"></div>
+<h2 id="samples-heading">Samples</h2>
+${shown > 0 ? SAMPLE_CONTROLS : '<p class="faint">The run logged no samples.</p>'}
+${thinNote(shown, logged)}
+<div id="samples"></div>`;
+
+const timelineHtml = (planned: boolean): string =>
+  `<h2 id="timeline">${planned ? "Predicted timeline" : "Timeline"}</h2>
 <div class="chart gantt" id="gantt"></div>
-<p class="faint">Percentages are the busy share of what is shown. Drag to look closer, double-click for all; timeline.json opens in Perfetto.</p>`;
+<p class="faint">Percentages are the busy share of what is shown. Drag to look closer, double-click for all${
+    planned ? "." : "; timeline.json opens in Perfetto."
+  }</p>`;
 
 const thinNote = (shown: number, all: number): string =>
   shown < all ? `<p class="faint">${shown} of ${all} logged samples; samples.jsonl has the others.</p>` : "";

@@ -25,6 +25,8 @@ export interface GenerateRequest {
   readonly indices: readonly number[];
   readonly samples: number;
   readonly maxNewTokens: number;
+  /** Kept tokens that are stored with every action, where any are. */
+  readonly kept?: number;
   /** Fewer tokens for some prompts: one number each. */
   readonly limits?: readonly number[];
   readonly stops: readonly number[];
@@ -47,6 +49,8 @@ export interface Response {
   readonly actions?: Int32Array;
   /** Of the actions. */
   readonly logprobs: Float32Array;
+  /** Of the actions, as many for each as the request says: see `TokenColumn`. */
+  readonly kept?: Int32Array;
   /** A stop token was seen; otherwise it was cut by length. */
   readonly finished: boolean;
 }

@@ -1,5 +1,6 @@
 /** What a generate call writes: token field, text, log-probabilities, length, finished; only the ports that are bound. */
 import type { GenerateCall } from "../ir/graph.ts";
+import { keptWidth } from "../ir/groups.ts";
 import type { Batch } from "./batch.ts";
 import type { Response } from "./request.ts";
 
@@ -16,6 +17,7 @@ export function putResponses(
   decode: (ids: Int32Array, after: Int32Array) => string,
 ): void {
   const { tokens, response, logprobs, length, finished } = call.writes;
+  const width = keptWidth({ calls: [call] }, tokens);
   const perSequence = (field: string | undefined, value: (r: Response) => number) => {
     if (field) batch.numbers.set(field, { per: "sequence", values: Float32Array.from(responses, value) });
   };
@@ -28,6 +30,7 @@ export function putResponses(
       // Greedy log-probabilities are those of temperature 1 (DESIGN §3.1).
       temperature: call.sampling.temperature || 1,
       versions: responses.map(() => version),
+      ...(width && { kept: { width, ids: responses.map((r) => r.kept!) } }),
       model: call.model,
       maxLag: call.sampling.maxLag,
     });

@@ -24,13 +24,16 @@ interface Sequence {
   pages: number[];
 }
 
+/** What the device has made for a sequence. */
+type Made = Pick<Response, "tokens" | "logprobs" | "kept">;
+
 /** One run of a generate call: who is waiting, who runs in which slot with which pages. */
 export class Rollout {
   readonly #waiting: Sequence[];
   readonly #running: Sequence[] = [];
   readonly #responses: Response[] = [];
   /** What a preempted sequence had made; its output rows on the device may be reused by another sequence. */
-  readonly #saved = new Map<Sequence, { readonly tokens: Int32Array; readonly logprobs: Float32Array }>();
+  readonly #saved = new Map<Sequence, Made>();
   readonly #pool: PagePool;
   readonly #freeSlots: number[];
   readonly #state: SlotState;
@@ -231,12 +234,12 @@ export class Rollout {
   }
 
   #preempt(s: Sequence): void {
-    const made = this.#outTokens(s);
-    const context = new Int32Array(this.request.prompts[s.prompt]!.length + made.length - 1);
+    const made = this.#made(s), { tokens } = made;
+    const context = new Int32Array(this.request.prompts[s.prompt]!.length + tokens.length - 1);
     context.set(this.request.prompts[s.prompt]!);
-    context.set(made.subarray(0, -1), this.request.prompts[s.prompt]!.length);
+    context.set(tokens.subarray(0, -1), this.request.prompts[s.prompt]!.length);
     s.context = context;
-    this.#saved.set(s, { tokens: made, logprobs: this.#outLogprobs(s) });
+    this.#saved.set(s, made);
     this.#leave(s);
     this.#waiting.unshift(s);
   }
@@ -254,39 +257,27 @@ export class Rollout {
     this.#state.read(this.decode);
     for (const s of [...this.#running]) {
       if (!this.#state.finished(s.slot)) continue;
-      const tokens = this.#outTokens(s), logprobs = this.#outLogprobs(s);
-      this.#responses[s.order] = {
-        prompt: s.prompt,
-        tokens,
-        logprobs,
-        finished: this.#state.finished(s.slot) === 1,
-      };
-      this.#tokens += tokens.length;
+      const made = this.#made(s), finished = this.#state.finished(s.slot) === 1;
+      this.#responses[s.order] = { prompt: s.prompt, ...made, finished };
+      this.#tokens += made.tokens.length;
       this.#leave(s);
     }
     const live = this.#running.reduce((n, s) => n + this.#state.count(s.slot), 0);
     this.request.onTokens?.(this.#tokens + live);
   }
 
-  #outTokens(s: Sequence): Int32Array {
-    const out = this.decode.readInts(
-      "state/outTokens",
-      this.#state.count(s.slot),
-      s.slot * this.sizes.maxNew,
-    );
-    const saved = this.#saved.get(s)?.tokens;
-    if (saved) out.set(saved.subarray(0, -1));
-    return out;
-  }
-
-  #outLogprobs(s: Sequence): Float32Array {
-    const out = this.decode.readFloats(
-      "state/outLogprobs",
-      this.#state.count(s.slot),
-      s.slot * this.sizes.maxNew,
-    );
-    const saved = this.#saved.get(s)?.logprobs;
-    if (saved) out.set(saved.subarray(0, -1));
-    return out;
+  /** Reads what a slot has made; what its sequence had made before it was preempted comes before. */
+  #made(s: Sequence): Made {
+    const { maxNew } = this.sizes, { kept: width = 0 } = this.request, count = this.#state.count(s.slot);
+    const saved = this.#saved.get(s), first = s.slot * maxNew;
+    const tokens = this.decode.readInts("state/outTokens", count, first);
+    const logprobs = this.decode.readFloats("state/outLogprobs", count, first);
+    const kept = width > 0 && this.decode.readInts("state/outKept", count * width, first * width);
+    if (saved) {
+      tokens.set(saved.tokens.subarray(0, -1));
+      logprobs.set(saved.logprobs.subarray(0, -1));
+      if (kept) kept.set(saved.kept!.subarray(0, -width));
+    }
+    return { tokens, logprobs, ...(kept && { kept }) };
   }
 }

@@ -5,7 +5,7 @@
 import { isObject, join, readAt, readJsonOrNull, statOrNull, writeAll } from "./files.ts";
 import { fromBfloat16, fromFloat16, toBfloat16 } from "./half.ts";
 import {
-  count,
+  count as elementsOf,
   formatHeader,
   readHeader,
   show,
@@ -21,6 +21,7 @@ const PIECE = 1 << 20;
 /** An opened checkpoint: one file, or the shards that an index names. Close it (`using`) when done. */
 export class Safetensors implements Disposable {
   readonly #files: ReadonlyMap<string, Deno.FsFile>;
+  #buffer = new Uint8Array(0);
 
   private constructor(
     /** Every tensor, sorted by name. */
@@ -71,19 +72,27 @@ export class Safetensors implements Disposable {
     return values instanceof Uint16Array ? fromBfloat16(values) : values;
   }
 
-  /** The same; a BF16 tensor stays in its bits. */
+  /**
+   * The same; a BF16 tensor stays in its bits. With `from` and `count` only these elements, in memory that the next such call uses
+   * again.
+   */
   async readElements(
     name: string,
     shape?: readonly number[],
+    from?: number,
+    count?: number,
   ): Promise<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> {
     const tensor = this.#find(name, shape);
+    const bytes = from === undefined || count === undefined
+      ? await this.#bytes(tensor)
+      : await this.#part(tensor, from, count);
     switch (tensor.dtype) {
       case "F32":
-        return new Float32Array((await this.#bytes(tensor)).buffer);
+        return new Float32Array(bytes.buffer, 0, bytes.length / 4);
       case "BF16":
-        return new Uint16Array((await this.#bytes(tensor)).buffer);
+        return new Uint16Array(bytes.buffer, 0, bytes.length / 2);
       case "F16":
-        return fromFloat16(new Uint16Array((await this.#bytes(tensor)).buffer));
+        return fromFloat16(new Uint16Array(bytes.buffer, 0, bytes.length / 2));
       default:
         throw new TypeError(
           `Cannot read ${name} of ${tensor.file}: it has dtype ${tensor.dtype}, only F32, BF16 and F16 are read as floats`,
@@ -128,10 +137,24 @@ export class Safetensors implements Disposable {
     return tensor;
   }
 
-  async #bytes(tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = new Uint8Array(tensor.bytes);
+  #bytes(tensor: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#fill(tensor, 0, new Uint8Array(tensor.bytes));
+  }
+
+  /** Elements of a tensor in the one buffer that is kept for them. */
+  #part(tensor: TensorInfo, from: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+    const width = tensor.bytes / Math.max(1, elementsOf(tensor.shape)), bytes = width * count;
+    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
+    return this.#fill(tensor, width * from, this.#buffer.subarray(0, bytes));
+  }
+
+  async #fill(
+    tensor: TensorInfo,
+    offset: number,
+    bytes: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     // The size was checked when the file was opened: falling short means that it changed since.
-    if (!await readAt(this.#files.get(tensor.file)!, tensor.offset, bytes)) {
+    if (!await readAt(this.#files.get(tensor.file)!, tensor.offset + offset, bytes)) {
       throw new Error(
         `Cannot read ${tensor.name} of ${tensor.file}: the file became shorter while it was read`,
       );
@@ -196,7 +219,7 @@ export async function writeSafetensors(
   await writeAll(file, formatHeader(path, sorted, metadata));
   for (const { name, dtype, shape } of sorted) {
     const data = await source(name);
-    if (data.length !== count(shape) || (dtype === "I32") !== (data instanceof Int32Array)) {
+    if (data.length !== elementsOf(shape) || (dtype === "I32") !== (data instanceof Int32Array)) {
       throw new TypeError(
         `Cannot write ${name} to ${path}: the source gave ${data.length} values of ${data.constructor.name}, ${
           show(shape)

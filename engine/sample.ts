@@ -2,7 +2,7 @@
 import type { DType } from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
 import { byOwnNames, columnOf } from "./columns.ts";
-import type { JsonObject } from "./files.ts";
+import { isObject, type JsonObject } from "./files.ts";
 import { isMessages, messagesOf, transcriptOf, transcriptParts, trimmed } from "./messages.ts";
 import { RowError } from "./row.ts";
 import type { ActionTokens, Message, Tokenizer } from "./tokenizer.ts";
@@ -23,7 +23,7 @@ export interface Sample {
   readonly fields: Readonly<Record<string, FieldValue>>;
 }
 
-/** A text, a number, or a sequence of token ids in which every token but the first is an action. */
+/** A text, a number, or a sequence of token ids: of a bare list, every one but the first is an action. */
 export type FieldValue = string | number | ActionTokens;
 
 /** Of the source: `fields` may hold those that the kind itself provides (`prompt`, `tokens`) too. */
@@ -34,6 +34,8 @@ export interface SampleOptions extends Pick<SourceSpec, "kind" | "fields" | "col
   readonly vocabulary: number;
   /** Most tokens of a prompt (prompts) or of a whole sequence. */
   readonly maxTokens: number;
+  /** Whole sequences that are longer end there. */
+  readonly cut?: boolean;
 }
 
 /** Fields that a kind makes itself rather than reading them from a line. */
@@ -226,12 +228,20 @@ function checkedIds(ids: Int32Array, { vocabulary, maxTokens }: SampleOptions, n
   return ids;
 }
 
-function checked(tokens: ActionTokens, options: SampleOptions, name = "conversation"): ActionTokens {
+function checked(given: ActionTokens, options: SampleOptions, name = "conversation"): ActionTokens {
+  const tokens = options.cut ? cutBehind(given, options.maxTokens, name) : given;
   checkedIds(tokens.ids, options, name);
   if (tokens.actions.length === 0) {
     throw new RowError(`${name}: no token of it is the model's own, nothing to learn`);
   }
   return tokens;
+}
+
+function cutBehind(tokens: ActionTokens, maxTokens: number, name: string): ActionTokens {
+  if (tokens.ids.length <= maxTokens) return tokens;
+  const actions = tokens.actions.filter((at) => at < maxTokens);
+  if (actions.length) return { ids: tokens.ids.slice(0, maxTokens), actions };
+  throw new TooLong(`${name}: none of the model's own tokens is among the first ${maxTokens}`);
 }
 
 function extraFields(line: JsonObject, options: SampleOptions): Record<string, FieldValue> {
@@ -248,7 +258,8 @@ function extraFields(line: JsonObject, options: SampleOptions): Record<string, F
 
 function fieldValue(name: string, value: unknown, dtype: DType, options: SampleOptions): FieldValue {
   if (dtype === "tokens") {
-    if (!isIds(value)) throw new RowError(`field "${name}" must be a list of token ids`);
+    if (isObject(value)) return checked(conversation(withSystem(value, options), options), options, name);
+    if (!isIds(value)) throw new RowError(`field "${name}" must be a list of token ids or a conversation`);
     return checked({ ids: Int32Array.from(value), actions: range(1, value.length) }, options, name);
   }
   const good = dtype === "text" ? typeof value === "string" : Number.isFinite(value);

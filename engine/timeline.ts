@@ -164,6 +164,8 @@ export interface Block extends Interval {
   /** Where all that it was made from agree. */
   readonly detail?: string;
   readonly bytes?: number;
+  /** Promised by a plan, and not measured. */
+  readonly predicted?: boolean;
 }
 
 /** Gaps of a row that are narrower than the chart's length over this are not drawn. */

@@ -1,5 +1,6 @@
 /** Model weights: first values, and a Hugging Face folder and back. Values are row-major, under Hugging Face's names and shapes. */
 import type { Elements } from "../compiler/pieces.ts";
+import { PANEL } from "../ir/op.ts";
 import type { Parameter } from "../ir/program.ts";
 import {
   join,
@@ -12,6 +13,9 @@ import {
 } from "./files.ts";
 import { normals, streamKey } from "./random.ts";
 import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
+
+/** Elements of a large tensor that are in the host's memory at once. */
+const PIECE = 1 << 22;
 
 const size = (parameter: Parameter): number => parameter.shape.reduce((n, d) => n * d, 1);
 
@@ -36,8 +40,11 @@ export function initialValues(parameter: Parameter, { seed, std }: Initializatio
   return out;
 }
 
-/** Takes one parameter's values, row-major as Hugging Face has them; those of a BF16 file as bf16 bits. */
-export type WeightSink = (parameter: Parameter, values: Elements) => void | Promise<void>;
+/**
+ * Takes a parameter's values from a row on, row-major as Hugging Face has them; those of a BF16 file as bf16 bits. Where they come in
+ * rows, the array is used again for the next ones.
+ */
+export type WeightSink = (parameter: Parameter, values: Elements, row: number) => void | Promise<void>;
 
 /** Gives every parameter its first values. */
 export async function initializeWeights(
@@ -53,6 +60,8 @@ export interface LoadOptions {
   readonly allowMissing?: readonly string[];
   /** Values of those. */
   readonly initialization?: Initialization;
+  /** Whether a parameter may be given some rows at a time, cut at multiples of PANEL; as a whole otherwise. */
+  readonly inRows?: (parameter: Parameter) => boolean;
 }
 
 /** What a load did besides loading. */
@@ -92,12 +101,25 @@ export async function loadWeights(
   await checkTiedHead(path, file, parameters);
   const initialized: string[] = [];
   for (const parameter of parameters) {
-    const present = file.tensors.has(parameter.name);
-    if (!present) initialized.push(parameter.name);
-    const values = present
-      ? await file.readElements(parameter.name, parameter.shape)
-      : initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 });
-    await sink(parameter, values);
+    if (!file.tensors.has(parameter.name)) {
+      initialized.push(parameter.name);
+      await sink(parameter, initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 }), 0);
+      continue;
+    }
+    if (!options.inRows?.(parameter)) {
+      await sink(parameter, await file.readElements(parameter.name, parameter.shape), 0);
+      continue;
+    }
+    const [rows = 1] = parameter.shape, width = size(parameter) / rows;
+    const most = Math.ceil(PIECE / width / PANEL) * PANEL;
+    for (let row = 0; row < rows; row += most) {
+      const count = Math.min(most, rows - row) * width;
+      await sink(
+        parameter,
+        await file.readElements(parameter.name, parameter.shape, row * width, count),
+        row,
+      );
+    }
   }
   const declared = new Set(parameters.map((p) => p.name));
   return { initialized, ignored: [...file.tensors.keys()].filter((name) => !declared.has(name)) };

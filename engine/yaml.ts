@@ -1,5 +1,13 @@
 /** YAML with the call shape of @std/yaml, so that the library behind it can be changed in this one place. */
-import { parse as parseYaml, stringify as stringifyYaml, YAMLParseError } from "npm:yaml@2.9.1";
+import {
+  isMap,
+  isScalar,
+  LineCounter,
+  parse as parseYaml,
+  parseDocument,
+  stringify as stringifyYaml,
+  YAMLParseError,
+} from "npm:yaml@2.9.1";
 
 /** The value of one YAML 1.2 document. Throws SyntaxError with line and column; repeated keys are errors. */
 export function parse(text: string): unknown {
@@ -14,6 +22,20 @@ export function parse(text: string): unknown {
       `Cannot parse YAML: ${at ? `line ${at.line}, column ${at.col}: ` : ""}${what}, correct it there`,
     );
   }
+}
+
+/** Lines of the keys of the mappings under some top-level keys: where in a text to look. From 1. */
+export function keyLines(text: string, under: readonly string[]): Readonly<Record<string, number>> {
+  const lineCounter = new LineCounter(), document = parseDocument(text, { lineCounter });
+  const pairs = under.flatMap((key) => {
+    const inner = isMap(document.contents) ? document.contents.get(key) : undefined;
+    return isMap(inner) ? inner.items : [];
+  });
+  return Object.fromEntries(
+    pairs.flatMap(({ key }) =>
+      isScalar(key) && key.range ? [[String(key.value), lineCounter.linePos(key.range[0]).line]] : []
+    ),
+  );
 }
 
 /** YAML text of a plain value. */

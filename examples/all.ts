@@ -32,7 +32,7 @@ export const EXAMPLES: readonly Example[] = [
   ...higher("reward/accuracy", 12, "reward_pairs"),
   { script: "ppo", metric: "reward", better: "higher", steps: 10, args: () => ["--batch", "128"] },
   ...higher("reward", 10, "ppo_full", "ppo_ref_ema", "reinforce_pp", "remax"),
-  ...higher("reward", 10, "grpo", "dr_grpo", "gspo", "rloo", "dapo"),
+  ...higher("reward", 10, "grpo", "grpo_top_p", "dr_grpo", "gspo", "rloo", "dapo"),
   ...higher("reward", 12, "cispo", "best_of_n", "online_dpo", "custom_loss"),
   ...higher("reward/verse", 10, "reward_ensemble"),
   { ...higher("reward", 10, "custom_reward")[0]!, args: ({ judge }) => ["--judge", judge] },

@@ -178,16 +178,16 @@ export class Device implements Disposable {
 
   /**
    * Median seconds of one product of an idle device: "forward" x·wᵀ, "input" dy·w, "weight" dyᵀ·x, with w of [n, k] and m
-   * rows; "peak" is m·n·k multiply-adds in registers, the most that the device can do.
+   * rows; "peak" is m·n·k multiply-adds in registers and "read" reads n·k values m times, the most that the device can do.
    */
   productSeconds(
-    mode: "forward" | "input" | "weight" | "peak",
+    mode: "forward" | "input" | "weight" | "peak" | "read",
     m: number,
     n: number,
     k: number,
     repetitions: number,
   ): number {
-    const modes = ["forward", "input", "weight", "peak"];
+    const modes = ["forward", "input", "weight", "peak", "read"];
     return native().baton_gemm_bench(this.id, modes.indexOf(mode), m, n, k, repetitions);
   }
 

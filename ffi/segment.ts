@@ -76,7 +76,7 @@ export class DeviceSegment implements Disposable {
 /** Memory bound to a program's segments; one that the program needs no byte of may be left out. */
 export type Segments = Readonly<Partial<Record<Segment, DeviceSegment>>>;
 
-/** `count` runs of `bytes` bytes, the strides apart, from one memory to another. All are multiples of 2, and of 4 where numbers are blended. */
+/** `count` runs of `bytes` bytes, the strides apart, from one memory to another. All are multiples of 2, and of 4 where f32 numbers are blended. */
 export interface SegmentMove {
   readonly from: DeviceSegment;
   readonly to: DeviceSegment;
@@ -86,9 +86,11 @@ export interface SegmentMove {
   readonly count: number;
   readonly fromStride: number;
   readonly toStride: number;
+  /** From bf16 to f32: `bytes` are those that are written, and half as many are read. */
+  readonly widen?: boolean;
 }
 
-const MOVE_BYTES = 56;
+const MOVE_BYTES = 64;
 
 /** The array of `baton_move` that `baton_copy` takes. */
 export function encodeMoves(moves: readonly SegmentMove[]): Uint8Array<ArrayBuffer> {
@@ -98,23 +100,25 @@ export function encodeMoves(moves: readonly SegmentMove[]): Uint8Array<ArrayBuff
     view.setUint32(at, m.from.id, true);
     view.setUint32(at + 4, m.to.id, true);
     sizes.forEach((n, k) => view.setBigUint64(at + 8 + 8 * k, BigInt(n), true));
+    view.setUint32(at + 56, Number(m.widen ?? false), true);
   });
   return bytes;
 }
 
 /** Why moves were refused: the first that does not fit. */
 export function misplaced(moves: readonly SegmentMove[], weight = 1): string | undefined {
-  const unit = weight === 1 ? 2 : 4;
   for (const [i, m] of moves.entries()) {
-    const end = (offset: number, stride: number) => offset + Math.max(0, m.count - 1) * stride + m.bytes;
-    const numbers = [m.fromOffset, m.toOffset, m.bytes, m.fromStride, m.toStride];
+    const half = m.widen ? 2 : 1, unit = weight === 1 && !m.widen ? 2 : 4;
+    const end = (offset: number, stride: number, bytes: number) =>
+      offset + Math.max(0, m.count - 1) * stride + bytes;
+    const numbers = [half * m.fromOffset, m.toOffset, m.bytes, half * m.fromStride, m.toStride];
     if (numbers.some((n) => n % unit !== 0)) return `move ${i} is not in multiples of ${unit} bytes`;
     if (m.count > 1 && m.toStride < m.bytes) return `move ${i} writes runs over each other`;
     for (
-      const [s, last] of [[m.from, end(m.fromOffset, m.fromStride)], [
-        m.to,
-        end(m.toOffset, m.toStride),
-      ]] as const
+      const [s, last] of [
+        [m.from, end(m.fromOffset, m.fromStride, m.bytes / half)],
+        [m.to, end(m.toOffset, m.toStride, m.bytes)],
+      ] as const
     ) {
       if (last > s.bytes) return `move ${i} ends at ${last} of a segment of ${s.bytes}`;
     }

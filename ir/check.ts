@@ -3,7 +3,7 @@ import { refillViolations, selectViolations } from "./check_batch.ts";
 import { GROUPWISE } from "./expr.ts";
 import { computeViolations, exprViolations, lossViolations } from "./expr_rules.ts";
 import type { FieldType, Schema } from "./field.ts";
-import { type Call, type CallGraph, type Head, isHostCall } from "./graph.ts";
+import { type Call, type CallGraph, type Head, isHostCall, MOST_KEPT } from "./graph.ts";
 import { groupAt, pairsAt } from "./groups.ts";
 
 const GENERATED: readonly string[] = ["tokens", "response", "logprobs", "length", "finished"];
@@ -124,8 +124,11 @@ function callViolations(call: Call, graph: CallGraph): string[] {
     found.push(`reads "${of}" as tokens`);
   }
   if (call.kind === "generate") {
-    const { samples, maxNewTokens } = call.sampling, { maxTurns = 1 } = call;
+    const { samples, maxNewTokens, topK, keepSampledMask } = call.sampling, { maxTurns = 1 } = call;
     found.push(...counts({ samples, maxNewTokens, maxTurns }));
+    if (keepSampledMask && !(topK >= 1 && topK <= MOST_KEPT)) {
+      found.push(`stores what topK ${topK} kept, it must be from 1 to ${MOST_KEPT}`);
+    }
     const { tokens } = call.writes, made = call.writes.logprobs;
     if (made !== undefined && graph.fields[made]?.of !== tokens) {
       found.push(`writes "${made}" without its token field`);

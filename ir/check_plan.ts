@@ -8,10 +8,13 @@ export function checkPlan(plan: ExecutionPlan, graph: CallGraph): void {
   refusePlan(graph, planViolations(plan, graph));
 }
 
-/** @throws TypeError that lists them when there are any violations */
-export function refusePlan(graph: CallGraph, violations: readonly string[]): void {
+/**
+ * @param origin file of the plan, where it has one
+ * @throws TypeError that lists them when there are any violations
+ */
+export function refusePlan(graph: CallGraph, violations: readonly string[], origin = "this plan"): void {
   if (violations.length) {
-    throw new TypeError(`Cannot use this plan for "${graph.name}": ${violations.join("; ")}`);
+    throw new TypeError(`Cannot use ${origin} for "${graph.name}": ${violations.join("; ")}`);
   }
 }
 

@@ -77,7 +77,15 @@ export interface Sampling {
   readonly ignoreEos: boolean;
   /** How many versions behind the newest weights a sample may be. */
   readonly maxLag: number;
+  /**
+   * The tokens that topK and topP kept are stored with every action, and log-probabilities and entropies of every model that
+   * reads these samples are those of the softmax over them.
+   */
+  readonly keepSampledMask?: true;
 }
+
+/** Most kept tokens of an action that can be stored: one tile of a softmax. */
+export const MOST_KEPT = 1024;
 
 /** A call's own port name → the field bound to it. `.as()` changes `writes`, `{ from }` changes `reads`. */
 export type Ports = Readonly<Record<string, string>>;
@@ -184,6 +192,8 @@ export interface SourceSpec {
   readonly columns?: Readonly<Record<string, string>>;
   /** Texts are turns of a conversation, written with the model's chat template. */
   readonly chat?: true;
-  /** Rows that are longer than the context are left out rather than refused. */
-  readonly skipLong?: true;
+  /** Most tokens of a prompt or a whole sequence, where that is less than the context. */
+  readonly maxTokens?: number;
+  /** What is longer is left out, or cut behind its first tokens; it is refused otherwise. */
+  readonly longRows?: "skip" | "truncate";
 }

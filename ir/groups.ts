@@ -1,4 +1,4 @@
-/** Groups along a graph: how many sequences share a prompt when a call runs, and which calls are repeated. */
+/** What a call finds along a graph: how many sequences share a prompt, what is stored with them, and which calls are repeated. */
 import type { Call, CallGraph } from "./graph.ts";
 
 /** Sequences of a prompt that `select` keeps. */
@@ -20,6 +20,12 @@ export function groupAt(
 ): number {
   const selected = graph.calls.slice(0, graph.calls.indexOf(call)).findLast((c) => c.kind === "select");
   return selected ? keptBy(selected.keep) : first;
+}
+
+/** Most kept tokens that are stored with every action of a token field; 0 where none are. */
+export function keptWidth(graph: Pick<CallGraph, "calls">, tokens: string | undefined): number {
+  const writer = graph.calls.find((c) => c.kind === "generate" && c.writes.tokens === tokens);
+  return writer?.kind === "generate" && writer.sampling.keepSampledMask ? writer.sampling.topK : 0;
 }
 
 /** Whether the sequences that a call finds are preference pairs. */

@@ -59,7 +59,7 @@ const sampling = object({
   stop: array(count),
   ignoreEos: boolean,
   maxLag: count,
-});
+}, { keepSampledMask: boolean });
 const call = (own: Readonly<Record<string, Shape>>, optional: Readonly<Record<string, Shape>> = {}) =>
   object({ id: string, kind: string, reads: ports, writes: ports, ...own }, { site: string, ...optional });
 
@@ -82,7 +82,7 @@ const GRAPH = object({
     fields: schema,
     shuffle: boolean,
     heldOut: number,
-  }, { columns: record(string), chat: boolean, skipLong: boolean }),
+  }, { columns: record(string), chat: boolean, maxTokens: count, longRows: literal("skip", "truncate") }),
   fields: schema,
   calls: array(tagged("kind", {
     generate: call({ model: string, sampling }, { tools: array(string), maxTurns: count }),

@@ -179,6 +179,23 @@ export const OPCODE = {
   sumDoubles: 44,
   /** sums[n] → norm[1] · n. Square root of the sum of n doubles in order. */
   norm: 45,
+  /**
+   * As `sample`, and outKept[maxSlots, maxNew, topK] i32 behind it: the ids that topK and topP kept for every token, ascending, −1
+   * behind the last. The stored log-probability is that of the softmax over them.
+   */
+  sampleKept: 46,
+  /** x[A,H], w (panels [V,H]: rows first … first+V of `total`), kept[A,K] i32 → z[A,K] · A: H V K first total. z = x·w[id]; 0 for ids of other shards, and for −1, behind which no id is looked at. */
+  keptLogits: 47,
+  /** dz[A,K], w, kept → dx[A,H] · A: H V K first total. */
+  keptLogitsDx: 48,
+  /** dz[A,K], x[A,H], kept, [prior] → dw · A: H V K flag first total. Rows in order. */
+  keptLogitsDw: 49,
+  /** z[A,K], kept[A,K], targets[A], invT[1] → logprob[A], lse[A], [entropy[A]] · A: K entropyFlag. Of softmax(z·invT) over the ids of each row, of which the target is one. */
+  keptLogprob: 50,
+  /** dlogprob[A], z, kept, targets, invT, lse, [dentropy[A], entropy[A]] → dz[A,K] · A: K entropyFlag. */
+  keptLogprobGrad: 51,
+  /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total. */
+  linearLogprobDx: 52,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 

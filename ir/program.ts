@@ -25,6 +25,8 @@ export interface Work {
   readonly attrs: readonly Attr[];
   /** Elements of every operand, inputs first; of a table that is read here and there, all of it. */
   readonly elements: readonly Dim[];
+  /** Bytes of an element of each. */
+  readonly widths: readonly number[];
 }
 
 export interface Program {
@@ -39,6 +41,8 @@ export interface Program {
   readonly table: readonly BufferRow[];
   /** The most arena bytes alive at once: no placement can need less. */
   readonly liveBytes: number;
+  /** Bytes of the bf16 operands of one operation in f32, at most: what the CPU computes with (`cuda/cpu/widen.h`). Absent in programs made by hand. */
+  readonly widenedBytes?: number;
   /** Operations left after fusion, for printing. */
   readonly operations: number;
   /** The same operations in order, for whoever asks what they cost. */

@@ -21,6 +21,8 @@ export interface CostInput {
   readonly workload: Workload;
   /** Bytes that kernels use on every device beside what programs name. */
   readonly scratchBytes?: number;
+  /** Measured over predicted seconds of calls, by call: what a run saw, for the plan that follows. 1 where it says nothing. */
+  readonly scales?: Readonly<Record<string, number>>;
 }
 
 /** How a call runs, wherever in the cluster it does. */
@@ -44,6 +46,10 @@ export interface CallCost {
   readonly seconds: number;
   /** Of `seconds`, in which a stage waits for others: filling and draining of the pipeline. */
   readonly bubble: number;
+  /** Seconds in which its devices are busy, all of them together. */
+  readonly work: number;
+  /** Seconds of the host for all of its ranks together. */
+  readonly host: number;
   readonly stages: readonly StageBytes[];
 }
 
@@ -66,10 +72,18 @@ export interface Pricing {
   hostRound(tokens: number): number;
 }
 
-/** Micro-batches through stages one behind the other: the slowest one sets the pace, the others fill and drain. */
-export function pipelined(each: readonly number[], micros: number): Pick<CallCost, "seconds" | "bubble"> {
-  const pace = Math.max(...each), fill = each.reduce((n, s) => n + s, 0) - pace;
-  return { seconds: fill + micros * pace, bubble: fill };
+/**
+ * Micro-batches through stages one behind the other: the slowest one sets the pace, the others fill and drain.
+ *
+ * @param wide ranks that work so side by side
+ */
+export function pipelined(
+  each: readonly number[],
+  micros: number,
+  wide: number,
+): Pick<CallCost, "seconds" | "bubble" | "work"> {
+  const pace = Math.max(...each), all = each.reduce((n, s) => n + s, 0), fill = all - pace;
+  return { seconds: fill + micros * pace, bubble: fill, work: wide * micros * all };
 }
 
 /** The sizes that a program's memory depends on. */

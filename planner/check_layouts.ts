@@ -7,12 +7,15 @@ import { printStrategy } from "../ir/mesh.ts";
 import type { CallGraph, ModelFunctionCall } from "../ir/graph.ts";
 import type { ExecutionPlan } from "../ir/plan.ts";
 import type { PlanSizes } from "./complete.ts";
+import { located, type PlanFile } from "./plan_file.ts";
 
 export interface CheckOptions {
   /** Ranks without a sequence are no fault: an evaluation ends with a batch of any size. */
   readonly idle?: boolean;
   /** What was found wrong before. */
   readonly also?: readonly string[];
+  /** File that the plan comes from. */
+  readonly file?: Pick<PlanFile, "origin" | "lines">;
 }
 
 /** @throws TypeError that lists every violation, of the plan's specification and of {@link layoutProblems} */
@@ -24,7 +27,8 @@ export function checkPlanFor(
   o: CheckOptions = {},
 ): void {
   const found = [...planViolations(plan, graph), ...layoutProblems(graph, plan, configs, sizes, o)];
-  refusePlan(graph, [...o.also ?? [], ...found]);
+  const all = [...o.also ?? [], ...found].map((sentence) => located(sentence, o.file?.lines));
+  refusePlan(graph, all, o.file?.origin);
 }
 
 /** Every model that cannot be cut as a call wants it, and every call whose micro-batches or ranks do not fit the step. */

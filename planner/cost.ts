@@ -8,6 +8,7 @@ import {
 } from "../compiler/compile.ts";
 import { keepsTogether } from "../compiler/expression.ts";
 import type { Shard } from "../compiler/layout.ts";
+import { storageOf } from "../compiler/models/storage.ts";
 import { microMaxima, stepMaxima } from "../compiler/sizes.ts";
 import { stagesOf } from "../compiler/stages.ts";
 import {
@@ -17,7 +18,7 @@ import {
   type ModelFunctionCall,
   type TrainCall,
 } from "../ir/graph.ts";
-import { align } from "../ir/op.ts";
+import { align, BYTES } from "../ir/op.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import {
   assigned,
@@ -33,6 +34,7 @@ import {
 import { generateCost } from "./cost_generate.ts";
 import { groupsOf, stageLink } from "./groups.ts";
 import { distinct, type Groups, type Live, programSeconds } from "./price.ts";
+import { sharing } from "./sharing.ts";
 import { type Compiled, modelKey, type Stage, type StageProgram, StagePrograms } from "./stage_programs.ts";
 import { type Lengths, packed, sequencesOf } from "./workload.ts";
 
@@ -53,6 +55,20 @@ export class Costs implements Pricing {
 
   /** Seconds and bytes of a model function call. */
   of(call: ModelFunctionCall, layout: CallLayout): CallCost {
+    const { scales, profile } = this.input, scale = scales?.[call.id] ?? 1;
+    const cost = sharing(this.#alone(call, layout), profile.capacity), { seconds, bubble, work, host } = cost;
+    if (scale === 1) return cost;
+    return {
+      ...cost,
+      seconds: scale * seconds,
+      bubble: scale * bubble,
+      work: scale * work,
+      host: scale * host,
+    };
+  }
+
+  /** Where every device has processors of its own, and all is as predicted. */
+  #alone(call: ModelFunctionCall, layout: CallLayout): CallCost {
     switch (call.kind) {
       case "generate":
         return generateCost(call, layout, this);
@@ -135,8 +151,8 @@ export class Costs implements Pricing {
   /** Seconds in which a stage gets the activations of so many tokens from the stage before. */
   handOver(call: ModelFunctionCall, { mesh, strategy }: CallLayout, tokens: number): number {
     const { microseconds, GBps } = stageLink(mesh, strategy, this.input.cluster.links);
-    const { hidden } = this.input.configs[call.model]!, { elementBytes } = this.input.profile;
-    return microseconds * 1e-6 + tokens / strategy.tp * hidden * elementBytes / (GBps * 1e9);
+    const config = this.input.configs[call.model]!, row = config.hidden * BYTES[storageOf(config).weights];
+    return microseconds * 1e-6 + tokens / strategy.tp * row / (GBps * 1e9);
   }
 
   /** What the host does for a micro-batch: it writes what the programs read. */
@@ -167,7 +183,8 @@ export class Costs implements Pricing {
         constants: b.constants,
       };
     });
-    return { ...pipelined(each, micro.count), stages: bytes };
+    const host = dp * micro.count * this.hostRound(micro.tokens);
+    return { ...pipelined(each, micro.count, dp * layout.strategy.tp), host, stages: bytes };
   }
 
   #train(call: TrainCall, layout: CallLayout): CallCost {
@@ -197,7 +214,8 @@ export class Costs implements Pricing {
       (i ? passed : this.hostRound(micro.tokens)) + (forward ? passed : 0)
     );
     const update = Math.max(...programs.map((p) => this.price(p.update, live, groups)));
-    const { seconds, bubble } = pipelined(each, micro.count), times = call.minibatches * call.epochs;
+    const wide = dp * layout.strategy.tp, times = call.minibatches * call.epochs;
+    const { seconds, bubble, work } = pipelined(each, micro.count, wide), begin = this.hostRound(0);
     const bytes = programs.map(({ forward, backward, update }, i): StageBytes => {
       const b = backward.segmentBytes, f = forward?.segmentBytes ?? b, slots = Math.max(1, pp - i);
       const most = (segment: "inputs" | "outputs" | "saved") => Math.max(b[segment], f[segment]);
@@ -208,7 +226,13 @@ export class Costs implements Pricing {
         constants: b.constants,
       };
     });
-    return { seconds: times * (seconds + update + this.hostRound(0)), bubble: times * bubble, stages: bytes };
+    return {
+      seconds: times * (seconds + update + begin),
+      bubble: times * bubble,
+      work: times * (work + wide * pp * update),
+      host: times * dp * (micro.count * this.hostRound(micro.tokens) + begin),
+      stages: bytes,
+    };
   }
 }
 

@@ -56,9 +56,10 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
     [1, sizes.longest / 4, sizes.longest / 2, sizes.longest],
   );
   const round = profile.roundMicroseconds * 1e-6;
-  let seconds = 0;
+  let busy = 0, rounds = 0;
   for (const { steps, rows, context } of phasesOf(own, slots)) {
-    seconds += steps * (decode.at(rows, context) + round);
+    busy += steps * decode.at(rows, context);
+    rounds += steps * round;
   }
   const prompts = Math.ceil(own.length / call.sampling.samples),
     length = own.reduce((n, s) => n + s.prompt, 0) / own.length;
@@ -72,7 +73,8 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
     sequences: prompts / prefills,
   };
   const prefill = turn(programs.map((p) => costs.price(p.prefill, entering, groups) + hand(tokens)));
-  seconds += prefills * (prefill + costs.hostRound(tokens));
+  busy += prefills * prefill;
+  rounds += prefills * costs.hostRound(tokens);
   const bytes = programs.map(({ prefill, decode, copy }): StageBytes => {
     const all = [prefill, decode, copy].map((p) => p.segmentBytes);
     const most = (segment: "kv" | "state") => Math.max(...all.map((b) => b[segment]));
@@ -84,5 +86,12 @@ export function generateCost(call: GenerateCall, layout: CallLayout, costs: Pric
       constants: Math.max(...all.map((b) => b.constants)),
     };
   });
-  return { seconds, bubble: 0, stages: bytes };
+  // Stages are about equal: while one rollout is in each of them, all are busy.
+  return {
+    seconds: busy + rounds,
+    bubble: 0,
+    work: dp * tp * pp * busy,
+    host: dp * rollouts * rounds,
+    stages: bytes,
+  };
 }

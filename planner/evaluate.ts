@@ -6,6 +6,7 @@ import type { Costs } from "./cost.ts";
 import { type DeviceBytes, deviceBytes } from "./device_memory.ts";
 import { Reallocations } from "./reallocation_cost.ts";
 import { Schedules } from "./schedules.ts";
+import { loadOf, simulateShared } from "./sharing.ts";
 import { simulate, type Simulation } from "./simulate.ts";
 import type { Point } from "./space.ts";
 
@@ -55,7 +56,7 @@ export class Evaluator {
   of(point: Point): Evaluation {
     const { schedule, early } = this.#schedules.exact(point);
     const seconds = schedule.step.map((i) => this.#seconds(i, schedule, point));
-    const simulation = simulate(schedule, early, seconds),
+    const simulation = this.#simulated(schedule, early, seconds, point),
       memory = deviceBytes(this.input, this.units, point, schedule);
     return { ...simulation, schedule, seconds, memory, overflow: this.#overflow(memory) };
   }
@@ -64,7 +65,7 @@ export class Evaluator {
   about(point: Point): { readonly period: number; readonly overflow: number } {
     const { schedule, early } = this.#schedules.of(point);
     const seconds = schedule.step.map((i) => this.#seconds(i, schedule, point, true));
-    const { period } = simulate(schedule, early, seconds);
+    const { period } = this.#simulated(schedule, early, seconds, point);
     return { period, overflow: this.#overflow(deviceBytes(this.input, this.units, point, schedule)) };
   }
 
@@ -75,7 +76,23 @@ export class Evaluator {
       .reduce((a, b) => b.total > a.total ? b : a);
   }
 
-  /** A time that the point cannot beat: without reallocations. */
+  /** What runs at once is slower where devices share processors. */
+  #simulated(
+    schedule: Schedule,
+    early: ReadonlySet<number>,
+    seconds: readonly number[],
+    point: Point,
+  ): Simulation {
+    const { capacity = Infinity } = this.input.profile;
+    if (this.#devices <= capacity) return simulate(schedule, early, seconds);
+    const loads = schedule.step.map((i) => {
+      const at = i.op === "run" ? this.#unit.get(i.call) : undefined;
+      return at ? loadOf(point.choices[at[0]]!.candidate.costs[at[1]]!) : i.devices.length;
+    });
+    return simulateShared(schedule, early, seconds, loads, capacity);
+  }
+
+  /** A time that the point cannot beat: without reallocations, and as if every device had processors of its own. */
   least(point: Point): number {
     const { schedule, early } = this.#schedules.of(point);
     const seconds = schedule.step.map((i) => i.op === "reallocate" ? 0 : this.#seconds(i, schedule, point));

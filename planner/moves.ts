@@ -19,6 +19,8 @@ export class Moves {
   readonly #meshes: readonly (readonly string[])[];
   readonly #shapes: readonly (readonly (readonly [key: string, mesh: MeshShape])[])[];
 
+  readonly #devices: number;
+
   constructor(
     readonly input: CostInput,
     readonly units: readonly Unit[],
@@ -26,6 +28,7 @@ export class Moves {
     readonly random: Random,
     readonly fit: Fit,
   ) {
+    this.#devices = input.cluster.nodes * input.cluster.devicesPerNode;
     this.#byMesh = lists.map((list) =>
       new Map(
         [...Map.groupBy(list, (c) => keyOf(c.mesh))].map(([key, all]) => [
@@ -49,9 +52,10 @@ export class Moves {
     if (draw < 0.3) return this.#with(point, unit, this.#anywhere(unit));
     if (draw < 0.6) return this.#with(point, unit, this.#sameMesh(point, unit));
     if (draw < 0.65) return this.#with(point, unit, this.#shifted(point.choices[unit]!));
-    if (draw < 0.72) return this.#beside(point, unit);
-    if (draw < 0.75) return this.fit.of(point);
-    if (draw < 0.85) return this.#alike(point, unit);
+    if (draw < 0.7) return this.#beside(point, unit);
+    if (draw < 0.76) return this.#apart(point, unit);
+    if (draw < 0.78) return this.fit.of(point);
+    if (draw < 0.86) return this.#alike(point, unit);
     if (draw < 0.97) return this.#swapped(point, unit);
     return this.#offload(point);
   }
@@ -79,11 +83,27 @@ export class Moves {
     return { candidate, first: this.random.pick(placesOf(candidate.mesh, this.input.cluster)) };
   }
 
+  /** Shares out all devices between two units: so may those that need nothing of one another run at the same time. */
+  #apart(point: Point, unit: number): Point {
+    const other = this.random.below(this.units.length);
+    if (other === unit) return point;
+    const parts = this.#shapes[unit]!.filter(([, mesh]) => mesh.nodes * mesh.devices < this.#devices);
+    if (!parts.length) return point;
+    const [key, mesh] = this.random.pick(parts), candidate = this.#fast(this.#byMesh[unit]!.get(key)!);
+    const begin = this.#with(point, unit, { candidate, first: 0 });
+    return this.#within(begin, other, mesh.nodes * mesh.devices, this.#devices);
+  }
+
   /** Puts a unit on devices that another one leaves free. */
   #beside(point: Point, unit: number): Point {
-    const other = point.choices[this.random.below(this.units.length)]!,
-      { nodes, devicesPerNode } = this.input.cluster;
-    const [from, to] = this.random.next() < 0.5 ? [0, other.first] : [endOf(other), nodes * devicesPerNode];
+    const other = point.choices[this.random.below(this.units.length)]!;
+    return this.random.next() < 0.5
+      ? this.#within(point, unit, 0, other.first)
+      : this.#within(point, unit, endOf(other), this.#devices);
+  }
+
+  /** Puts a unit on some of these devices. */
+  #within(point: Point, unit: number, from: number, to: number): Point {
     const fitting = this.#shapes[unit]!.flatMap(([key, mesh]) => {
       const places = placesOf(mesh, this.input.cluster).filter((p) =>
         p >= from && p + mesh.nodes * mesh.devices <= to

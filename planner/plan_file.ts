@@ -29,6 +29,18 @@ export interface PlanFile {
   readonly cluster?: Pick<Cluster, "nodes" | "devicesPerNode">;
   readonly defaults: FileSettings;
   readonly calls: Readonly<Record<string, FileCall>>;
+  /** Lines of the calls, where they are known. */
+  readonly lines?: Readonly<Record<string, number>>;
+}
+
+/** A sentence about a call with the line that the call has in the file: "line 7: actor.train has …". */
+export function located(sentence: string, lines: PlanFile["lines"] = {}): string {
+  const call =
+    Object.keys(lines).filter((id) => sentence.startsWith(id) || sentence.startsWith(`"${id}"`)).sort((
+      a,
+      b,
+    ) => b.length - a.length)[0];
+  return call === undefined ? sentence : `line ${lines[call]}: ${sentence}`;
 }
 
 const positive = leaf("a whole number above 0", (v) => Number.isInteger(v) && (v as number) > 0);
@@ -71,15 +83,24 @@ interface Readable {
  *
  * @param value what the YAML or JSON text says
  * @param origin file, for messages
+ * @param lines of its calls, where they are known
  * @throws TypeError that lists everything that is wrong, each with its path
  */
-export function parsePlanFile(value: unknown, origin: string): PlanFile {
+export function parsePlanFile(value: unknown, origin: string, lines?: PlanFile["lines"]): PlanFile {
   const whole = typeof value === "object" && value !== null && "assignments" in value, found: string[] = [];
   (whole ? PLAN : READABLE)(value, "plan", found);
   if (found.length) {
-    throw new TypeError(`Cannot use ${origin}: ${found.join("; ")}, see docs/parallelism.md for its form`);
+    const all = found.map((f) => {
+      const inner = f.replace(/^plan\.(calls|assignments)\./, ""), at = located(inner, lines);
+      return at === inner ? f : at;
+    });
+    throw new TypeError(`Cannot use ${origin}: ${all.join("; ")}, see docs/parallelism.md for its form`);
   }
-  return { origin, ...whole ? fromPlan(value as unknown as ExecutionPlan) : fromReadable(value as Readable) };
+  const read = { origin, ...lines && { lines } };
+  return {
+    ...read,
+    ...whole ? fromPlan(value as unknown as ExecutionPlan) : fromReadable(value as Readable),
+  };
 }
 
 function fromPlan({ graph, cluster: { nodes, devicesPerNode }, assignments }: ExecutionPlan) {

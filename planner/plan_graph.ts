@@ -41,6 +41,7 @@ export function planGraph(input: PlanInput): ExecutionPlan {
   });
   checkPlanFor(plan, graph, configs, sizes, {
     idle: of !== undefined,
+    ...file && { file },
     also: file?.cluster ? clusterProblems(file.cluster, cluster) : [],
   });
   return plan;

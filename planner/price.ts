@@ -1,5 +1,5 @@
 /** Seconds of the operations of a compiled program on a kind of device: the only place where cost comes from. */
-import { elementsOf } from "../compiler/traffic.ts";
+import { bytesTouched, elementsOf } from "../compiler/traffic.ts";
 import { AXES, type Axis, type Dim, extent, type Maxima, type OpKind } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
 import type { CollectiveRate, Profile } from "./profile.ts";
@@ -27,9 +27,6 @@ export const ALONE: GroupLink = { ranks: 1, perNode: 1, microseconds: 0, GBps: I
 
 /** Columns of a head that attention tables were measured with. */
 const HEAD = 128;
-/** Bytes of a number that optimizers keep: parameters, gradients and moments are single precision. */
-const MASTER = 4;
-
 /** Equal operations, and how many there are. */
 export interface Repeated {
   readonly work: Work;
@@ -41,7 +38,7 @@ export function distinct(all: readonly Work[]): Repeated[] {
   const found = new Map<string, { readonly work: Work; times: number }>();
   for (const work of all) {
     let key: string = work.kind;
-    for (const list of [work.attrs, work.elements]) {
+    for (const list of [work.attrs, work.elements, work.widths]) {
       for (const a of list) key += typeof a === "number" ? ` ${a}` : ` ${a.times}${a.symbol}`;
     }
     const same = found.get(key);
@@ -78,13 +75,18 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
       );
     case "shardLogprob":
       return product("matmul", at(0), at(2), at(1)) +
-        collectiveSeconds("allReduce", 3 * at(0) * p.elementBytes, groups[AXES[at(6)]!], p);
+        collectiveSeconds("allReduce", 3 * at(0) * work.widths.at(-1)!, groups[AXES[at(6)]!], p);
     case "linearLogprobGrad":
       return Math.max(
         launch,
         ownOr(p.tables.linearLogprobGrad, [at(0), at(2), at(1)]) ??
           product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)) +
             product("matmulDw", at(2), at(1), at(0)),
+      );
+    case "linearLogprobDx":
+      return Math.max(
+        launch,
+        product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)),
       );
     case "attention":
     case "attentionGrad":
@@ -93,16 +95,16 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
       const [rows, , kv, width, window] = [at(0), at(1), at(2), at(3), at(4)];
       const context = window > 0 ? Math.min(window, live.context) : live.context;
       const measured = p.tables.pagedAttention;
-      if (!measured) return Math.max(launch, traffic(2 * rows * kv * width * context, p));
+      if (!measured) return Math.max(launch, traffic(2 * rows * kv * width * context * work.widths[1]!, p));
       return Math.max(launch, lookUp(measured, [rows * kv, context]) * width / HEAD);
     }
     case "allReduce":
-      return collectiveSeconds("allReduce", bytesSent(work, live, p), groups[AXES[at(1)]!], p);
+      return collectiveSeconds("allReduce", bytesSent(work, live), groups[AXES[at(1)]!], p);
     case "allGatherRows":
     case "reduceScatterRows":
-      return collectiveSeconds(work.kind, bytesSent(work, live, p), groups[AXES[at(2)]!], p);
+      return collectiveSeconds(work.kind, bytesSent(work, live), groups[AXES[at(2)]!], p);
     case "allGatherColumns":
-      return collectiveSeconds("allGatherRows", at(0) * at(1) * p.elementBytes, groups[AXES[at(4)]!], p);
+      return collectiveSeconds("allGatherRows", at(0) * at(1) * work.widths[0]!, groups[AXES[at(4)]!], p);
     case "sumDoubles":
       return collectiveSeconds("allReduce", 8 * at(0), groups[AXES[at(1)]!], p);
     default:
@@ -133,24 +135,18 @@ function attentionSeconds(
 }
 
 const size = (d: Dim, live: Maxima): number => d.times * live[d.symbol];
-const traffic = (elements: number, p: Profile): number => elements * p.elementBytes / (p.memoryGBps * 1e9);
+const traffic = (bytes: number, p: Profile): number => bytes / (p.memoryGBps * 1e9);
 
 function elementwise(work: Work, live: Live, p: Profile): number {
   const elements = elementsOf(work, live), own = p.tables[work.kind];
   if (elements === 0) return 0;
   if (own) return lookUp(own, [elements]);
-  const master = work.kind === "adamw" || work.kind === "squareSums" ? MASTER / p.elementBytes : 1;
-  return traffic(elements * master, p);
+  return traffic(bytesTouched(work, live), p);
 }
 
-/** Bytes of the whole that a collective is about; gradients and parameters of the optimizer are single precision. */
-function bytesSent(work: Work, live: Live, p: Profile): number {
-  const elements = Math.max(...work.elements.map((d) => size(d, live)));
-  const optimizer = work.kind !== "allReduce"
-    ? extent(work.attrs[2]!, live) === AXES.indexOf("dp")
-    : extent(work.attrs[1]!, live) !== AXES.indexOf("tp");
-  return elements * (optimizer ? MASTER : p.elementBytes);
-}
+/** Bytes of the whole that a collective is about. */
+const bytesSent = ({ elements, widths }: Work, live: Live): number =>
+  Math.max(...elements.map((d, i) => size(d, live) * widths[i]!));
 
 /**
  * Seconds of a ring: every rank sends (n − 1)/n of the bytes, twice for a sum that all ranks get (Thakur et al. 2005). In a node

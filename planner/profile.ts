@@ -18,7 +18,12 @@ export interface Profile {
   readonly name: string;
   /** Where the figures come from. */
   readonly source: string;
-  /** Bytes of a number where kernels read, write and send it; the byte table of memory is the compiler's own. */
+  /**
+   * Devices that can be busy at once without making one another slower, of all that there are: virtual devices share the
+   * processors of their machine and the thread that feeds them. Absent where each has processors of its own.
+   */
+  readonly capacity?: number;
+  /** Bytes of the numbers that its tables were measured with: 2 for bf16, 4 for fp32. A plan is for that precision unless another is asked for. */
   readonly elementBytes: number;
   /** Bytes that programs may use on a device. */
   readonly memoryBytes: number;
@@ -73,7 +78,7 @@ const profileShape = object({
     GBps: positive,
   })),
   links: linksShape,
-});
+}, { capacity: positive });
 
 /** @throws TypeError naming everything in which the value is no profile */
 export function parseProfile(value: unknown, file: string): Profile {

@@ -20,11 +20,19 @@ export interface Refusal {
 
 /** Only whether there is a plan is asked. */
 const QUICK: SearchOptions = { steps: 60, chains: 1, microBatches: 1, exhaustive: 0 };
-/** Times as many devices that are tried. */
+/** Times as many devices, or as small batches, that are tried. */
 const TIMES = [2, 4, 8, 16];
 
-/** Why no plan fits, and what would. */
-export function refusalOf(input: CostInput, result: SearchResult): Refusal {
+/**
+ * Why no plan fits, and what would.
+ *
+ * @param o.fixed there can be no more devices: smaller batches are tried instead
+ */
+export function refusalOf(
+  input: CostInput,
+  result: SearchResult,
+  { fixed = false }: { readonly fixed?: boolean } = {},
+): Refusal {
   const { memoryBytes } = input.cluster;
   const alone = result.units.map((unit, i) => ({
     unit,
@@ -32,10 +40,10 @@ export function refusalOf(input: CostInput, result: SearchResult): Refusal {
   }))
     .reduce((a, b) => b.bytes > a.bytes ? b : a);
   const missing = alone.bytes > 0 ? alone.bytes - memoryBytes : result.closest;
-  return { call: alone.bytes > 0 ? alone.unit.id : null, missing, changes: changesOf(input) };
+  return { call: alone.bytes > 0 ? alone.unit.id : null, missing, changes: changesOf(input, fixed) };
 }
 
-function changesOf(input: CostInput): Change[] {
+function changesOf(input: CostInput, fixed: boolean): Change[] {
   const { cluster, workload } = input, { sizes } = workload, changes: Change[] = [];
   const attempt = (text: string, changed: CostInput): boolean => {
     const result = search(changed, QUICK);
@@ -54,7 +62,13 @@ function changesOf(input: CostInput): Change[] {
     ...input,
     workload: fullLengths(half, workload.hostSeconds),
   });
-  for (const times of TIMES) {
+  const { batch } = input.graph.source;
+  for (const times of fixed ? TIMES : []) {
+    if (batch % times > 0) break;
+    const fewer = { ...workload, sizes: { ...sizes, sequences: sizes.sequences / times } };
+    if (attempt(`with a batch of ${batch / times}`, { ...input, workload: fewer })) break;
+  }
+  for (const times of fixed ? [] : TIMES) {
     const devices = times * cluster.nodes * cluster.devicesPerNode;
     if (
       attempt(`on ${devices} devices`, { ...input, cluster: { ...cluster, nodes: times * cluster.nodes } })
@@ -65,7 +79,7 @@ function changesOf(input: CostInput): Change[] {
 
 /** One line for people. */
 export function refusalText(name: string, input: CostInput, { call, missing, changes }: Refusal): string {
-  const { nodes, devicesPerNode } = input.cluster, short = `${(missing / 2 ** 30).toFixed(1)} GiB`;
+  const { nodes, devicesPerNode } = input.cluster, short = bytes(missing);
   const state = call
     ? `${call} alone lacks ${short} on every device`
     : `every call fits alone, and together they lack ${short} on the fullest device`;
@@ -73,4 +87,9 @@ export function refusalText(name: string, input: CostInput, { call, missing, cha
     ? `it fits ${changes.map((c) => c.text).join(", or ")}`
     : "use more devices or a smaller model";
   return `Cannot plan ${name} on ${nodes * devicesPerNode} devices: ${state}, ${advice}`;
+}
+
+function bytes(n: number): string {
+  const unit = Math.min(3, Math.max(1, Math.floor(Math.log2(Math.max(1, n)) / 10)));
+  return `${(n / 1024 ** unit).toFixed(1)} ${["", "KiB", "MiB", "GiB"][unit]}`;
 }

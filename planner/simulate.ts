@@ -15,7 +15,7 @@ export interface Simulation {
 }
 
 /** Steps until begins and ends repeat: lag reaches over one step, so two are enough; the rest is for sums of rounding. */
-const MOST = 12, SAME = 1e-9;
+export const MOST = 12, SAME = 1e-9;
 
 /**
  * An instruction begins when those that it waits for have ended, of its own step and of the one before; what is not early also

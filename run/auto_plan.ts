@@ -1,88 +1,53 @@
 /** The plan of a run that was given several devices and neither a plan nor a strategy: searched for, once for equal questions. */
-import type { DataSizes } from "../compiler/programs.ts";
-import type { DataSet } from "../engine/data.ts";
 import { shortTime } from "../engine/table.ts";
-import type { Gantt } from "../engine/timeline.ts";
-import { canonical, digest, fnv1a } from "../ir/digest.ts";
-import type { CallGraph } from "../ir/graph.ts";
-import type { Cluster } from "../ir/plan.ts";
-import { explain } from "../planner/explain.ts";
+import type { CostInput } from "../planner/call_cost.ts";
 import { parsePlanFile, type PlanFile } from "../planner/plan_file.ts";
-import type { Workload } from "../planner/workload.ts";
-import { readProfile } from "./cluster.ts";
-import type { LoadedModel } from "./models.ts";
-import { predictedGantt } from "./plan_tables.ts";
+import { predict } from "../planner/predict.ts";
+import type { SearchOptions } from "../planner/search.ts";
+import { type CachedPlan, keepPlan, knownPlan } from "./plan_cache.ts";
 import { planWorkflow } from "./planning.ts";
 
-/** A plan, and what it promises. */
+/** A plan, and how it was found. */
 export interface AutoPlan {
   readonly file: PlanFile;
+  /** Predicted seconds of a step. */
+  readonly seconds: number;
   /** "planned: 1.2 s per step, at most 4 % above any plan of the space …". */
   readonly line: string;
-  /** Predicted seconds of a step, and of its calls. */
-  readonly seconds: number;
-  readonly calls: Readonly<Record<string, number>>;
-  readonly gantt: Gantt;
 }
 
-/** By digest of the question. */
-const known = new Map<string, AutoPlan>();
 /** Points that are looked at: a run should not wait for its plan. */
-const STEPS = 1500;
-/** Lengths of prompts that are planned with. */
-const QUANTILES = 16;
+const OPTIONS: SearchOptions = { steps: 1500 };
 
-/** @throws RangeError that names what would make the workflow fit, when no plan does */
-export async function autoPlan(
-  graph: CallGraph,
-  models: Readonly<Record<string, LoadedModel>>,
-  { cluster, profile: name }: { readonly cluster: Cluster; readonly profile: string },
-  sizes: DataSizes,
-  data: DataSet,
-): Promise<AutoPlan> {
-  const profile = await readProfile(name, "a run"), workload = workloadOf(sizes, data);
-  const configs = Object.fromEntries(
-    Object.keys(graph.models).map((model) => [model, models[model]!.config]),
-  );
-  const joined = { ...cluster, links: profile.links };
-  const key = fnv1a(canonical([digest(graph), joined, profile.name, workload, configs]));
-  const found = known.get(key);
-  if (found) return found;
-  const planned = planWorkflow(graph, { cluster: joined, profile }, configs, workload, { steps: STEPS });
-  const { seconds, gap, calls } = explain(planned.result);
-  // The run's cluster has no links: they are the planner's.
-  const plan = { ...planned.result.evaluator.plan(planned.result.best!), cluster };
-  const made: AutoPlan = {
-    file: parsePlanFile(JSON.parse(JSON.stringify(plan)), "the plan that was searched for"),
-    line:
-      `planned: ${shortTime(seconds)} per step predicted, at most ${
-        (100 * gap).toFixed(0)
-      } % above any plan; ` +
-      `--plan or --strategy say it otherwise`,
-    seconds,
-    calls: Object.fromEntries(calls.map((c) => [c.id, c.seconds])),
-    gantt: predictedGantt(planned),
-  };
-  known.set(key, made);
-  return made;
+/**
+ * @param note told what a person should know of the cache
+ * @throws RangeError that names what would make the workflow fit, when no plan does
+ */
+export async function autoPlan(input: CostInput, note: (line: string) => void): Promise<AutoPlan> {
+  // What was measured is never the same again.
+  const kept = !input.scales, known = kept ? await knownPlan(input, OPTIONS, note) : null;
+  if (known) return answer(known, input, ", found before");
+  const { graph, cluster, profile, configs, workload, scales } = input;
+  const { result } = planWorkflow(graph, { cluster, profile }, configs, workload, {
+    ...OPTIONS,
+    fixed: true,
+    ...scales && { scales },
+  });
+  const plan = result.evaluator.plan(result.best!), seconds = predict(input, plan).evaluation.period;
+  const found = { plan, seconds, gap: result.best!.evaluation.period / result.bound.seconds - 1 };
+  if (kept) await keepPlan(input, OPTIONS, found, note);
+  return answer(found, input, "");
 }
 
-/** Prompts as long as the data's; responses as long as they may be, for nobody knows them before. */
-function workloadOf(sizes: DataSizes, data: DataSet): Workload {
-  const lengths = data.training.flatMap(({ prompt, tokens }) =>
-    prompt
-      ? [prompt.ids.length]
-      : typeof tokens === "object"
-      ? [tokens.ids.length - tokens.actions.length]
-      : []
-  ).sort((a, b) => a - b);
-  const at = (i: number) => Math.max(1, lengths[Math.floor((i + 0.5) * lengths.length / QUANTILES)] ?? 1);
+function answer({ plan, seconds, gap }: CachedPlan, { profile }: CostInput, how: string): AutoPlan {
   return {
-    sizes,
-    prompts: lengths.length
-      ? Array.from({ length: QUANTILES }, (_, i) => at(i))
-      : [Math.max(1, sizes.longest - sizes.longestResponse)],
-    responses: [Math.max(1, sizes.longestResponse)],
-    hostSeconds: {},
+    // As a file of `--plan`: one way into a run for all plans.
+    file: parsePlanFile(JSON.parse(JSON.stringify(plan)), "the plan that was searched for"),
+    seconds,
+    line: `planned${how}: ${
+      shortTime(seconds)
+    } per step predicted with the profile of ${profile.name}, at most ${
+      (100 * gap).toFixed(0)
+    } % above any plan; --plan or --strategy say it otherwise`,
   };
 }

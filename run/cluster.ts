@@ -9,6 +9,8 @@ import { parseProfile, type Profile, roofline } from "../planner/profile.ts";
 export interface ClusterFile {
   readonly cluster: Cluster;
   readonly profile: Profile;
+  /** Seconds that score calls take for a whole step, by call. */
+  readonly hostSeconds: Readonly<Record<string, number>>;
 }
 
 /** Profiles that come with Baton, in `profiles/`. */
@@ -35,7 +37,11 @@ const schema = z.strictObject({
   /** A list has one number for every node. */
   devicesPerNode: z.union([positive, z.array(positive).min(1)]),
   memoryGiB: number.optional(),
+  /** Devices that can be busy at once without making one another slower. */
+  capacity: number.optional(),
   links: links.optional(),
+  /** Seconds of score calls. */
+  host: z.record(z.string(), z.number().nonnegative()).default({}),
 });
 
 /** @throws one line that lists everything that is wrong with the file */
@@ -67,8 +73,10 @@ export async function readCluster(path: string): Promise<ClusterFile> {
     memoryBytes: said.memoryGiB * 2 ** 30,
     links: parsed.data.links!,
   });
+  const { capacity } = parsed.data;
   return {
-    profile,
+    profile: capacity === undefined ? profile : { ...profile, capacity },
+    hostSeconds: parsed.data.host,
     cluster: {
       nodes,
       devicesPerNode,
@@ -90,5 +98,20 @@ export async function readProfile(name: string, wantedBy: string): Promise<Profi
       } or the path of one`,
     );
   }
-  return parseProfile(JSON.parse(text), path);
+  return profileOf(text, path);
+}
+
+/** @throws TypeError when the text is no profile */
+export function profileOf(text: string, path: string): Profile {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new TypeError(
+      `Cannot use ${path}: it is not valid JSON (${
+        (error as Error).message
+      }), make it again with baton profile`,
+    );
+  }
+  return parseProfile(value, path);
 }

@@ -29,6 +29,12 @@ const RUN_FLAGS = {
   ),
   strategy: z.string().optional().describe("one layout for all calls on all devices, as dp2tp2pp2"),
   plan: z.string().optional().describe("YAML or JSON file with a layout for every call"),
+  replan: z.boolean().optional().describe(
+    "plan again at a step's end when lengths or times differ from what was planned with",
+  ),
+  cluster: z.string().optional().describe("YAML file of a cluster: profile, links and memory to plan with"),
+  profile: z.string().optional().describe("file of a profile to plan with; this machine's own by default"),
+  host: z.string().optional().describe("seconds of score calls in a step, as rewards=0.05,judge=2"),
   threads: z.int().positive().optional().describe(
     "CPU threads of all devices together; all cores by default",
   ),

@@ -1,6 +1,7 @@
 /** Rows of the byte table that lie in the host's memory, beside what the native library holds. */
 import type { DataSizes } from "../compiler/programs.ts";
 import type { CallGraph } from "../ir/graph.ts";
+import { keptWidth } from "../ir/groups.ts";
 import type { DataSet } from "../engine/data.ts";
 import type { Sample } from "../engine/sample.ts";
 import type { MemoryRow } from "../planner/memory.ts";
@@ -20,11 +21,16 @@ interface Prepared {
 
 /** @param largestModel bytes of the parameters of the largest model */
 export function hostRows(graphs: readonly Prepared[], largestModel: number): MemoryRow[] {
-  const { sequences, longest } = graphs[0]!.sizes;
+  const { sequences, longest, longestResponse } = graphs[0]!.sizes, { calls } = graphs[0]!.graph;
+  const kept = calls.reduce(
+    (n, c) => n + (c.kind === "generate" ? keptWidth({ calls }, c.writes.tokens) : 0),
+    0,
+  );
   const rows: readonly (readonly [string, number])[] = [
     ["data", [...new Set(graphs.map((g) => g.data))].reduce((n, data) => n + dataBytes(data), 0)],
     // The next step's generation may run beside this step's training.
     ["batch", 2 * sequences * longest * 4 * FIELDS],
+    ["kept tokens", 2 * sequences * longestResponse * 4 * kept],
     // Tensors pass one by one, and what has passed is freed when the collector sees to it.
     ["weights on their way to and from files", largestModel],
     ["score worker", graphs.some((g) => g.graph.calls.some((c) => c.kind === "score")) ? WORKER : 0],

@@ -1,5 +1,5 @@
 /** The machine of a run and how its calls share it: options win over the configuration's file. */
-import { type Precision, PRECISIONS, storedIn } from "../compiler/models/storage.ts";
+import { type Precision, PRECISIONS, type Storage, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
 import { openGpus } from "../ffi/gpus.ts";
@@ -7,13 +7,54 @@ import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
 import { defaultThreads, type RunOptions } from "./options.ts";
+import type { PlanFile } from "../planner/plan_file.ts";
+import { type Assumptions, parseHost } from "./assumptions.ts";
+import { type ClusterFile, readCluster, readProfile } from "./cluster.ts";
 import { readPlanFile } from "./plan_file.ts";
-import type { Machine } from "./prepare.ts";
+import { capacityOf, profileOfMachine } from "./profiles.ts";
+
+/** What a run computes on. */
+export interface Machine {
+  readonly devices: Devices;
+  /** Of each device. */
+  readonly threads: number;
+  /** Of all virtual devices and the host together; with GPUs what the host has. */
+  readonly memoryBytes: number;
+  /** Of the GPUs that devices are on. */
+  readonly gpuBytes?: ReadonlyMap<number, number>;
+  /** One layout for all calls on all devices. */
+  readonly strategy?: ParallelStrategy;
+  readonly planFile?: PlanFile;
+  readonly microBatchTokens?: number;
+  readonly recompute?: "nothing" | "cheap" | "layers";
+  /** What every model's numbers are stored in; f32 by default. */
+  readonly storage?: Storage;
+  /** What plans are made and judged with; absent where nothing is to be planned. */
+  readonly assumptions?: Assumptions;
+}
+
+/** The file of a cluster that is planned for, where one is named. */
+export async function clusterSaid(o: RunOptions, { plan }: Config): Promise<ClusterFile | null> {
+  const path = o.cluster ?? plan.cluster;
+  return path === undefined ? null : await readCluster(path);
+}
+
+/** Devices of the options, else of the file, else of the cluster. */
+function devicesSaid(o: RunOptions, config: Config, file: ClusterFile | null): string {
+  return o.devices ?? config.devices ??
+    (file ? `cpu:${file.cluster.nodes}x${file.cluster.devicesPerNode}` : "cpu:1");
+}
 
 /** What is wrong with what was said of the machine. */
-export function machineFaults(o: RunOptions, config: Config): (string | false)[] {
-  const devices = parseDevices(o.devices ?? config.devices);
+export function machineFaults(o: RunOptions, config: Config, file: ClusterFile | null): (string | false)[] {
+  const devices = parseDevices(devicesSaid(o, config, file));
+  const host = hosts(o, config);
   return [
+    typeof host === "string" && `host ${host}`,
+    file !== null && typeof devices === "object" &&
+    (devices.nodes !== file.cluster.nodes || devices.perNode !== file.cluster.devicesPerNode) &&
+    `devices are ${devices.nodes} × ${devices.perNode} and the cluster has ${file.cluster.nodes} × ${file.cluster.devicesPerNode}, ` +
+      `leave devices out or give as many`,
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
@@ -27,18 +68,23 @@ export function machineFaults(o: RunOptions, config: Config): (string | false)[]
 }
 
 /** The machine, where {@link machineFaults} finds nothing wrong. */
-export async function machineOf(o: RunOptions, config: Config): Promise<Machine> {
-  const devices = parseDevices(o.devices ?? config.devices) as Devices,
+export async function machineOf(o: RunOptions, config: Config, file: ClusterFile | null): Promise<Machine> {
+  const devices = parseDevices(devicesSaid(o, config, file)) as Devices,
     { strategy, plan } = layoutSaid(o, config),
     { precision, gradients } = said(o, config);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
+  const each = Math.max(1, Math.floor(threads / count(devices))),
+    { shipped, ...memories } = memoryOf(devices, config, file);
   return {
     devices,
-    threads: Math.max(1, Math.floor(threads / count(devices))),
+    threads: each,
     storage: storedIn(precision, gradients),
-    ...memoryOf(devices, config),
+    ...memories,
+    ...(count(devices) > 1 || plan !== undefined) && {
+      assumptions: await assumed(o, config, file, { devices, threads: each, shipped }),
+    },
     ...strategy !== undefined && { strategy: parseStrategy(strategy) as ParallelStrategy },
     ...plan !== undefined && { planFile: await readPlanFile(plan) },
     ...microBatchTokens !== undefined && { microBatchTokens },
@@ -52,20 +98,54 @@ const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients
   gradients: o.gradients ?? run.gradients,
 });
 
-/** What is free, unless the file says how much may be used: of each GPU, where there are some. */
+/** Seconds of score calls; a string is what is wrong with them. */
+function hosts(o: RunOptions, { plan }: Config): ReturnType<typeof parseHost> {
+  const text = o.host ?? plan.host;
+  return text === undefined ? {} : parseHost(text);
+}
+
+/**
+ * What is free, unless the file says how much may be used, or the cluster: of each GPU, where there are some. `shipped` is the
+ * profile that comes with Baton for devices like these.
+ */
 function memoryOf(
   { gpus }: Devices,
   { memoryGiB }: Config,
-): Pick<Machine, "memoryBytes" | "gpuBytes" | "profile"> {
+  file: ClusterFile | null,
+): Pick<Machine, "memoryBytes" | "gpuBytes"> & { readonly shipped: string } {
   const said = memoryGiB === undefined ? undefined : memoryGiB * 2 ** 30, host = memory().availableBytes;
-  if (!gpus) return { memoryBytes: said ?? host };
-  const found = openGpus(gpus), { name } = found[gpus[0]!]!;
+  if (!gpus) {
+    const all = file ? file.cluster.memoryBytes * file.cluster.nodes * file.cluster.devicesPerNode : Infinity;
+    return { memoryBytes: said ?? Math.min(host, all), shipped: "cpu" };
+  }
+  const found = openGpus(gpus),
+    { name } = found[gpus[0]!]!,
+    each = said ?? file?.cluster.memoryBytes ?? Infinity;
   return {
     memoryBytes: host,
-    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(said ?? Infinity, found[gpu]!.freeBytes)])),
-    profile: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, found[gpu]!.freeBytes)])),
+    shipped: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
   };
 }
+
+/** A profile that is named wins over the cluster's, and that over what was measured of this machine or comes with Baton. */
+async function assumed(
+  o: RunOptions,
+  config: Config,
+  file: ClusterFile | null,
+  { devices, threads, shipped }: Pick<Machine, "devices" | "threads"> & { readonly shipped: string },
+): Promise<Assumptions> {
+  const named = o.profile ?? config.plan.profile;
+  const made = named !== undefined ? await readProfile(named, "a run") : file?.profile ??
+    (devices.gpus ? await readProfile(shipped, "a run") : await profileOfMachine(count(devices), threads));
+  // Wherever it was measured, virtual devices of this run share the processors of this machine.
+  const profile = onGpus(devices) ? made : { ...made, capacity: capacityOf(threads) };
+  const hostSeconds = { ...file?.hostSeconds, ...hosts(o, config) as Readonly<Record<string, number>> };
+  return { profile, links: file?.cluster.links ?? profile.links, hostSeconds };
+}
+
+/** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
+const onGpus = ({ gpus }: Devices): boolean => gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(

@@ -1,14 +1,17 @@
 /** The byte table of a run, the KV pages that fit into what is left, and the refusal of a run that does not fit. */
+import { storageOf } from "../compiler/models/storage.ts";
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import { baseModel } from "../compiler/sharing.ts";
 import { usesOf } from "../compiler/uses.ts";
+import { BYTES } from "../ir/op.ts";
 import type { ModelMemory } from "../planner/held.ts";
 import { type MemoryPlan, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { type Cache, choosePages } from "../planner/pages.ts";
 import { hostRows } from "./host_memory.ts";
 import type { LoadedModel } from "./models.ts";
+import type { Machine } from "./machine.ts";
 import { poolsOf } from "./pools.ts";
-import type { Machine, PreparedGraph } from "./prepare.ts";
+import type { PreparedGraph } from "./prepare.ts";
 
 type Models = Readonly<Record<string, LoadedModel>>;
 
@@ -58,7 +61,10 @@ export function memoryOf(graphs: readonly PreparedGraph[], models: Models, scrat
     }]),
   );
   const largest = Math.max(
-    ...Object.values(models).map((m) => parameterBytes(parameters(m.config, m.spec.head))),
+    // Files are read and written in fp32 at most, whatever the device stores.
+    ...Object.values(models).map(({ config, spec }) =>
+      BYTES.f32 / BYTES[storageOf(config).weights] * parameterBytes(parameters(config, spec.head))
+    ),
   );
   return memoryPlan({ graphs, models: memory, scratch, host: hostRows(graphs, largest) });
 }
@@ -73,10 +79,7 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   scratch: number,
   machine: Machine,
 ): G {
-  const fit = (all: readonly PreparedGraph[]) => {
-    const { rows } = memoryOf(all, models, scratch);
-    return poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
-  };
+  const fit = (all: readonly PreparedGraph[]) => holdsAll(machine, memoryOf(all, models, scratch).rows);
   if (fit(graphs)) return graphs;
   const caches = new Map<string, Cache>();
   for (const { graph, programs } of graphs) {
@@ -111,9 +114,23 @@ export function fitPages<G extends readonly PreparedGraph[]>(
   return best;
 }
 
+/** Whether every memory of a machine holds its rows. */
+export const holdsAll = (machine: Machine, rows: readonly MemoryRow[]): boolean =>
+  poolsOf(machine).every(({ bytes, holds }) => totalBytes(rows.filter(holds)) <= bytes);
+
 export const totalBytes = (rows: readonly MemoryRow[]): number => rows.reduce((n, row) => n + row.bytes, 0);
 
-/** @throws RangeError that says what needs most when the rows are more than there is */
+/** A run that needs more memory than there is. */
+export class TooLarge extends RangeError {
+  /** @param state up to what to do */
+  constructor(readonly state: string, advice: string) {
+    super(`${state}, ${advice}`);
+    // A subclass says no more to people than that a value is out of range.
+    this.name = "RangeError";
+  }
+}
+
+/** @throws TooLarge that says what needs most when the rows are more than there is */
 export function refuseTooLarge(
   action: string,
   rows: readonly MemoryRow[],
@@ -123,10 +140,11 @@ export function refuseTooLarge(
   const total = totalBytes(rows);
   if (total <= memoryBytes) return;
   const most = largestRows(rows).map(rowText).join(", ");
-  throw new RangeError(
+  throw new TooLarge(
     `Cannot ${action}: it needs ${mebibytes(total)} and ${
       mebibytes(memoryBytes)
-    } are free (largest: ${most}), ${advice}`,
+    } are free (largest: ${most})`,
+    advice,
   );
 }
 

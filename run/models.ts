@@ -1,6 +1,6 @@
 /** Reads what a run needs of its models before anything is compiled: configs, tokenizers, agreement of vocabularies. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
-import { SINGLE, type Storage, storageOf } from "../compiler/models/storage.ts";
+import { SINGLE, type Storage } from "../compiler/models/storage.ts";
 import { SCORE } from "../compiler/models/parameters.ts";
 import { parameters, ropeTable } from "../compiler/models/transformer.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
@@ -38,7 +38,11 @@ export async function loadModel(
       `Cannot load ${name}: ${path} does not exist, give a folder with config.json and model.safetensors or a model of the hub ("Qwen/Qwen3-0.6B")`,
     );
   }
-  const config = { ...parseConfig(json, path), ...(spec.lora && { lora: spec.lora }), ...stored(storage) };
+  const config = {
+    ...parseConfig(json, path),
+    ...(spec.lora && { lora: spec.lora }),
+    ...stored(spec, storage),
+  };
   const vocabulary = await readTextOrNull(`${folder}/tokenizer.json`);
   const tokenizer = vocabulary === null
     ? null
@@ -46,9 +50,12 @@ export async function loadModel(
   return { name, folder, spec, config, json, tokenizer, vocabulary };
 }
 
-/** Part of a config; absent where all is f32, so that what such a model compiles to does not depend on whether it was said. */
-export const stored = (storage: Storage): { readonly storage?: Storage } =>
-  storage.weights === "f32" ? {} : { storage };
+/**
+ * Part of a model's config; absent where all is f32, so that what such a model compiles to does not depend on whether it was said. An
+ * average of weights is f32 in any case: steps of a hundredth of a difference would be rounded away.
+ */
+export const stored = ({ ema }: Pick<ModelSpec, "ema">, storage: Storage): { readonly storage?: Storage } =>
+  storage.weights === "f32" || ema ? {} : { storage };
 
 /** Models that appear in the graph's calls, loaded and checked against one another. */
 export async function loadModels(
@@ -80,12 +87,6 @@ function checkAverages(models: Readonly<Record<string, LoadedModel>>): void {
   for (const m of Object.values(models)) {
     const of = m.spec.ema && models[m.spec.ema.of];
     if (!of) continue;
-    if (storageOf(m.config).weights !== "f32") {
-      throw new Error(
-        `Cannot run: ${m.name} follows ${of.name} as an average of its weights, which rounds away small steps in bf16, ` +
-          `run with --precision fp32`,
-      );
-    }
     const theirs = new Map(parameters(of.config, of.spec.head).map((p) => [p.name, p.shape.join(" × ")]));
     const own = parameters(m.config, m.spec.head);
     const odd = own.find((p) => theirs.get(p.name) !== p.shape.join(" × "));
@@ -127,12 +128,14 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
     config: m.config,
     parameters: list,
     constants: ropeTable(m.config, positions),
-    load: async (sink) => {
+    load: async (sink, inRows) => {
       await loadWeights(m.folder, list, sink, {
         allowMissing: mayBeNew.map((p) => p.name),
         initialization: { seed: 0, std: m.config.initializerRange },
+        inRows,
       });
-      if (lora?.from !== undefined) await readAdapter(lora.from, { lora, head, parameters: list }, sink);
+      if (lora?.from === undefined) return;
+      await readAdapter(lora.from, { lora, head, parameters: list }, (p, values) => sink(p, values, 0));
     },
   };
 }

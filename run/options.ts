@@ -24,6 +24,14 @@ export interface RunOptions {
   readonly strategy?: string;
   /** YAML or JSON file with a layout for every call. */
   readonly plan?: string;
+  /** YAML file of a cluster, as `baton plan` takes it: profile, links and memory of the devices that plans are made for. */
+  readonly cluster?: string;
+  /** What plans are made with: a profile's file, or the name of a shipped one; this machine's own by default. */
+  readonly profile?: string;
+  /** Seconds that score calls take for a whole step: "rewards=0.05". */
+  readonly host?: string;
+  /** Plans again at a step's end when lengths or times differ from what was planned with. */
+  readonly replan?: boolean;
   /** CPU threads of all devices together; all cores by default. */
   readonly threads?: number;
   readonly microBatchTokens?: number;

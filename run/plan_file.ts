@@ -1,6 +1,6 @@
 /** Reads the file of `--plan`. */
 import { readTextOrNull } from "../engine/files.ts";
-import { parse } from "../engine/yaml.ts";
+import { keyLines, parse } from "../engine/yaml.ts";
 import { parsePlanFile, type PlanFile } from "../planner/plan_file.ts";
 
 /** @throws one line when there is no such file, or its text or form is wrong */
@@ -15,5 +15,6 @@ export async function readPlanFile(path: string): Promise<PlanFile> {
   } catch (error) {
     throw new SyntaxError(`Cannot use ${path}: ${(error as Error).message}`);
   }
-  return parsePlanFile(value, path);
+  // A readable plan has its calls under one key, a whole one under the other.
+  return parsePlanFile(value, path, keyLines(text, ["calls", "assignments"]));
 }

@@ -5,6 +5,7 @@ import type { Gantt } from "../engine/timeline.ts";
 import { printGraph } from "../ir/print.ts";
 import type { Instruction } from "../ir/plan.ts";
 import { endOf } from "../planner/space.ts";
+import type { Found } from "../planner/energy.ts";
 import type { Explanation } from "../planner/explain.ts";
 import { printPlan } from "../planner/plan_file.ts";
 import type { Planned } from "./planning.ts";
@@ -107,8 +108,7 @@ export function planRemarks(e: Explanation, { searchSeconds }: Pick<Planned, "se
 const STEPS = 2;
 
 /** When every stretch of devices that work alike is busy with what. */
-export function predictedGantt({ result }: Planned): Gantt {
-  const { evaluation, choices } = result.best!;
+export function predictedGantt({ evaluation, choices }: Pick<Found, "evaluation" | "choices">): Gantt {
   const cuts = new Set(choices.flatMap((c) => [c.first, endOf(c)]));
   const firsts = [...cuts].sort((a, b) => a - b), ms = (seconds: number) => Math.round(1e6 * seconds) / 1e3;
   const blocksOf = (on: (i: Instruction) => boolean) =>
@@ -148,10 +148,15 @@ export function planPage(planned: Planned, e: Explanation): string {
   const { input, result } = planned, { graph, cluster, profile } = input;
   return renderReport({
     name: `${graph.name}: plan`,
-    subtitle: `${cluster.nodes} × ${cluster.devicesPerNode} ${profile.name}; ${planRemarks(e, planned)[0]}`,
+    planned: true,
+    subtitle:
+      `${
+        cluster.nodes === 1 ? "1 node" : `${cluster.nodes} nodes`
+      } with ${cluster.devicesPerNode} devices, ` +
+      `profile ${profile.name}; ${planRemarks(e, planned)[0]}`,
     steps: [],
     samples: [],
-    gantt: predictedGantt(planned),
+    gantt: predictedGantt(result.best!),
     tables: planTables(e),
     texts: [
       { title: "Why", text: planRemarks(e, planned).join("\n") },

@@ -1,13 +1,16 @@
 /** Plans a workflow for devices that need not be there: configs of its models and lengths of its texts are enough. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { type Precision, SINGLE, type Storage } from "../compiler/models/storage.ts";
 import type { DataSizes } from "../compiler/sizes.ts";
 import { readJsonOrNull } from "../engine/files.ts";
 import type { CallGraph, GenerateCall } from "../ir/graph.ts";
 import type { CostInput } from "../planner/call_cost.ts";
+import type { Profile } from "../planner/profile.ts";
 import { refusalOf, refusalText } from "../planner/refusal.ts";
 import { search, type SearchOptions, type SearchResult } from "../planner/search.ts";
 import type { Workload } from "../planner/workload.ts";
 import type { ClusterFile } from "./cluster.ts";
+import { stored } from "./models.ts";
 
 /** Lengths that are planned for; several are equally likely. */
 export interface PlannedLengths {
@@ -15,18 +18,26 @@ export interface PlannedLengths {
   readonly prompts?: readonly number[];
   /** Tokens of responses; all that the script allows by default. */
   readonly responses?: readonly number[];
+  /** Seconds that score calls take for a whole step, by call. */
+  readonly hostSeconds?: Workload["hostSeconds"];
 }
 
 /** Tokens of a prompt, where nobody says. */
 const USUAL_PROMPT = 1024;
 
+/** The precision that a profile's tables were measured in. */
+export const precisionOf = ({ elementBytes }: Pick<Profile, "elementBytes">): Precision =>
+  elementBytes === 2 ? "bf16" : "fp32";
+
 /**
  * @param folders of models, by name; those of the script otherwise
+ * @param storage what models are stored in
  * @throws one line when a config.json is missing or wrong
  */
 export async function readConfigs(
   graph: CallGraph,
   folders: Readonly<Record<string, string>> = {},
+  storage: Storage = SINGLE,
 ): Promise<Record<string, ModelConfig>> {
   const unknown = Object.keys(folders).find((name) => !(name in graph.models));
   if (unknown !== undefined) {
@@ -37,7 +48,8 @@ export async function readConfigs(
     );
   }
   const configs: Record<string, ModelConfig> = {};
-  for (const [name, { checkpoint }] of Object.entries(graph.models)) {
+  for (const [name, spec] of Object.entries(graph.models)) {
+    const { checkpoint, lora } = spec;
     const folder = folders[name] ?? checkpoint,
       path = folder.endsWith(".json") ? folder : `${folder}/config.json`;
     const json = await readJsonOrNull(path);
@@ -46,7 +58,7 @@ export async function readConfigs(
         `Cannot plan ${graph.name}: there is no file ${path}, give --model ${name}=FOLDER with a config.json`,
       );
     }
-    configs[name] = parseConfig(json, path);
+    configs[name] = { ...parseConfig(json, path), ...(lora && { lora }), ...stored(spec, storage) };
   }
   return configs;
 }
@@ -55,7 +67,7 @@ export async function readConfigs(
 export function workloadOf(
   graph: CallGraph,
   configs: Readonly<Record<string, ModelConfig>>,
-  { prompts, responses }: PlannedLengths,
+  { prompts, responses, hostSeconds = {} }: PlannedLengths,
 ): Workload {
   const generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
   const context = Math.min(...Object.values(configs).map((c) => c.maxPositions));
@@ -89,7 +101,7 @@ export function workloadOf(
     longest: Math.max(...given) + longestResponse,
     longestResponse,
   };
-  return { sizes, prompts: given, responses: made, hostSeconds: {} };
+  return { sizes, prompts: given, responses: made, hostSeconds };
 }
 
 /** A search that found a plan, and what it was asked. */
@@ -103,14 +115,24 @@ export interface Planned {
 /** @throws RangeError that says what does not fit and what would, when no plan does */
 export function planWorkflow(
   graph: CallGraph,
-  { cluster, profile }: ClusterFile,
+  { cluster, profile }: Pick<ClusterFile, "cluster" | "profile">,
   configs: Readonly<Record<string, ModelConfig>>,
   workload: Workload,
-  options: SearchOptions = {},
+  options: SearchOptions & Pick<CostInput, "scales"> & {
+    /** There can be no more devices than these. */
+    readonly fixed?: boolean;
+  } = {},
 ): Planned {
-  const input = { graph, configs, cluster, profile, workload },
+  const input = {
+      graph,
+      configs,
+      cluster,
+      profile,
+      workload,
+      ...options.scales && { scales: options.scales },
+    },
     start = performance.now(),
     result = search(input, options);
-  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result)));
+  if (!result.best) throw new RangeError(refusalText(graph.name, input, refusalOf(input, result, options)));
   return { input, result, searchSeconds: (performance.now() - start) / 1000 };
 }

@@ -2,38 +2,63 @@
 import type { StepRecord } from "../engine/metrics.ts";
 import type { ReportTable } from "../engine/report.ts";
 import { shortNumber } from "../engine/table.ts";
-import type { Gantt } from "../engine/timeline.ts";
-import type { AutoPlan } from "./auto_plan.ts";
+import type { Block, Gantt } from "../engine/timeline.ts";
+import { median } from "./drift.ts";
+import type { Prediction } from "./prediction.ts";
 
-/** Share by which a step may differ from its prediction before it is said. */
-const DRIFT = 0.25;
-
-const median = (xs: readonly number[]): number => xs.toSorted((a, b) => a - b)[xs.length >> 1]!;
-
-/** Rows of the prediction below those of the run: each shown step once more, from the same begin. */
-export function overlaid(measured: Gantt, { gantt }: Pick<AutoPlan, "gantt">): Gantt {
+/**
+ * The prediction on the measured timeline: each stretch of devices that work alike has a row below its devices, on which every
+ * shown step is once more as it was promised, from the same begin, with what its calls took in truth. What of a step would have
+ * gone on beyond the next one's begin is cut off.
+ */
+export function overlaid(measured: Gantt, { gantt }: Pick<Prediction, "gantt">): Gantt {
   if (!measured.rows.length) return measured;
   // The last predicted step is one among others; what of it began earlier is cut off.
   const { step, begin } = gantt.steps.at(-1)!;
-  const rows = gantt.rows.map(({ label, blocks }) => ({
-    label: `plan ${label.replace("device ", "")}`,
-    blocks: measured.steps.flatMap((shown) =>
-      blocks.filter((b) => b.step === step).map((b) => ({
-        ...b,
-        step: shown.step,
-        detail: "predicted",
-        begin: shown.begin + Math.max(0, b.begin - begin),
-        end: shown.begin + b.end - begin,
-      }))
-    ),
+  const plans = gantt.rows.map(({ label, blocks }) => ({
+    last: lastDevice(label),
+    plan: 1,
+    row: {
+      label: `plan ${label.replace("device ", "")}`,
+      blocks: measured.steps.flatMap((shown, i) => {
+        const until = (measured.steps[i + 1]?.begin ?? Infinity) - shown.begin;
+        return blocks.filter((b) => b.step === step && b.begin - begin < until).map((b) => ({
+          ...b,
+          step: shown.step,
+          detail: beside(b, measured, shown.step),
+          predicted: true,
+          begin: shown.begin + Math.max(0, b.begin - begin),
+          end: shown.begin + Math.min(until, b.end - begin),
+        }));
+      }),
+    },
   }));
-  return { ...measured, rows: [...measured.rows, ...rows] };
+  // Infinity less itself is no number: rows of the host are in the order that they have.
+  const rows = [...measured.rows.map((row) => ({ row, last: lastDevice(row.label), plan: 0 })), ...plans]
+    .sort((a, b) => a.last - b.last || a.plan - b.plan).map(({ row }) => row);
+  return { ...measured, rows };
+}
+
+/** The last device of a row's label, "device 3 (2)" or "4-7"; beyond all of them for the host. */
+const lastDevice = (label: string): number =>
+  label.startsWith("host") ? Infinity : Number(/(\d+)(?: \(\d+\))?$/.exec(label)?.[1]);
+
+/** "predicted 12 ms, measured 10 ms: +20 %"; a call takes from its first to its last block on any device. */
+function beside({ name, begin, end }: Block, measured: Gantt, step: number): string {
+  const own = measured.rows.flatMap((r) => r.blocks).filter((b) =>
+    b.step === step && b.name === name && b.lane !== "transfer"
+  );
+  const predicted = `predicted ${shortNumber(end - begin)} ms`;
+  if (!own.length) return predicted;
+  const took = Math.max(...own.map((b) => b.end)) - Math.min(...own.map((b) => b.begin));
+  const error = Math.round(100 * ((end - begin) / took - 1));
+  return `${predicted}, measured ${shortNumber(took)} ms: ${error > 0 ? "+" : ""}${error} %`;
 }
 
 /** Predicted and measured seconds; of steps behind the first one, which is slower. */
 export function predictionTable(
   steps: readonly StepRecord[],
-  { seconds, calls }: Pick<AutoPlan, "seconds" | "calls">,
+  { seconds, calls }: Pick<Prediction, "seconds" | "calls">,
 ): ReportTable[] {
   const rows = Object.entries({ ...calls, step: seconds }).flatMap(([id, predicted]) => {
     const name = id === "step" ? "seconds" : `seconds/${id}`;
@@ -51,13 +76,4 @@ export function predictionTable(
     columns: [{ title: "call" }, right("predicted"), right("measured"), right("error")],
     rows,
   }];
-}
-
-/** A sentence when steps take another time than was planned with; null when they do not. */
-export function driftOf(measured: number, { seconds }: Pick<AutoPlan, "seconds">): string | null {
-  if (Math.abs(measured / seconds - 1) <= DRIFT) return null;
-  return `a step takes ${shortNumber(measured)} s and was planned to take ${
-    shortNumber(seconds)
-  } s: lengths or this machine ` +
-    `differ from what was planned with; \`baton profile\` and \`baton plan\` make a plan for it`;
 }

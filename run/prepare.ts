@@ -1,54 +1,44 @@
 /** Workflow → everything a run needs: data, plan, programs, byte table. Nothing is allocated on the device yet. */
-import type { Storage } from "../compiler/models/storage.ts";
-import { compilePlan, type DataSizes, type Programs } from "../compiler/programs.ts";
-import { canonical, digest } from "../ir/digest.ts";
-import { checkGraph } from "../ir/check.ts";
-import type { CallGraph, GenerateCall } from "../ir/graph.ts";
-import type { Devices } from "../ir/notation.ts";
-import type { Cluster, ExecutionPlan, ParallelStrategy, Schedule } from "../ir/plan.ts";
-import { type DataSet, loadData } from "../engine/data.ts";
+import { compilePlan, type Programs } from "../compiler/programs.ts";
+import type { CallGraph } from "../ir/graph.ts";
+import type { Cluster, ExecutionPlan, Schedule } from "../ir/plan.ts";
 import { sameVocabulary } from "../engine/retokenize.ts";
+import type { CostInput } from "../planner/call_cost.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
 import type { AutoPlan } from "./auto_plan.ts";
+import { costInput } from "./assumptions.ts";
+import type { Machine } from "./machine.ts";
 import type { LoadedModel } from "./models.ts";
+import type { Prediction } from "./prediction.ts";
 import { deviceBytes } from "./pools.ts";
-import { dataSizes } from "./sizes.ts";
+import { type ReadGraph, readGraph, tokenizerOwner } from "./read_graph.ts";
 
 /** One graph ready to be bound: the step's, or the evaluation's. */
-export interface PreparedGraph {
-  readonly graph: CallGraph;
-  readonly digest: string;
-  readonly data: DataSet;
-  readonly sizes: DataSizes;
+export interface PreparedGraph extends ReadGraph {
   readonly plan: ExecutionPlan;
   readonly schedule: Schedule;
   readonly programs: Programs;
-  readonly stops: Readonly<Record<string, readonly number[]>>;
   /** Where neither a plan nor a strategy was given for several devices. */
   readonly planned?: AutoPlan;
+  /** What the plan of a step on several devices, or from a file, promises. */
+  readonly predicted?: Prediction;
   /** The same programs with so many KV pages for each generate call. */
   readonly withPages: (pages: Readonly<Record<string, number>>) => Programs;
 }
 
-export interface Machine {
-  readonly devices: Devices;
-  /** Of each device. */
-  readonly threads: number;
-  /** Of all virtual devices and the host together; with GPUs what the host has. */
-  readonly memoryBytes: number;
-  /** Of the GPUs that devices are on. */
-  readonly gpuBytes?: ReadonlyMap<number, number>;
-  /** Shipped profile that plans are searched for with; "cpu" by default. */
-  readonly profile?: string;
-  /** One layout for all calls on all devices. */
-  readonly strategy?: ParallelStrategy;
-  readonly planFile?: PlanFile;
-  readonly microBatchTokens?: number;
-  readonly recompute?: "nothing" | "cheap" | "layers";
-  /** What every model's numbers are stored in; f32 by default. */
-  readonly storage?: Storage;
+type Models = Readonly<Record<string, LoadedModel>>;
+type Placed = Omit<PreparedGraph, "schedule">;
+
+/** What a graph's plan may come from, beside the machine's own. */
+export interface PlanSource {
+  /** A plan that replaces whatever the machine says. */
+  readonly planned?: AutoPlan;
+  /** What such a plan answers, where it is not what the machine and the data say. */
+  readonly input?: CostInput;
+  /** Told what a person should know of how the plan was found. */
+  readonly note?: (line: string) => void;
 }
 
 const clusterOf = (machine: Machine): Cluster => ({
@@ -64,90 +54,76 @@ const clusterOf = (machine: Machine): Cluster => ({
  */
 export async function prepareGraphs(
   graphs: readonly CallGraph[],
-  models: Readonly<Record<string, LoadedModel>>,
+  models: Models,
   machine: Machine,
   seed: number,
+  source: PlanSource = {},
 ): Promise<PreparedGraph[]> {
-  const prepared: Omit<PreparedGraph, "schedule">[] = [];
-  for (const graph of graphs) {
-    const evaluated = graphs.slice(1).flatMap((g) => g.calls.map((c) => c.id));
-    prepared.push(await prepareGraph(graph, models, machine, seed, prepared, evaluated));
+  const read: ReadGraph[] = [];
+  for (const graph of graphs) read.push(await readGraph(graph, models, seed, read));
+  return await placeGraphs(read, models, machine, source);
+}
+
+/** Plans and compiles graphs whose data are known: again, where a run goes on under another plan. */
+export async function placeGraphs(
+  read: readonly ReadGraph[],
+  models: Models,
+  machine: Machine,
+  source: PlanSource = {},
+): Promise<PreparedGraph[]> {
+  const placed: Placed[] = [], evaluated = read.slice(1).flatMap((g) => g.graph.calls.map((c) => c.id));
+  for (const one of read) {
+    placed.push(await placeGraph(one, models, machine, source, placed[0] ?? null, evaluated));
   }
-  const schedules = schedulesOf(prepared);
-  return prepared.map((p, i) => ({ ...p, schedule: schedules[i]! }));
+  const schedules = schedulesOf(placed);
+  return placed.map((p, i) => ({ ...p, schedule: schedules[i]! }));
 }
 
 /**
- * Reads the graph's data, plans and compiles it.
- *
- * @param earlier graphs of the same run: data that one of them has read is not read again
+ * @param main graph of the steps, placed, when this one is an evaluation's
  * @param evaluated calls of the run's evaluation
  */
-async function prepareGraph(
-  graph: CallGraph,
-  models: Readonly<Record<string, LoadedModel>>,
+async function placeGraph(
+  read: ReadGraph,
+  models: Models,
   machine: Machine,
-  seed: number,
-  earlier: readonly Omit<PreparedGraph, "schedule">[],
+  { planned: given, input: asked, note = () => {} }: PlanSource,
+  main: Placed | null,
   evaluated: readonly string[],
-): Promise<Omit<PreparedGraph, "schedule">> {
-  checkGraph(graph);
-  const actor = tokenizerOwner(graph, models),
-    generates = graph.calls.filter((c): c is GenerateCall => c.kind === "generate");
-  const maxPositions = Math.min(
-    ...Object.values(models).filter((m) => m.spec.head !== "reward").map((m) => m.config.maxPositions),
-  );
-  const sameData = earlier.find((e) =>
-    canonical(e.graph.source) === canonical(graph.source) && tokenizerOwner(e.graph, models) === actor &&
-    e.graph.calls.some((c) => c.kind === "generate") === generates.length > 0
-  );
-  const data = sameData?.data ?? await loadData(graph.source, {
-    seed,
-    tokenizer: actor.tokenizer,
-    vocabulary: actor.config.vocab,
-    maxTokens: generates.length ? maxPositions - 1 : maxPositions,
-  });
-  const sizes = dataSizes(graph, data, maxPositions, actor.tokenizer);
-  checkMiniBatches(graph, sizes);
+): Promise<Placed> {
+  const { graph, sizes, data, stops } = read, actor = tokenizerOwner(graph, models);
   const configs = Object.fromEntries(Object.entries(models).map(([k, m]) => [k, m.config]));
-  const cluster = clusterOf(machine), free = !machine.strategy && !machine.planFile;
-  const planned = earlier[0]?.planned ??
-    (free && !earlier[0] && cluster.nodes * cluster.devicesPerNode > 1
-      // The planner is no part of a run on one device.
-      ? await (await import("./auto_plan.ts")).autoPlan(
-        graph,
-        models,
-        { cluster, profile: machine.profile ?? "cpu" },
-        sizes,
-        data,
-      )
-      : undefined);
-  const file = machine.planFile ?? planned?.file;
+  const cluster = clusterOf(machine), { assumptions } = machine;
+  // The planner is no part of a run on one device, unless a plan is given for it.
+  const input = main || !assumptions
+    ? null
+    : asked ?? costInput(graph, models, cluster, sizes, data, assumptions);
+  const searches = input && !given && !machine.strategy && !machine.planFile;
+  const planned = main?.planned ?? given ??
+    (searches ? await (await import("./auto_plan.ts")).autoPlan(input, note) : undefined);
+  const file = planned?.file ?? machine.planFile;
   const plan = planGraph({
     graph,
     configs,
     cluster,
     sizes,
     reread: rereadTokens(models, actor, sizes.longest),
-    ...(machine.strategy && { strategy: machine.strategy }),
+    ...(machine.strategy && !planned && { strategy: machine.strategy }),
     ...(file && { file: planned ? withWishes(file, machine) : file }),
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
     ...(machine.recompute !== undefined && { recompute: machine.recompute }),
-    ...(earlier[0] ? { of: earlier[0] } : { evaluated }),
+    ...(main ? { of: main } : { evaluated }),
   });
-  const stops = Object.fromEntries(generates.map((c) => [c.id, stopIds(c, models[c.model]!)]));
+  const predicted = input && (await import("./prediction.ts")).predictionOf(input, plan);
   const counts = Object.fromEntries(Object.entries(stops).map(([k, v]) => [k, v.length]));
   const withPages = (pages: Readonly<Record<string, number>>) =>
     compilePlan(graph, plan, configs, sizes, counts, pages);
   return {
-    graph,
-    digest: digest(graph),
-    data,
-    sizes,
+    ...read,
     plan,
     programs: withPages({}),
-    stops,
-    ...(planned && { planned }),
+    ...planned && { planned },
+    ...predicted && { predicted },
     withPages,
   };
 }
@@ -171,30 +147,3 @@ const rereadTokens = (models: Readonly<Record<string, LoadedModel>>, owner: Load
     Object.values(models).filter((m) => m.spec.head === "reward" && !sameVocabulary(m, owner))
       .map((m) => [m.name, Math.min(m.config.maxPositions, 4 * longest + 256)]),
   );
-
-/** Every mini-batch has at least one group: said before anything is written rather than in the first step. */
-function checkMiniBatches(graph: CallGraph, sizes: DataSizes): void {
-  const groups = sizes.sequences / sizes.group;
-  for (const call of graph.calls) {
-    if (call.kind !== "train" || call.minibatches <= groups) continue;
-    throw new RangeError(
-      `Cannot run ${graph.name}: ${call.id} makes ${call.minibatches} mini-batches of a batch with ${groups} groups, ` +
-        `lower minibatches or raise the batch`,
-    );
-  }
-}
-
-/** The model whose tokenizer reads the data: the one that generates, else the first that reads tokens. */
-export function tokenizerOwner(graph: CallGraph, models: Readonly<Record<string, LoadedModel>>): LoadedModel {
-  const call = graph.calls.find((c) => c.kind === "generate") ?? graph.calls.find((c) => "model" in c);
-  if (!call || !("model" in call)) {
-    throw new Error(`Cannot run ${graph.name}: no call uses a model, give its flow a call of one`);
-  }
-  return models[call.model]!;
-}
-
-/** Without a tokenizer the ids of config.json are all there is. */
-function stopIds(call: GenerateCall, model: LoadedModel): readonly number[] {
-  if (call.sampling.ignoreEos) return call.sampling.stop;
-  return [...new Set([...call.sampling.stop, ...(model.tokenizer?.stopIds ?? model.config.eosTokens)])];
-}

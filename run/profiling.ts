@@ -7,6 +7,7 @@ import { type Devices as Given, printGpus } from "../ir/notation.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
 import { memory } from "./available.ts";
 import { deviceBytes } from "./pools.ts";
+import { capacityOf } from "./profiles.ts";
 
 /** Host work of a micro-batch, as round trips of an empty program: it writes what programs read, and reads what they leave. */
 const ROUNDS = 10;
@@ -31,7 +32,10 @@ export async function profileMachine(
     })
     : host / count;
   using devices = Devices.open({ count, threads, ...gpus && { gpus } });
-  const measured = await measureDevices(devices, onProgress), links = await measureLinks(devices);
+  // More virtual devices than there are processors for would measure their waiting for one another, which the planner adds itself.
+  const capacity = gpus ? undefined : capacityOf(threads), most = Math.max(1, Math.floor(capacity ?? count));
+  const measured = await measureDevices(Devices.of(...devices.all.slice(0, most)), onProgress),
+    links = await measureLinks(devices, capacity);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
   const name = gpus
     ? printGpus(gpus)
@@ -42,6 +46,7 @@ export async function profileMachine(
     version: 1,
     name: `${name}, ${isa}`,
     source: "baton profile",
+    ...capacity !== undefined && { capacity },
     elementBytes: 4,
     memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),

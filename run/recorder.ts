@@ -7,7 +7,9 @@ import { shortNumber } from "../engine/table.ts";
 import { printComparison } from "./comparison.ts";
 import type { Evaluation, EvaluationRecord } from "./evaluation.ts";
 import { inKernel } from "./kernel.ts";
+import type { PlanRecord } from "./plan_watch.ts";
 import { NotebookProgress } from "./notebook_progress.ts";
+import type { Prediction } from "./prediction.ts";
 import { ReallocationLog, reallocationMetrics } from "./reallocations.ts";
 import { writeRunReport } from "./report.ts";
 import type { Resolved } from "./resolve.ts";
@@ -18,7 +20,7 @@ export class Recorder {
   #stepStart = performance.now();
   #lastTrainSeconds = 1;
   #peak = 0;
-  readonly #reallocations = new ReallocationLog();
+  #reallocations = new ReallocationLog();
 
   private constructor(
     readonly session: Session,
@@ -28,6 +30,8 @@ export class Recorder {
     readonly samples: StepLog<SampleRecord>,
     /** Null where the workflow has no evaluation. */
     readonly evaluations: StepLog<EvaluationRecord> | null,
+    /** Null where nothing was planned. */
+    readonly plans: StepLog<PlanRecord> | null,
     /** The evaluation before the first step, when a resumed run has made it already. */
     readonly before: EvaluationRecord | null,
   ) {}
@@ -38,13 +42,16 @@ export class Recorder {
     const samples = await StepLog.open<SampleRecord>(`${o.out}/samples.jsonl`, after);
     const path = `${o.out}/evaluations.jsonl`;
     const evaluations = session.held ? await StepLog.open<EvaluationRecord>(path, after) : null;
+    const plans = session.main.predicted
+      ? await StepLog.open<PlanRecord>(`${o.out}/plans.jsonl`, after)
+      : null;
     const before = (await readLog<EvaluationRecord>(path)).find((e) => e.when === "before") ?? null;
     const progress = o.quiet
       ? null
       : inKernel()
       ? new NotebookProgress(o.steps)
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
-    const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, before);
+    const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, plans, before);
     recorder.#peak = peakFlops(session);
     return recorder;
   }
@@ -101,6 +108,14 @@ export class Recorder {
     return record;
   }
 
+  /** Writes down what concerns the plan, and says it; the first plan is among the derived lines. */
+  async plan(record: PlanRecord): Promise<void> {
+    await this.plans?.write(record);
+    if (record.event !== "plan") this.note(record.line);
+    // Replicas of another plan have the same names.
+    if (record.event === "switch") this.#reallocations = new ReallocationLog();
+  }
+
   note(line: string): void {
     this.progress?.note(line);
   }
@@ -111,7 +126,11 @@ export class Recorder {
 
   /** The table of a finished run, and its report. */
   async finish(
-    e: { readonly before: EvaluationRecord | null; readonly after: EvaluationRecord | null },
+    e: {
+      readonly before: EvaluationRecord | null;
+      readonly after: EvaluationRecord | null;
+      readonly prediction: Prediction | null;
+    },
   ): Promise<void> {
     this.leave();
     if (e.before && e.after) this.options.note(`\n${printComparison(e.before, e.after)}\n`);
@@ -128,6 +147,7 @@ export class Recorder {
     await this.metrics.flush();
     await this.samples.flush();
     await this.evaluations?.flush();
+    await this.plans?.flush();
   }
 
   /** Gives the terminal back. */
@@ -140,6 +160,7 @@ export class Recorder {
     this.metrics[Symbol.dispose]();
     this.samples[Symbol.dispose]();
     this.evaluations?.[Symbol.dispose]();
+    this.plans?.[Symbol.dispose]();
   }
 }
 

@@ -7,7 +7,7 @@ import type { CallGraph, GenerateCall } from "../ir/graph.ts";
  */
 export function remarks(graph: CallGraph): string[] {
   const cut = graph.calls.filter((c): c is GenerateCall =>
-    c.kind === "generate" && (c.sampling.topK > 0 || c.sampling.topP < 1)
+    c.kind === "generate" && (c.sampling.topK > 0 || c.sampling.topP < 1) && !c.sampling.keepSampledMask
   );
   return cut.flatMap((call) => {
     const trained = graph.calls.find((c) =>
@@ -17,7 +17,7 @@ export function remarks(graph: CallGraph): string[] {
       ? [
         `note: ${call.id} samples with ${
           call.sampling.topK > 0 ? `topK ${call.sampling.topK}` : `topP ${call.sampling.topP}`
-        } and ${trained.id} learns from its samples: ratios are biased, leave topK and topP out where you train`,
+        } and ${trained.id} learns from its samples: ratios are biased, say keepSampledMask, or leave topK and topP out where you train`,
       ]
       : [];
   });

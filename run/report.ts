@@ -7,8 +7,10 @@ import { printGpus } from "../ir/notation.ts";
 import { printGraph } from "../ir/print.ts";
 import { compareFigures, compareResponses } from "./comparison.ts";
 import type { EvaluationRecord } from "./evaluation.ts";
+import type { PlanRecord } from "./plan_watch.ts";
+import type { Prediction } from "./prediction.ts";
 import { overlaid, predictionTable } from "./predicted.ts";
-import type { Machine } from "./prepare.ts";
+import type { Machine } from "./machine.ts";
 import type { Resolved } from "./resolve.ts";
 import type { Session } from "./session.ts";
 
@@ -19,9 +21,11 @@ export async function writeRunReport(
     readonly before: EvaluationRecord | null;
     readonly after: EvaluationRecord | null;
     readonly reallocations: readonly ReallocationRow[];
+    /** What the last plan of the run promises. */
+    readonly prediction: Prediction | null;
   },
 ): Promise<void> {
-  const { graph, plan, sizes, planned } = session.main, models = Object.values(session.models);
+  const { graph, plan, sizes } = session.main, models = Object.values(session.models);
   const { timeline, engine: { devices } } = session, where = placeOf(o.machine, devices.all.length);
   const parameters = models.map((m) => {
     const count = session.engine.models[m.name]!.parameters.reduce(
@@ -30,7 +34,9 @@ export async function writeRunReport(
     );
     return `${m.name} ${shortNumber(count)} parameters`;
   });
-  const steps = await readLog<StepRecord>(`${o.out}/metrics.jsonl`);
+  const steps = await readLog<StepRecord>(`${o.out}/metrics.jsonl`), { prediction } = e;
+  const plans = await readLog<PlanRecord>(`${o.out}/plans.jsonl`);
+  const since = plans.findLast((p) => p.event === "plan" || p.event === "switch")?.step ?? 0;
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
     subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where}`,
@@ -39,15 +45,18 @@ export async function writeRunReport(
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
     ),
     samples: await readLog<SampleRecord>(`${o.out}/samples.jsonl`),
-    gantt: planned ? overlaid(timeline.gantt(), planned) : timeline.gantt(),
+    gantt: prediction ? overlaid(timeline.gantt(), prediction) : timeline.gantt(),
     tables: [
       ...evaluationTables(e),
       planTable(graph, plan),
-      ...planned ? predictionTable(steps, planned) : [],
+      ...prediction ? predictionTable(steps.filter((s) => s.step > since), prediction) : [],
       ...e.reallocations.length ? [reallocationTable(e.reallocations)] : [],
       memoryTableOf(session),
     ],
     texts: [
+      ...plans.length
+        ? [{ title: "Plans", text: plans.map((p) => `after step ${p.step}: ${p.line}`).join("\n") }]
+        : [],
       { title: "Call graph", text: printGraph(graph) },
       {
         title: "Run",

@@ -3,9 +3,8 @@ import { oneOf, refuse, whole } from "../dsl/options.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { loadConfig } from "../engine/config.ts";
 import { inKernel } from "./kernel.ts";
-import { machineFaults, machineOf } from "./machine.ts";
+import { clusterSaid, type Machine, machineFaults, machineOf } from "./machine.ts";
 import type { RunOptions } from "./options.ts";
-import type { Machine } from "./prepare.ts";
 
 export interface Resolved {
   readonly steps: number;
@@ -17,6 +16,8 @@ export interface Resolved {
   readonly quiet: boolean;
   readonly logSamples: number;
   readonly machine: Machine;
+  /** Plans again when lengths or times differ from what was planned with. */
+  readonly replan: boolean;
   /** Module of the script that exports the workflow, for workers; null in a notebook. */
   readonly script: string | null;
   readonly scoreSeconds: number;
@@ -35,14 +36,15 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
         `give a whole number above 0 with --steps, run(workflow, { steps }) or run.steps in YAML`,
     );
   }
+  const cluster = await clusterSaid(o, config);
   refuse(`run ${workflow.name}`, [
     o.seed !== undefined && whole("seed", o.seed),
     o.saveEvery !== undefined && whole("saveEvery", o.saveEvery),
-    ...machineFaults(o, config),
+    ...machineFaults(o, config, cluster),
     o.saveDtype !== undefined && oneOf("saveDtype", o.saveDtype, ["f32", "bf16"]),
     o.saveLora !== undefined && oneOf("saveLora", o.saveLora, ["merged", "adapter"]),
   ]);
-  const machine = await machineOf(o, config);
+  const machine = await machineOf(o, config, cluster);
   return {
     steps,
     seed: o.seed ?? config.run.seed,
@@ -53,6 +55,7 @@ export async function resolveOptions(workflow: Workflow, o: RunOptions): Promise
     quiet: o.quiet ?? false,
     logSamples: config.run.logSamples,
     machine,
+    replan: o.replan ?? config.plan.replan,
     script: o.script ?? mainScript(),
     scoreSeconds: config.score.deadlineSeconds,
     saveDtype: (o.saveDtype ?? machine.storage?.weights) === "bf16" ? "BF16" : "F32",

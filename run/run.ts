@@ -11,7 +11,7 @@ import { derivedLines } from "./derived.ts";
 import { inWorker, plainErrors, runFlags } from "./flags.ts";
 import { Interruption } from "./interruption.ts";
 import type { RunOptions } from "./options.ts";
-import { driftOf } from "./predicted.ts";
+import { PlanWatch } from "./plan_watch.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { remarks } from "./remarks.ts";
@@ -19,9 +19,6 @@ import { sampleRecords } from "./samples.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
 import { Step } from "./step.ts";
-
-/** The step whose time is compared with the plan's. */
-const DRIFT_STEP = 3;
 
 /** What a run came to. */
 export interface RunResult {
@@ -76,6 +73,14 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     await keepLast(checkpoints, o.keep);
     return path;
   };
+  const watch = await PlanWatch.of(session, {
+    steps: o.steps,
+    replan: o.replan,
+    checkpoints,
+    record: (r) => recorder.plan(r),
+    flush: () => recorder.flush(),
+    plan: (yaml) => replaceFile(`${o.out}/plan.yaml`, yaml),
+  });
   let metrics: Readonly<Record<string, number>> = {};
   if (session.completed >= o.steps) {
     recorder.note(`${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`);
@@ -93,11 +98,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
       throw error;
     }
     metrics = await recorder.step(session.completed, done.batch, done.result);
-    // The first step is slower than those behind it.
-    const drift = session.completed === DRIFT_STEP && session.main.planned
-      ? driftOf(metrics.seconds!, session.main.planned)
-      : null;
-    if (drift) recorder.note(drift);
+    await watch?.add(done.batch, metrics, session.completed < o.steps && !interruption.asked);
     const every = workflow.evaluation?.every;
     if (every && session.completed % every === 0 && session.completed < o.steps) {
       await evaluateAt(session, recorder, interruption, "between");
@@ -119,7 +120,7 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   // Decided once: from here on the run is done, whatever is pressed while it writes.
   const stopped = interruption.end();
   if (!stopped) await exportModels(session, o);
-  await recorder.finish({ before, after });
+  await recorder.finish({ before, after, prediction: watch?.prediction ?? null });
   if (stopped) {
     console.error(
       `Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`,
@@ -190,9 +191,16 @@ export async function evaluate(workflow: Workflow, options: RunOptions = {}): Pr
 /** A session with its score functions; `held` lets go of both. */
 async function openSession(workflow: Workflow, o: Resolved, held: DisposableStack): Promise<Session> {
   const scorers = held.adopt(await scorersOf(workflow, o), (s) => s.dispose());
-  const { steps, seed, machine } = o;
+  const { steps, seed, machine, note } = o;
   return held.adopt(
-    await Session.open(workflow, { steps, seed, machine, toolSeconds: o.scoreSeconds, scorers: scorers.of }),
+    await Session.open(workflow, {
+      steps,
+      seed,
+      machine,
+      note,
+      toolSeconds: o.scoreSeconds,
+      scorers: scorers.of,
+    }),
     (s) => s.dispose(),
   );
 }

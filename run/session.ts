@@ -3,28 +3,26 @@ import type { Workflow } from "../dsl/workflow.ts";
 import { type Batch, batchOf } from "../engine/batch.ts";
 import { type Cursor, DataReader } from "../engine/data.ts";
 import { Devices } from "../engine/devices.ts";
-import { Engine } from "../engine/engine.ts";
+import type { Engine } from "../engine/engine.ts";
 import { pieces } from "../engine/pieces.ts";
-import { spareRows } from "../engine/refill.ts";
-import { retokenizer } from "../engine/retokenize.ts";
 import type { Sample } from "../engine/sample.ts";
-import type { Scorer } from "../engine/score.ts";
-import { Stage, type StepHooks, type StepResult, type StepRun } from "../engine/stage.ts";
+import type { Stage, StepHooks, StepResult, StepRun } from "../engine/stage.ts";
 import { Timeline } from "../engine/timeline.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { loadCheckpoint, readRunState, saveCheckpoint } from "./checkpoint.ts";
+import { Deployed, type Deployment, type Fitted, fitted } from "./deployed.ts";
 import { heldOutRows } from "./evaluation.ts";
-import { engineModel, type LoadedModel, loadModels, tokenizerOf } from "./models.ts";
-import { checkedMemory, fitPages, rotaryPositions } from "./memory.ts";
-import { type Machine, type PreparedGraph, prepareGraphs, tokenizerOwner } from "./prepare.ts";
+import { TooLarge } from "./memory.ts";
+import { type LoadedModel, loadModels } from "./models.ts";
+import { placeGraphs, type PlanSource, type PreparedGraph, prepareGraphs } from "./prepare.ts";
+import { tokenizerOwner } from "./read_graph.ts";
+import { cheapestChange } from "./refusal.ts";
+import { scratchOf } from "./scratch.ts";
 
-export interface SessionOptions {
-  readonly steps: number;
-  readonly seed: number;
-  readonly machine: Machine;
-  /** Deadline of a tool's answer. */
-  readonly toolSeconds: number;
-  readonly scorers: (graph: PreparedGraph["graph"]) => ReadonlyMap<string, Scorer>;
+export interface SessionOptions
+  extends Pick<Deployment, "steps" | "seed" | "machine" | "toolSeconds" | "scorers"> {
+  /** Told what a person should know of how the plan was found. */
+  readonly note?: (line: string) => void;
 }
 
 /** Numbers evaluation randomness apart from training's: every evaluation of a run draws the same. */
@@ -40,6 +38,17 @@ interface Begun {
   readonly stop: AbortController;
 }
 
+/** As {@link fitted}; a run that does not fit is told the cheapest change with which it would. */
+async function fittedOrAdvised(full: readonly PreparedGraph[], d: Deployment): Promise<Fitted> {
+  try {
+    return fitted(full, d);
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error;
+    const advice = await cheapestChange(full, d.models, scratchOf(d.devices.all[0]!, full), d.machine);
+    throw advice === null ? error : new TooLarge(error.state, advice);
+  }
+}
+
 export class Session {
   #begun: Begun | null = null;
   #reader: DataReader;
@@ -47,19 +56,7 @@ export class Session {
   /** States as they were when the current step began: what a cancelled step goes back to. */
   #before: { readonly cursor: Cursor; readonly states: readonly (readonly [string, number])[] };
 
-  private constructor(
-    readonly workflow: Workflow,
-    readonly options: SessionOptions,
-    readonly models: Readonly<Record<string, LoadedModel>>,
-    readonly main: PreparedGraph,
-    readonly held: PreparedGraph | null,
-    readonly table: readonly MemoryRow[],
-    readonly engine: Engine,
-    readonly stage: Stage,
-    readonly evaluation: Stage | null,
-    /** What every device did in the newest steps. */
-    readonly timeline: Timeline,
-  ) {
+  private constructor(readonly deployment: Deployment, private deployed: Deployed) {
     this.#reader = this.#readerAt();
     this.#before = { cursor: this.#reader.cursor, states: [] };
   }
@@ -71,65 +68,51 @@ export class Session {
       ...workflow.graph,
       models: Object.assign({}, ...graphs.map((g) => g.models)),
     }, options.machine.storage);
-    const full = await prepareGraphs(graphs, models, options.machine, options.seed);
+    const { machine, seed, note } = options;
+    const full = await prepareGraphs(graphs, models, machine, seed, { ...note && { note } });
     using opened = new DisposableStack();
-    const { machine } = options, { nodes, perNode, gpus } = machine.devices;
+    const { nodes, perNode, gpus } = machine.devices;
     const devices = opened.use(
       Devices.open({ count: nodes * perNode, threads: machine.threads, ...gpus && { gpus } }),
     );
-    const { scratchBytes } = devices.all[0]!;
-    const prepared = fitPages(full, models, scratchBytes, machine);
-    const [main, held] = prepared as readonly PreparedGraph[] as [PreparedGraph, PreparedGraph?];
-    if (held) heldOutRows(held.data, workflow.evaluation!.prompts);
-    const memory = checkedMemory(prepared, models, scratchBytes, machine);
-    const engine = await Engine.create({
-      devices,
-      cluster: main.plan.cluster,
-      models: Object.fromEntries(
-        Object.entries(models).map(([name, m]) => [name, engineModel(m, rotaryPositions(prepared, m))]),
-      ),
-      states: main.graph.states,
-      schedule: main.schedule,
-      memory,
-    });
-    opened.adopt(engine, (e) => e.dispose());
-    const timeline = new Timeline(),
-      stage = (p: PreparedGraph) => {
-        const owner = tokenizerOwner(p.graph, models);
-        return new Stage(engine, {
-          graph: p.graph,
-          plan: p.plan,
-          schedule: p.schedule,
-          programs: p.programs,
-          scorers: options.scorers(p.graph),
-          stops: p.stops,
-          decode: (ids, after) => owner.tokenizer?.decode(ids, { skipSpecial: true, after }) ?? "",
-          encode: (text, options) => tokenizerOf(owner).encode(text, options),
-          tools: workflow.tools,
-          toolSeconds: options.toolSeconds,
-          retokenize: retokenizer(owner, models),
-          seed: options.seed,
-          spare: (count, at) => spareRows(p.data.training, count, { seed: options.seed, ...at }),
-          totalUpdates: totalUpdates(p, options.steps),
-          // Evaluations come between steps and are no part of them.
-          ...(p === main && { timeline }),
-        });
-      };
-    const session = new Session(
-      workflow,
-      options,
-      models,
-      main,
-      held ?? null,
-      memory.rows,
-      engine,
-      stage(main),
-      held ? stage(held) : null,
-      timeline,
-    );
+    const deployment = { ...options, workflow, models, devices, timeline: new Timeline() };
+    const prepared = await fittedOrAdvised(full, deployment);
+    if (prepared.held) heldOutRows(prepared.held.data, workflow.evaluation!.prompts);
+    const session = new Session(deployment, await Deployed.on(prepared, deployment));
     // From here on all of it is the session's to dispose.
     opened.move();
     return session;
+  }
+
+  get workflow(): Workflow {
+    return this.deployment.workflow;
+  }
+  get models(): Readonly<Record<string, LoadedModel>> {
+    return this.deployment.models;
+  }
+  /** The step's graph as it is planned now. */
+  get main(): PreparedGraph {
+    return this.deployed.main;
+  }
+  /** The evaluation's. */
+  get held(): PreparedGraph | null {
+    return this.deployed.held;
+  }
+  get table(): readonly MemoryRow[] {
+    return this.deployed.table;
+  }
+  get engine(): Engine {
+    return this.deployed.engine;
+  }
+  get stage(): Stage {
+    return this.deployed.stage;
+  }
+  get evaluation(): Stage | null {
+    return this.deployed.evaluation;
+  }
+  /** What every device did in the newest steps. */
+  get timeline(): Timeline {
+    return this.deployment.timeline;
   }
 
   /** Steps completed. */
@@ -139,7 +122,11 @@ export class Session {
 
   #readerAt(cursor?: Cursor): DataReader {
     const { graph, data } = this.main;
-    return new DataReader(data.training, { seed: this.options.seed, shuffle: graph.source.shuffle }, cursor);
+    return new DataReader(
+      data.training,
+      { seed: this.deployment.seed, shuffle: graph.source.shuffle },
+      cursor,
+    );
   }
 
   /**
@@ -214,7 +201,7 @@ export class Session {
     for (const [name, value] of this.#before.states) this.engine.states.set(name, value);
     return await saveCheckpoint(this.engine, folder, {
       step: this.#step,
-      seed: this.options.seed,
+      seed: this.deployment.seed,
       graph: this.main.digest,
       data: this.main.data.digest,
       cursor: this.#before.cursor,
@@ -224,7 +211,7 @@ export class Session {
   /** Goes on where a checkpoint stopped. */
   async resume(path: string): Promise<void> {
     const state = await readRunState(path);
-    if (state.graph !== this.main.digest || state.seed !== this.options.seed) {
+    if (state.graph !== this.main.digest || state.seed !== this.deployment.seed) {
       throw new Error(
         `Cannot resume from ${path}: it was made by another workflow or seed, start in another output folder with --out`,
       );
@@ -241,21 +228,30 @@ export class Session {
     this.#before = { cursor: state.cursor, states: [...this.engine.states] };
   }
 
-  dispose(): void {
-    this.stage.dispose();
-    this.evaluation?.dispose();
-    this.engine.devices[Symbol.dispose]();
-    this.engine.dispose();
+  /** This run under another plan, compiled; nothing changes. Throws one line when the plan is wrong or does not fit. */
+  async underPlan(source: PlanSource): Promise<Fitted> {
+    const { deployment, main, held } = this, { models, machine } = deployment;
+    return fitted(await placeGraphs(held ? [main, held] : [main], models, machine, source), deployment);
   }
-}
 
-/** Optimizer updates of each model over the run: its schedule's horizon. */
-function totalUpdates(p: PreparedGraph, steps: number): Record<string, number> {
-  const totals: Record<string, number> = {};
-  for (const call of p.graph.calls) {
-    if (call.kind === "train") {
-      totals[call.model] = (totals[call.model] ?? 0) + steps * call.minibatches * call.epochs;
-    }
+  /**
+   * Goes on under another plan, between two steps: what a checkpoint has is all that a run is, so one is written under the old
+   * plan and read under the new one, and a step that was begun ahead begins again.
+   *
+   * @param folder of the run's checkpoints
+   */
+  async switchTo(plan: Fitted, folder: string): Promise<void> {
+    await this.settle();
+    const path = await this.save(folder);
+    this.deployed.dispose();
+    this.deployed = await Deployed.on(plan, this.deployment);
+    await this.resume(path);
   }
-  return totals;
+
+  dispose(): void {
+    const { devices } = this.deployment;
+    this.deployed.dispose(devices);
+    // A plan that could not be gone over to leaves none.
+    devices[Symbol.dispose]();
+  }
 }

@@ -1,8 +1,10 @@
 /** One language model on a device with programs of its own, outside any workflow. */
 import { wholeShard } from "../compiler/layout.ts";
+import { type Precision, PRECISIONS, storedIn } from "../compiler/models/storage.ts";
 import { parameterBytes, parameters } from "../compiler/models/transformer.ts";
 import type { Programs } from "../compiler/programs.ts";
 import { arenaOf } from "../compiler/uses.ts";
+import { oneOf, refuse } from "../dsl/options.ts";
 import { BoundCall } from "../engine/bound.ts";
 import { Devices } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
@@ -14,7 +16,9 @@ import type { Program } from "../ir/program.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { memory } from "./available.ts";
 import { refuseTooLarge } from "./memory.ts";
+import { defaultThreads } from "./options.ts";
 import { engineModel, type LoadedModel, loadModel } from "./models.ts";
+import { widest } from "./scratch.ts";
 
 export const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
@@ -29,6 +33,14 @@ const REPLICA: ReplicaSpec = {
   lag: 0,
 };
 
+/** How a model is loaded. */
+export interface ModelOptions {
+  /** CPU threads; all cores by default. */
+  readonly threads?: number;
+  /** What it is stored in; fp32 by default. */
+  readonly precision?: Precision;
+}
+
 /** What one call of a model runs. */
 export interface SoleCall {
   readonly call: ModelFunctionCall;
@@ -38,14 +50,20 @@ export interface SoleCall {
 }
 
 /** A model on a device with one call bound to it. `held` disposes of all, and of what is added to it. */
-export async function openModel(folder: string, threads: number, sole: (m: LoadedModel) => SoleCall) {
-  const model = await loadModel(baseName(folder), { head: "lm", checkpoint: folder, optimizer: null });
+export async function openModel(
+  folder: string,
+  { threads = defaultThreads(), precision = "fp32" }: ModelOptions,
+  sole: (m: LoadedModel) => SoleCall,
+) {
+  refuse(`load ${folder}`, [oneOf("precision", precision, PRECISIONS)]);
+  const spec = { head: "lm", checkpoint: folder, optimizer: null } as const;
+  const model = await loadModel(baseName(folder), spec, storedIn(precision));
   const { call, programs, compiled } = sole(model);
   using held = new DisposableStack();
   const devices = held.use(Devices.open({ count: 1, threads }));
   refuseTooLarge(
     `load ${folder}`,
-    rowsOf(model, compiled, devices.all[0]!.scratchBytes),
+    rowsOf(model, compiled, devices.all[0]!.scratchBytes + widest(compiled)),
     memory().availableBytes,
     "use shorter sequences or a smaller model",
   );

@@ -10,11 +10,10 @@ import { infer } from "../engine/infer.ts";
 import { streamKey } from "../engine/random.ts";
 import { PAGE } from "../ir/op.ts";
 import { type LoadedModel, tokenizerOf } from "./models.ts";
-import { defaultThreads } from "./options.ts";
-import { checkIds, NONE, openModel, shardOf } from "./single_model.ts";
+import { checkIds, type ModelOptions, NONE, openModel, shardOf } from "./single_model.ts";
 
 /** Options of {@link generate}. Exactly one of `prompt` and `tokens` is given. */
-export interface GenerateOptions {
+export interface GenerateOptions extends ModelOptions {
   readonly prompt?: string;
   readonly tokens?: readonly number[];
   readonly maxNewTokens: number;
@@ -26,7 +25,6 @@ export interface GenerateOptions {
   readonly topK?: number;
   readonly seed: number;
   readonly ignoreEos: boolean;
-  readonly threads?: number;
 }
 
 /** The response only, without the prompt. `logprobs[i]` belongs to `tokens[i]`. */
@@ -78,7 +76,7 @@ export async function generate(folder: string, options: GenerateOptions): Promis
     sizes = { slots: 1, pages: 1, maxPages: 1, maxNew: options.maxNewTokens, prefillTokens: 1 };
   const { model, bound, held } = await openModel(
     folder,
-    options.threads ?? defaultThreads(),
+    options,
     (m) => {
       prompt = promptOf(m, options, prompt);
       stops = options.ignoreEos ? [] : m.tokenizer?.stopIds ?? m.config.eosTokens;
@@ -164,10 +162,9 @@ const SCORE_TOKENS = 4096;
 export async function* score(
   folder: string,
   items: AsyncIterable<ScoreItem> | Iterable<ScoreItem>,
-  options: { readonly threads?: number } = {},
+  options: ModelOptions = {},
 ): AsyncGenerator<Scored> {
-  const threads = options.threads ?? defaultThreads();
-  let scorer = await openScorer(folder, threads, SCORE_TOKENS);
+  let scorer = await openScorer(folder, options, SCORE_TOKENS);
   try {
     const { model } = scorer, { maxPositions } = model.config;
     let waiting: Int32Array[] = [], tokens = 0, n = 0;
@@ -183,7 +180,7 @@ export async function* score(
         scorer.held.dispose();
         scorer = await openScorer(
           folder,
-          threads,
+          options,
           Math.min(maxPositions, 2 ** Math.ceil(Math.log2(ids.length))),
         );
       }
@@ -196,8 +193,8 @@ export async function* score(
   }
 }
 
-async function openScorer(folder: string, threads: number, limit: number) {
-  const { model, bound, held } = await openModel(folder, threads, (m) => {
+async function openScorer(folder: string, options: ModelOptions, limit: number) {
+  const { model, bound, held } = await openModel(folder, options, (m) => {
     const maxima = { ...NONE, tokens: limit, actions: limit, sequences: limit };
     const program = compileInfer(shardOf(m), { maxima, outputs: ["logprobs"] });
     return {

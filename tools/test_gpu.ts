@@ -104,9 +104,13 @@ if (!emulation) {
 }
 
 const reference = await outcomes({ BATON_LIBRARY: cpu });
-const compare = (name: string, env: Record<string, string>, most: number) =>
+const halfReference = await outcomes({ BATON_LIBRARY: cpu }, ["--half"]);
+/** @param half with operands that are bf16 in memory */
+const compare = (name: string, env: Record<string, string>, most: number, half = false) =>
   check(name, async () => {
-    const all = distances(await outcomes({ ...gpu, ...env }), reference);
+    const all = half
+      ? distances(await outcomes({ ...gpu, ...env }, ["--half"]), halfReference)
+      : distances(await outcomes({ ...gpu, ...env }), reference);
     const worst = all.reduce((a, b) => b.relative <= a.relative ? a : b);
     const other = all.filter(({ bits }) => bits > 0).length;
     const wrong = all.filter(({ relative }) => !(relative <= most));
@@ -121,6 +125,8 @@ const compare = (name: string, env: Record<string, string>, most: number) =>
   });
 await compare("operations, fp32", { BATON_CUDA_MATH: "fp32" }, 1e-5);
 await compare("operations, bf16", { BATON_CUDA_MATH: "bf16" }, 4e-2);
+await compare("operations, bf16 in memory, fp32 products", { BATON_CUDA_MATH: "fp32" }, 1e-5, true);
+await compare("operations, bf16 in memory", {}, 5e-3, true);
 const blas = emulation ? "" : describeCuda()!.libraries!["cublasLt"]!;
 if (/^\d/.test(blas)) {
   await compare(
@@ -147,6 +153,7 @@ await check(
   () => tests(gpu, operations.map((name) => `tests/native/op_${name}_test.ts`)),
 );
 await check("golden models", () => tests(gpu, ["tests/golden/models_test.ts"]));
+await check("golden models in bf16, and parity", () => tests(gpu, ["tests/golden/half_test.ts"]));
 await check("PPO of two tiny layers, cuda:0 and cuda:0x4", async () => {
   const world = await Deno.makeTempDir();
   await tinyWorld(world);

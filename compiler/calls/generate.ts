@@ -107,6 +107,9 @@ class Generation {
       stops: integers("stops", o.stops),
       outTokens: integers("outTokens", o.slots, o.maxNew),
       outLogprobs: b.declare("state", "outLogprobs", [o.slots, o.maxNew]),
+      ...(o.sampling.keepSampledMask && {
+        outKept: integers("outKept", o.slots, o.maxNew, o.sampling.topK),
+      }),
       pageTable: integers("pageTable", o.slots, o.maxPages),
     };
   }
@@ -143,8 +146,9 @@ class Generation {
       s.stops,
       s.outTokens,
       s.outLogprobs,
+      ...(s.outKept ? [s.outKept] : []),
     ];
-    b.emit("sample", ins, [], [
+    b.emit(s.outKept ? "sampleKept" : "sample", ins, [], [
       slots.shape[0]!,
       config.vocab,
       temperature,

@@ -18,6 +18,8 @@ export type InferOutput = typeof OUTPUTS[Head][number];
 export interface InferOptions {
   readonly maxima: Maxima;
   readonly outputs: readonly InferOutput[];
+  /** Kept tokens of an action (lm): log-probabilities and entropies are over these. 0 and absent for the whole vocabulary. */
+  readonly kept?: number;
   /** Bytes of fence around every arena buffer, for tests. */
   readonly guard?: number;
 }
@@ -32,7 +34,7 @@ export interface InferOptions {
 export function compileInfer(shard: Shard, o: InferOptions): Program {
   const b = new Builder((v) => reservedBytes(v, o.maxima)), { x, model } = packedForward(b, shard, o.maxima);
   if (shard.last) {
-    const outputs = headOutputs(model, x, o.outputs);
+    const outputs = headOutputs(model, x, o.outputs, o.kept);
     for (const name of o.outputs) b.output(name, outputs[name]!);
   } else b.output("y", x);
   return finish(named(`${shard.head} infer`, shard), b, b.ops, o);
@@ -51,8 +53,13 @@ export function packedForward(b: Builder, shard: Shard, maxima: Maxima) {
   return { model, ...forward(model, sequences, (_, q, k, v, heads) => b.attention(q, k, v, ends, heads)) };
 }
 
-/** The outputs of a head that are asked for; x is the residual stream after the last layer. */
-export function headOutputs(m: Model, x: Value, wanted: readonly string[]): Readonly<Record<string, Value>> {
+/** The outputs of a head that are asked for; x is the residual stream after the last layer. `kept` as in {@link InferOptions}. */
+export function headOutputs(
+  m: Model,
+  x: Value,
+  wanted: readonly string[],
+  kept = 0,
+): Readonly<Record<string, Value>> {
   const { b, shard: { head, tp } } = m, known: readonly string[] = OUTPUTS[head];
   const wrong = wanted.filter((name) => !known.includes(name));
   if (wrong.length) {
@@ -71,15 +78,11 @@ export function headOutputs(m: Model, x: Value, wanted: readonly string[]): Read
       const states = hidden(rows()), targets = b.input("targets", [dim("actions")], "i32");
       const temperature = b.input("inverseTemperature", [1]), withEntropy = wanted.includes("entropy");
       const part = tp > 1 ? m.part : undefined;
-      const { logprobs, entropy } = b.linearLogprob(
-        states,
-        m.headMatrix,
-        targets,
-        temperature,
-        withEntropy,
-        part,
-      );
-      return entropy ? { logprobs, entropy } : { logprobs };
+      if (kept) {
+        const lists = b.input("kept", [dim("actions"), kept], "i32");
+        return defined(b.keptLogprob(states, m.headMatrix, lists, targets, temperature, withEntropy, part));
+      }
+      return defined(b.linearLogprob(states, m.headMatrix, targets, temperature, withEntropy, part));
     }
     case "value":
       return {
@@ -90,3 +93,8 @@ export function headOutputs(m: Model, x: Value, wanted: readonly string[]): Read
       return { rewards: score(lastRows()) };
   }
 }
+
+const defined = (
+  o: { readonly logprobs: Value; readonly entropy: Value | undefined },
+): Record<string, Value> =>
+  o.entropy ? { logprobs: o.logprobs, entropy: o.entropy } : { logprobs: o.logprobs };

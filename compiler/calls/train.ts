@@ -14,7 +14,7 @@ import type { Model } from "../models/transformer.ts";
 import { rematerialise } from "../rematerialise.ts";
 import { reservedBytes } from "../shape.ts";
 import { finishSplit } from "../split.ts";
-import { headOutputs, packedForward } from "./infer.ts";
+import { headOutputs, type InferOptions, packedForward } from "./infer.ts";
 
 export interface TrainOptions {
   readonly maxima: Maxima;
@@ -23,6 +23,7 @@ export interface TrainOptions {
   /** Types of the fields that the loss reads. */
   readonly fields: Schema;
   readonly recompute: Assignment["recompute"];
+  readonly kept?: InferOptions["kept"];
   /** Bytes of fence around every arena buffer, for tests. */
   readonly guard?: number;
 }
@@ -52,7 +53,7 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
   checkExpression(o.loss, "loss", o.fields);
   const b = new Builder((v) => reservedBytes(v, o.maxima));
   const { x, layerInputs, model } = packedForward(b, shard, o.maxima), layers = new Set(b.ops);
-  const result = shard.last ? lossOf(model, x, o.loss) : x;
+  const result = shard.last ? lossOf(model, x, o) : x;
   if (!shard.last) b.output("y", x);
 
   const { forward, gradientOf } = differentiate(b, result, model.gradients(), {
@@ -72,10 +73,10 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
 }
 
 /** Records the loss; its metrics are left to the fold, and need their sums. */
-function lossOf(model: Model, x: Value, expr: Expr): Value {
+function lossOf(model: Model, x: Value, { loss: expr, kept }: TrainOptions): Value {
   const { b, shard: { head } } = model;
   const read = expr.ops.flatMap((op) => op.op === "input" && op.from === "model" ? [op.field] : []);
-  const outputs = headOutputs(model, x, [...new Set([ALWAYS[head], ...read])]);
+  const outputs = headOutputs(model, x, [...new Set([ALWAYS[head], ...read])], kept);
   b.scope = "loss";
   const { loss } = lower(b, expr, { model: outputs, reductions: "loss" });
   b.output(ALWAYS[head], outputs[ALWAYS[head]]!);

@@ -65,10 +65,10 @@ int32_t guarded(F f) {
   }
 }
 
-// A rectangle of a move: `count` runs, `stride` apart, all inside.
-bool inside(const Segment& s, uint64_t offset, const baton_move& m, uint64_t stride, uint64_t unit) {
-  if ((offset | stride) % unit || offset > s.bytes || m.bytes > s.bytes - offset) return false;
-  return m.count <= 1 || stride <= (s.bytes - offset - m.bytes) / (m.count - 1);
+// A rectangle of a move: `count` runs of `bytes`, `stride` apart, all inside.
+bool inside(const Segment& s, uint64_t offset, uint64_t bytes, uint64_t count, uint64_t stride, uint64_t unit) {
+  if ((offset | stride | bytes) % unit || offset > s.bytes || bytes > s.bytes - offset) return false;
+  return count <= 1 || stride <= (s.bytes - offset - bytes) / (count - 1);
 }
 
 }  // namespace
@@ -210,16 +210,17 @@ int32_t baton_copy(uint32_t device, const baton_move* moves, uint32_t move_count
     if (!d) return BATON_BAD_HANDLE;
     auto job = std::make_shared<Job>();
     job->ticket = ticket, job->weight = weight;
-    uint64_t unit = weight == 1 ? 2 : 4;  // floats are blended, and what is copied may be bf16
     for (uint32_t i = 0; i < move_count; i++) {
       const baton_move& m = moves[i];
       auto from = segments.get(m.from_segment), to = segments.get(m.to_segment);
       if (!from || !to) return BATON_BAD_HANDLE;
-      if (m.bytes % unit || !inside(*from, m.from, m, m.from_stride, unit) || !inside(*to, m.to, m, m.to_stride, unit))
+      uint64_t half = m.widen ? 2 : 1, unit = weight == 1 && !m.widen ? 2 : 4;  // what is only copied may be bf16
+      if (m.widen > 1 || m.zero || m.bytes % unit || !inside(*from, m.from, m.bytes / half, m.count, m.from_stride, unit / half) ||
+          !inside(*to, m.to, m.bytes, m.count, m.to_stride, unit))
         return BATON_BAD_ARGUMENT;
       if (m.count > 1 && m.to_stride < m.bytes) return BATON_BAD_ARGUMENT;  // runs would be written over each other
       if (m.bytes && m.count)
-        job->moves.push_back({from, to, from->base + m.from, to->base + m.to, m.bytes, m.count, m.from_stride, m.to_stride});
+        job->moves.push_back({from, to, from->base + m.from, to->base + m.to, m.bytes, m.count, m.from_stride, m.to_stride, m.widen == 1});
     }
     return d->submit(job, after, after_count) ? BATON_OK : BATON_BAD_ARGUMENT;
   });
@@ -256,7 +257,7 @@ int32_t baton_profile(uint32_t device, double* nanoseconds) {
 
 double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps) {
   auto d = devices.get(device);
-  if (!d || mode > 3 || reps == 0) return BATON_BAD_ARGUMENT;
+  if (!d || mode > 4 || reps == 0) return BATON_BAD_ARGUMENT;
   double seconds = BATON_FAILED;
   int32_t status = guarded([&] { return seconds = d->product(mode, m, n, k, reps), BATON_OK; });
   return status == BATON_OK ? seconds : status;

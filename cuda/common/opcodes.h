@@ -91,6 +91,18 @@ constexpr Opcode opcodes[] = {
     {43, "allGatherColumns", "R: W from to axis", "!x[0]:t >y[R*W]:t"},
     {44, "sumDoubles", "n axis", "=x[n*2] >y[n*2]"},
     {45, "norm", "n", "!sums[n*2] >norm[]"},
+    {46, "sampleKept", "R: V temperature~ topK topP~ stops maxNew",
+     "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
+     ">outLogprobs[maxNew] >outKept[maxNew*topK]"},
+    {47, "keptLogits", "A: H V K first total", "x[A*H]:a w[V|H]:a #kept[A*K] >z[A*K]"},
+    {48, "keptLogitsDx", "A: H V K first total", "dz[A*K] w[V|H]:a #kept[A*K] >dx[A*H]:a"},
+    {49, "keptLogitsDw", "A: H V K flag first total", "dz[A*K] x[A*H]:a #kept[A*K] (flag)prior[V|H]:g >dw[V|H]:g"},
+    {50, "keptLogprob", "A: K entropyFlag",
+     "z[A*K] #kept[A*K] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
+    {51, "keptLogprobGrad", "A: K entropyFlag",
+     "dlogprob[A] z[A*K] #kept[A*K] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dz[A*K]"},
+    {52, "linearLogprobDx", "A: H V entropyFlag first total",
+     "dlogprob[A] x[A*H]:a w[V|H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

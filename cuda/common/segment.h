@@ -32,12 +32,13 @@ class Segment {
   std::shared_ptr<const Pages> pages_;
 };
 
-// `count` runs of `bytes` bytes, the strides apart.
+// `count` runs of `bytes` bytes, the strides apart. `widen`: from bf16 to f32; half as many bytes are read.
 struct Move {
   std::shared_ptr<Segment> from_segment, to_segment;
   const char* from;
   char* to;
   uint64_t bytes, count, from_stride, to_stride;
+  bool widen;
 };
 
 }  // namespace baton

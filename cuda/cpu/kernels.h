@@ -30,7 +30,7 @@ typedef void (*Kernel)(Call&);
 struct Instructions {
   const char* name;
   const Kernel* kernels;  // by opcode
-  // One product, for `baton_gemm_bench`; mode 3 is m·n·k multiply-adds in registers.
+  // One product, for `baton_gemm_bench`; mode 3 is m·n·k multiply-adds in registers, 4 reads n·k values m times.
   void (*product)(Pool&, uint32_t mode, long m, long n, long k, float* x, float* w, float* y);
 };
 

@@ -16,7 +16,18 @@ uint64_t mapped_bytes(uint64_t bytes) { return bytes ? bytes : 1; }  // an empty
 // Bytes of one task of a copy: small enough to stop soon and to share well, large enough for streaming stores.
 constexpr uint64_t LEAST_PIECE = 256 << 10, LARGEST_PIECE = 32 << 20;
 
-void move(char* to, const char* from, uint64_t bytes, float weight) {
+void move(char* to, const char* from, uint64_t bytes, float weight, bool widen) {
+  if (widen) {
+    float *t = reinterpret_cast<float*>(to), rest = 1 - weight;
+    const uint16_t* f = reinterpret_cast<const uint16_t*>(from);
+    for (uint64_t i = 0; i < bytes / 4; i++) {
+      uint32_t bits = uint32_t(f[i]) << 16;
+      float v;
+      memcpy(&v, &bits, sizeof v);
+      t[i] = weight == 1 ? v : weight * v + rest * t[i];
+    }
+    return;
+  }
   if (weight == 1) {
     memmove(to, from, bytes);
     return;
@@ -86,15 +97,15 @@ void copy_memory(Pool& pool, const std::vector<Move>& moves, double weight, cons
     for (; at < end && !stop; i++) {
       const Move& m = moves[i];
       uint64_t inside = at - (i ? ends[i - 1] : 0), left = std::min(end, ends[i]) - at;
-      uint64_t row = inside / m.bytes, column = inside % m.bytes;
-      if (m.bytes == m.from_stride && m.bytes == m.to_stride) {
-        move(m.to + inside, m.from + inside, left, float(weight));
+      uint64_t row = inside / m.bytes, column = inside % m.bytes, half = m.widen ? 2 : 1;
+      if (m.bytes == m.from_stride * half && m.bytes == m.to_stride) {
+        move(m.to + inside, m.from + inside / half, left, float(weight), m.widen);
         at += left;
         continue;
       }
       while (left > 0) {
         uint64_t n = std::min(m.bytes - column, left);
-        move(m.to + row * m.to_stride + column, m.from + row * m.from_stride + column, n, float(weight));
+        move(m.to + row * m.to_stride + column, m.from + row * m.from_stride + column / half, n, float(weight), m.widen);
         at += n, left -= n, row++, column = 0;
       }
     }

@@ -109,6 +109,16 @@ void layers(Case& c, const Model& m, int code, double rows, bool head) {
   if (head) product(m.vocabulary, m.hidden, c.reals(long(rows) * m.hidden));
 }
 
+// One product over warm memory.
+void one(Case& c, int code, double rows, double n, double k) {
+  Block x = c.reals(long(rows * k)), w = c.weight(long(n), long(k)), y = c.reals(long(rows * n));
+  c.outputs.push_back(code == 3 ? y : code == 4 ? x : w);
+  if (code == 3) c.add(3, {x, w, y}, {rows, n, k});
+  if (code == 4) c.add(4, {y, w, x}, {rows, n, k, 0});
+  if (code == 5) c.add(5, {y, x, w}, {rows, n, k, 0});
+  c.flops = 2 * rows * n * k;
+}
+
 void attention(Case& c, const Model& m, double sequences, double length, bool backward) {
   double t = sequences * length, h = double(m.heads), kv = double(m.kv), d = double(m.d);
   Block ends = c.integers(long(sequences), [&](long i) { return (i + 1) * long(length); });
@@ -178,6 +188,14 @@ std::vector<Named> cases() {
     add("headGrad", [&](Case& c) { head(c, model, 2040, true); });
     add("attention", [&](Case& c) { attention(c, model, 8, 256, false); });
     add("attentionGrad", [&](Case& c) { attention(c, model, 8, 256, true); });
+    if (&model == &S)  // one product alone, as other libraries are timed
+      for (auto [n, k] : {std::pair<double, double>{512, 512}, {1024, 256}, {256, 1024}, {1024, 1024}})
+        for (int code : {3, 4, 5}) {
+          const char* how[] = {"forward", "dx", "dw"};
+          add(std::string(how[code - 3]) + "_" + std::to_string(int(n)) + "x" + std::to_string(int(k)), [code, n = n, k = k](Case& c) {
+            one(c, code, 1024, n, k);
+          });
+        }
     for (double rows : {1., 8., 32.}) {
       add("products" + std::to_string(int(rows)), [&, rows](Case& c) { layers(c, model, 3, rows, true); });
       add("paged" + std::to_string(int(rows)), [&, rows](Case& c) { paged(c, model, rows, 96); });
@@ -259,7 +277,7 @@ int main(int count, char** argument) {
     double after = peak(pool);
     std::sort(a.begin(), a.end()), std::sort(b.begin(), b.end());
     double best = std::max(before, after), rate = c.flops * 1e-9 / b[0];
-    printf("%-18s base %8.3f ms  trial %8.3f ms  (medians %8.3f %8.3f)  gain %5.3f  %6.1f GFLOP/s  %4.1f%% of %.0f  %5.1f GB/s  %s\n",
+    printf("%-20s base %8.3f ms  trial %8.3f ms  (medians %8.3f %8.3f)  gain %5.3f  %6.1f GFLOP/s  %4.1f%% of %.0f  %5.1f GB/s  %s\n",
            n.name.c_str(), 1e3 * a[0], 1e3 * b[0], 1e3 * a[a.size() / 2], 1e3 * b[b.size() / 2], a[0] / b[0], rate, 100 * rate / best,
            best, c.bytes * 1e-9 / b[0], same ? "same bits" : "DIFFERENT BITS");
     fflush(stdout);

@@ -26,13 +26,16 @@ __global__ void move_kernel(Runs runs) {
     reinterpret_cast<T*>(m.to)[row * m.to_stride + column] = reinterpret_cast<const T*>(m.from)[row * m.from_stride + column];
   }
 }
+// to = weight · from + (1 − weight) · to, over fp32 numbers; `from` may be bf16.
+template <class T>
 __global__ void blend_kernel(Runs runs, float weight) {
   const Run& m = runs.run[blockIdx.y];
   float rest = 1 - weight;
   for (long i = first_index(); i < m.width * m.count; i += index_step()) {
     long row = i / m.width, column = i % m.width;
     float* to = reinterpret_cast<float*>(m.to) + row * m.to_stride + column;
-    *to = weight * reinterpret_cast<const float*>(m.from)[row * m.from_stride + column] + rest * *to;
+    float from = number(reinterpret_cast<const T*>(m.from)[row * m.from_stride + column]);
+    *to = weight == 1 ? from : weight * from + rest * *to;
   }
 }
 
@@ -49,23 +52,25 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
   Runs runs;
   int count = 0;
   long most = 0;
-  long width = 0;
+  long width = 0;  // of the elements that are batched: 0 for blends, −1 for blends of bf16
   auto flush = [&] {
     dim3 blocks(blocks_of(most, 256), unsigned(count));
-    if (count && weight != 1) launch(c, blend_kernel, blocks, 256, 0, runs, float(weight));
+    if (count && width == -1) launch(c, blend_kernel<bf16>, blocks, 256, 0, runs, float(weight));
+    else if (count && width == 0) launch(c, blend_kernel<float>, blocks, 256, 0, runs, float(weight));
     else if (count && width == 16) launch(c, move_kernel<uint4>, blocks, 256, 0, runs);
     else if (count && width == 4) launch(c, move_kernel<uint32_t>, blocks, 256, 0, runs);
     else if (count) launch(c, move_kernel<uint16_t>, blocks, 256, 0, runs);
     count = 0, most = 0;
   };
   for (const Move& m : moves) {
-    bool whole = m.count == 1 || (m.from_stride == m.bytes && m.to_stride == m.bytes);
+    bool whole = m.count == 1 || (m.from_stride * (m.widen ? 2 : 1) == m.bytes && m.to_stride == m.bytes);
     bool far = !c.device->reaches(gpu_of(m.from)) || !c.device->reaches(gpu_of(m.to));
-    if (weight == 1 && whole && (far || m.bytes * m.count >= LARGE)) {
+    bool plain = weight == 1 && !m.widen;
+    if (plain && whole && (far || m.bytes * m.count >= LARGE)) {
       succeeded(c, cudaMemcpyAsync(m.to, m.from, m.bytes * m.count, cudaMemcpyDefault, c.stream));
       continue;
     }
-    if (far && weight == 1 && m.from_stride >= m.bytes) {
+    if (far && plain && m.from_stride >= m.bytes) {
       succeeded(c, cudaMemcpy2DAsync(m.to, m.to_stride, m.from, m.from_stride, m.bytes, m.count, cudaMemcpyDefault, c.stream));
       continue;
     }
@@ -74,10 +79,10 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
            gpu_of(m.from));
       return;
     }
-    long each = weight == 1 ? width_of(m) : 4, n = long(m.bytes) / each;
-    if (each != width) flush(), width = each;
-    runs.run[count++] = {m.from, m.to, whole ? n * long(m.count) : n, whole ? 1 : long(m.count), long(m.from_stride) / each,
-                         long(m.to_stride) / each};
+    long each = plain ? width_of(m) : 4, n = long(m.bytes) / each, kind = plain ? each : m.widen ? -1 : 0;
+    if (kind != width) flush(), width = kind;
+    runs.run[count++] = {m.from, m.to, whole ? n * long(m.count) : n, whole ? 1 : long(m.count),
+                         long(m.from_stride) * (m.widen ? 2 : 1) / each, long(m.to_stride) / each};
     most = larger(most, n * long(m.count));
     if (count == BATCH) flush();
   }

@@ -55,7 +55,7 @@ std::string describe_backend() {
   }
   return "{\"backend\":\"cuda\",\"isa\":\"" + isa + "\",\"cores\":" + std::to_string(std::thread::hardware_concurrency()) +
          ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
-         version(runtime) + "\",\"math\":\"" + (math() == Math::bf16 ? "bf16" : "fp32") + "\",\"libraries\":" + describe_libraries() + ",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
+         version(runtime) + "\",\"math\":\"" + (on_tensor_cores(false) ? "bf16" : on_tensor_cores(true) ? "as stored" : "fp32") + "\",\"libraries\":" + describe_libraries() + ",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
 }
 
 // There is one set of kernels; a test that asks for the best one gets it.

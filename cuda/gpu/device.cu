@@ -310,7 +310,7 @@ double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) 
   auto segment = [&](uint64_t count) { return Segment::create(count * 4, this, false); };
   auto x = segment(uint64_t(m) * k), w = segment(columns * k), y = segment(uint64_t(m) * n);
   if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
-  if (mode > 2) return BATON_BAD_ARGUMENT;  // the peak is what the data sheet says
+  if (mode > 2) return BATON_BAD_ARGUMENT;  // peak and bandwidth are what the data sheet says
   char text[ERROR_BYTES] = "";
   Operands none;
   Call c = call_on(none, text);

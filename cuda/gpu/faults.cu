@@ -6,7 +6,7 @@
 namespace baton {
 namespace {
 
-constexpr const char* INDEX_NAMES[] = {"token id", "row", "position", "slot", "target", "page"};
+constexpr const char* INDEX_NAMES[] = {"token id", "row", "position", "slot", "target", "page", "kept token"};
 
 __global__ void check_ends_kernel(Reporter r, const int* ends, long count, long n) {
   // In order, so that the first one is reported.
@@ -36,6 +36,9 @@ std::string fault_text(const Fault& f) {
     case LAST_SEGMENT: snprintf(text, sizeof text, "the last segment ends at %lld, not at %lld", v[0], v[1]); break;
     case NO_PAGE: snprintf(text, sizeof text, "slot %lld has no page for position %lld", v[0], v[1]); break;
     case NO_ROOM: snprintf(text, sizeof text, "slot %lld has %lld tokens and room for %lld", v[0], v[1], v[2]); break;
+    case NOT_KEPT:
+      snprintf(text, sizeof text, "target %lld is %lld, which is not among the %lld kept tokens", v[0], v[1], v[2]);
+      break;
     case NOT_FINITE: snprintf(text, sizeof text, "the logits of slot %lld are not finite", v[0]); break;
   }
   return text;

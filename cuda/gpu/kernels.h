@@ -15,8 +15,8 @@ constexpr uint64_t SCRATCH_BYTES = 64 << 20;
 constexpr uint64_t PRODUCT_BYTES = 224 << 20;
 
 // What can be wrong with the integers that kernels read. The texts are in faults.cu.
-enum What { NOTHING, INDEX, SEGMENT, LAST_SEGMENT, NO_PAGE, NO_ROOM, NOT_FINITE };
-enum Index { TOKEN_ID, ROW, POSITION, SLOT, TARGET, PAGE_INDEX };
+enum What { NOTHING, INDEX, SEGMENT, LAST_SEGMENT, NO_PAGE, NO_ROOM, NOT_FINITE, NOT_KEPT };
+enum Index { TOKEN_ID, ROW, POSITION, SLOT, TARGET, PAGE_INDEX, KEPT };
 
 // The first thing that was wrong in a job; in device memory, copied to the host when the job ends.
 struct Fault {

@@ -159,7 +159,7 @@ function gantt({ steps, rows }) {
         const thin = block.lane !== "call", tall = thin ? MARK : BAR;
         const start = x(block.begin), wide = Math.max(thin ? 2 : 1, x(block.end) - start);
         const bar = make("svg:rect", {
-          class: "bar",
+          class: block.predicted ? "bar predicted" : "bar",
           x: start.toFixed(2),
           y: middle - tall / 2,
           width: wide.toFixed(2),
@@ -167,6 +167,7 @@ function gantt({ steps, rows }) {
           rx: Math.min(3, wide / 3).toFixed(2),
         });
         bar.style.fill = colour(block);
+        if (block.predicted) bar.style.stroke = colour(block);
         Object.assign(bar.dataset, { name: block.name, lane: block.lane });
         bar.addEventListener("pointermove", (event) => {
           tip.replaceChildren(...describe(row, block));
@@ -182,7 +183,12 @@ function gantt({ steps, rows }) {
         if (!thin && seen[1] - seen[0] > block.name.length * 7 + 8) {
           const at = (seen[0] + seen[1]) / 2;
           area.append(
-            make("svg:text", { class: "name", x: at, y: middle + 4, "text-anchor": "middle" }, block.name),
+            make("svg:text", {
+              class: block.predicted ? "name predicted" : "name",
+              x: at,
+              y: middle + 4,
+              "text-anchor": "middle",
+            }, block.name),
           );
         }
       }

@@ -208,9 +208,12 @@ function fill(id, options) {
   document.getElementById(id).append(...options.map(([value, label]) => make("option", { value }, label)));
 }
 
-drawCharts();
-document.getElementById("smoothing").addEventListener("input", drawCharts);
-addEventListener("resize", drawCharts);
+// The page of a plan has none.
+if (document.getElementById("charts")) {
+  drawCharts();
+  document.getElementById("smoothing").addEventListener("input", drawCharts);
+  addEventListener("resize", drawCharts);
+}
 if (data.samples.length > 0) {
   const steps = [...new Set(data.samples.map((sample) => sample.step))].sort((a, b) => b - a);
   const names = (key) => [...new Set(data.samples.flatMap((sample) => Object.keys(sample[key])))];

@@ -96,3 +96,10 @@ Deno.test("a refilled run that stops and resumes goes on as if it had not stoppe
     assert.deepEqual(outcome(`${world}/parts`), outcome(`${world}/whole`));
   });
 });
+
+Deno.test("kept tokens travel with their samples: sampling and training say the same of them under every plan", async () => {
+  await everywhere("kept", ({ metrics }) => {
+    assert.ok(metrics.every((line) => line["parity/max_abs"] === 0));
+    assert.ok(Math.abs(metrics[0]!.klK3 as number) < 1e-6, "actor and reference begin as one");
+  });
+});

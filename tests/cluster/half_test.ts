@@ -8,6 +8,7 @@ import {
   generateWorkflow,
   layoutOf,
   type LayoutOptions,
+  opened,
   promptsOf,
   sequencesOf,
   stepOf,
@@ -28,6 +29,25 @@ const trained = (family: Family, o: LayoutOptions) =>
   stepOf(trainWorkflow(), family, layoutOf(trainWorkflow(), o), sequencesOf(family));
 const sampled = (family: Family, o: LayoutOptions) =>
   stepOf(generateWorkflow(), family, layoutOf(generateWorkflow(), o), promptsOf(family));
+
+Deno.test("a parameter that comes some rows at a time is the one that comes as a whole, under every layout and precision", async () => {
+  for (const storage of [undefined, storedIn("bf16")]) {
+    for (const o of LAYOUTS) {
+      const flow = trainWorkflow(), layout = layoutOf(flow, { ...o, ...storage && { storage } });
+      const { stage, close } = await opened(flow, "llama", layout), home = stage.engine.home("actor");
+      for (const p of stage.engine.models.actor!.parameters) {
+        const [rows = 1, width = 1] = p.shape,
+          values = Float32Array.from({ length: rows * width }, (_, i) => i / 7);
+        if (!home.inRows(p.name)) continue;
+        for (let row = 0; row < rows; row += 32) {
+          home.write(p.name, values.subarray(row * width, Math.min(rows, row + 32) * width), "param", row);
+        }
+        assert.deepEqual(home.read(p), values, p.name);
+      }
+      close();
+    }
+  }
+});
 
 for (const family of Object.keys(FAMILIES) as Family[]) {
   for (const gradients of ["fp32", "bf16"] as const) {

@@ -1,10 +1,13 @@
 /** Cluster files and `baton plan`: what a newcomer gives, and what comes of it. */
 import assert from "node:assert/strict";
 import { main } from "../../cli/main.ts";
+import { parseConfig } from "../../compiler/models/config.ts";
+import { adamw, conversations, models, policyModel, sft, workflow } from "../../dsl/mod.ts";
+import { planGraph } from "../../planner/plan_graph.ts";
 import { planViolations } from "../../ir/check_plan.ts";
 import { readCluster } from "../../run/cluster.ts";
 import { readPlanFile } from "../../run/plan_file.ts";
-import { driftOf, overlaid, predictionTable } from "../../run/predicted.ts";
+import { overlaid, predictionTable } from "../../run/predicted.ts";
 
 const example = (path: string) => new URL(`../../examples/${path}`, import.meta.url).pathname;
 
@@ -128,15 +131,37 @@ Deno.test("a run's report shows what was predicted below what was measured, call
     end,
   });
   const measured = {
-    steps: [{ step: 7, begin: 100, end: 200 }],
-    rows: [{ label: "device 0", blocks: [block(110, 190, 7)] }],
+    steps: [{ step: 7, begin: 100, end: 120 }, { step: 8, begin: 125, end: 165 }],
+    rows: [
+      { label: "device 0", blocks: [block(110, 118, 7), block(135, 150, 8)] },
+      { label: "device 1 (2)", blocks: [block(112, 120, 7)] },
+      { label: "device 2", blocks: [] },
+      { label: "host", blocks: [] },
+    ],
   };
   const gantt = {
     steps: [{ step: 1, begin: 0, end: 50 }, { step: 2, begin: 50, end: 100 }],
-    rows: [{ label: "device 0", blocks: [block(10, 40, 1), block(60, 90, 2)] }],
+    rows: [
+      { label: "0-1", blocks: [block(10, 40, 1), block(60, 80, 2), block(80, 90, 2)] },
+      { label: "device 2", blocks: [] },
+      { label: "host", blocks: [] },
+    ],
   };
-  const [, plan] = overlaid(measured, { gantt }).rows;
-  assert.deepEqual(plan, { label: "plan 0", blocks: [{ ...block(110, 140, 7), detail: "predicted" }] });
+  const { rows } = overlaid(measured, { gantt });
+  assert.deepEqual(
+    rows.map((row) => row.label),
+    ["device 0", "device 1 (2)", "plan 0-1", "device 2", "plan 2", "host", "plan host"],
+  );
+  const detail = (predicted: number, rest: string) => ({
+    predicted: true,
+    detail: `predicted ${predicted} ms, measured ${rest}`,
+  });
+  assert.deepEqual(rows[2]!.blocks, [
+    // Step 8 begins before step 7 was to end.
+    { ...block(110, 125, 7), ...detail(20, "10 ms: +100 %") },
+    { ...block(135, 155, 8), ...detail(20, "15 ms: +33 %") },
+    { ...block(155, 165, 8), ...detail(10, "15 ms: -33 %") },
+  ]);
   const steps = [{ step: 1, seconds: 9, "seconds/actor.train": 8 }, {
     step: 2,
     seconds: 2,
@@ -144,6 +169,43 @@ Deno.test("a run's report shows what was predicted below what was measured, call
   }];
   const [table] = predictionTable(steps, { seconds: 1, calls: { "actor.train": 1.1 } });
   assert.deepEqual(table!.rows, [["actor.train", "1.1", "1", "10 %"], ["step", "1", "2", "-50 %"]]);
-  assert.equal(driftOf(1.2, { seconds: 1 }), null);
-  assert.match(driftOf(1.3, { seconds: 1 })!, /^a step takes 1\.3 s and was planned to take 1 s/);
+});
+
+Deno.test("what is wrong with a plan file is said with its name and the lines of its calls", async () => {
+  const wrong = await written(
+    "defaults: { zero: 0 }\ncalls:\n  m.train: { devices: 0-1, dp: 2 }\n  m.infer:\n    devices: x\n",
+  );
+  await assert.rejects(readPlanFile(wrong), ({ message }: Error) => {
+    assert.match(
+      message,
+      /^Cannot use \S+\.yaml: line 4: m\.infer\.devices is "x", it must be a device or a range/,
+    );
+    return true;
+  });
+  const { m } = models({ m: policyModel("m", adamw({ lr: 1 })) });
+  const { graph } = workflow({
+    name: "w",
+    data: conversations("d.jsonl", { batch: 4 }),
+    flow: m.train(sft()),
+  });
+  const path = await written("calls:\n\n  m.train: { devices: 0-1, dp: 3 }\n  gone: { devices: 0 }\n");
+  const config = parseConfig(
+    JSON.parse(await Deno.readTextFile(example("models/couplets/config.json"))),
+    "config.json",
+  );
+  const plan = {
+    graph,
+    configs: { m: config },
+    cluster: { nodes: 1, devicesPerNode: 2, memoryBytes: 2 ** 30, links: [] },
+    sizes: { sequences: 4, group: 1, longest: 8 },
+    file: await readPlanFile(path),
+  };
+  assert.throws(() => planGraph(plan), ({ message }: Error) => {
+    assert.ok(
+      message.startsWith(`Cannot use ${path} for "w": line 3: m.train has 2 devices for dp 3`),
+      message,
+    );
+    assert.match(message, /; line 4: "gone" is assigned and is no model function call of the graph$/);
+    return true;
+  });
 });

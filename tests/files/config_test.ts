@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { adamw, conversations, models, policyModel, sft, workflow } from "../../dsl/mod.ts";
 import { loadConfig, parseConfig } from "../../engine/config.ts";
 import { parse } from "../../engine/yaml.ts";
+import { readCluster } from "../../run/cluster.ts";
+import { capacityOf } from "../../run/profiles.ts";
 import type { RunOptions } from "../../run/options.ts";
 import { resolveOptions } from "../../run/resolve.ts";
 import { withFolder } from "./shared.ts";
@@ -19,8 +21,8 @@ Deno.test("examples/run.yaml is valid, and has every key that docs/configuration
   await loadConfig(path);
   const page = await Deno.readTextFile(`${ROOT}docs/configuration.md`);
   const explained = [...page.matchAll(/^\| `([\w.]+)`/gm)].map((match) => match[1]!);
-  // A strategy or a plan, not both: the example shows the other one in a comment.
-  assert.deepEqual(paths(parse(text.replace("# file: ", "file: ")) as object), explained);
+  // A strategy or a plan, not both, and what only some scripts or machines have: the example shows them in comments.
+  assert.deepEqual(paths(parse(text.replace(/# (file|cluster|host): /g, "$1: ")) as object), explained);
   // What a configuration may hold, section by section, as the message about an unknown key says it.
   const odd = { x: 1, run: { x: 1 }, plan: { x: 1 }, score: { x: 1 } }, known: string[] = [];
   assert.throws(() => parseConfig(odd, "it"), ({ message }: Error) => {
@@ -89,6 +91,51 @@ Deno.test("resolveOptions() refuses devices, strategies and plans that do not go
   await withFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/p.yaml`, "calls: [");
     await says({ plan: `${folder}/p.yaml` }, /Cannot use .*p\.yaml: Cannot parse YAML: line 1/);
+  });
+});
+
+Deno.test("resolveOptions() plans with the profile that is named, else the cluster's, with this machine's processors and the seconds that are said", async () => {
+  await withFolder(async (folder) => {
+    const cluster = `${folder}/cluster.yaml`, config = `${folder}/run.yaml`, cpu = `${ROOT}profiles/cpu.json`;
+    await Deno.writeTextFile(
+      cluster,
+      "profile: h100\nnodes: 2\ndevicesPerNode: 1\nmemoryGiB: 0.25\nhost: { judge: 3, other: 1 }\n",
+    );
+    const { machine, replan } = await resolveOptions(w, {
+      steps: 1,
+      cluster,
+      host: "judge=2,rewards=0.5",
+      replan: true,
+    });
+    assert.deepEqual([machine.devices, machine.memoryBytes, replan], [
+      { nodes: 2, perNode: 1 },
+      2 ** 29,
+      true,
+    ]);
+    const { profile, links, hostSeconds } = machine.assumptions!, h100 = (await readCluster(cluster)).profile;
+    assert.deepEqual([profile.name, links.length, hostSeconds], [h100.name, h100.links.length, {
+      judge: 2,
+      other: 1,
+      rewards: 0.5,
+    }]);
+    assert.equal(profile.capacity, capacityOf(machine.threads));
+    await Deno.writeTextFile(
+      config,
+      `devices: cpu:2\nplan: { profile: ${cpu}, host: rewards=1, replan: true }\n`,
+    );
+    const { machine: own, replan: again } = await resolveOptions(w, { steps: 1, config });
+    assert.match(own.assumptions!.profile.name, /CPU/);
+    assert.deepEqual([own.assumptions!.hostSeconds, again], [{ rewards: 1 }, true]);
+    // Nothing is planned for one device.
+    assert.equal((await resolveOptions(w, { steps: 1 })).machine.assumptions, undefined);
+    const says = (o: RunOptions, message: RegExp) =>
+      assert.rejects(resolveOptions(w, { steps: 1, ...o }), message);
+    await says(
+      { cluster, devices: "cpu:2", host: "x" },
+      /host is "x", it must be .*; devices are 1 × 2 and the cluster has 2 × 1, leave devices out/,
+    );
+    await says({ devices: "cpu:2", profile: "none.json" }, /Cannot read profile none\.json/);
+    await says({ cluster: `${folder}/none.yaml` }, /there is no file .*none\.yaml/);
   });
 });
 

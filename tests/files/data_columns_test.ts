@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { byOwnNames, COLUMNS } from "../../engine/columns.ts";
 import { loadData } from "../../engine/data.ts";
 import type { Sample } from "../../engine/sample.ts";
-import { Tokenizer } from "../../engine/tokenizer.ts";
-import { mathVerifier } from "../../mod.ts";
+import { type ActionTokens, Tokenizer } from "../../engine/tokenizer.ts";
+import { mathVerifier, tokenIds } from "../../mod.ts";
 import type { SourceSpec } from "../../ir/graph.ts";
 import { SHARED, sharedTest, withFolder } from "./shared.ts";
 
@@ -129,11 +129,11 @@ Deno.test("loadData() takes the script's word for columns, before its own names"
 
 Deno.test("loadData() leaves out long rows where the source says so, and counts them", async () => {
   const rows = [{ prompt: "a" }, { prompt: "a".repeat(50) }, { prompt: "b" }];
-  const { training, skipped } = await load("prompts", rows, { skipLong: true, maxTokens: 20 });
+  const { training, skipped } = await load("prompts", rows, { longRows: "skip", maxTokens: 20 });
   assert.deepEqual([training.map((s) => s.index), skipped], [[0, 2], 1]);
   await assert.rejects(load("prompts", rows, { maxTokens: 20 }), /row 2: prompt: .* at most 20 fit/);
   await assert.rejects(
-    load("prompts", rows.slice(1, 2), { skipLong: true, maxTokens: 20 }),
+    load("prompts", rows.slice(1, 2), { longRows: "skip", maxTokens: 20 }),
     /Cannot read data: all 1 rows of .* are longer than 20 tokens/,
   );
 });
@@ -187,3 +187,38 @@ sharedTest(
     assert.equal((await load("pairs", hh)).training.length, 2312);
   },
 );
+
+Deno.test("loadData() cuts conversations and pairs behind their first tokens where the source says so", async () => {
+  const ids = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
+  const rows = [
+    { tokens: ids(12) },
+    { tokens: ids(30), mask: ids(30).map((i) => Number(i > 15)) },
+    { tokens: ids(30), mask: ids(30).map((i) => Number(i > 25)) },
+  ];
+  const o = { longRows: "truncate", maxTokens: 20 } as const;
+  const { training, skipped } = await load("conversations", rows, o);
+  assert.deepEqual(training.map((s) => [...s.tokens!.ids]), [ids(12), ids(20)]);
+  assert.deepEqual([...training[1]!.tokens!.actions], [15, 16, 17, 18, 19]);
+  assert.equal(skipped, 1, "one keeps no action");
+  const pairs = await load("pairs", [{ prompt: ids(15), chosen: ids(9), rejected: ids(3) }], o);
+  const { tokens, rejected } = pairs.training[0]!;
+  assert.deepEqual([tokens!.ids.length, rejected!.ids.length, rejected!.actions.length], [20, 18, 3]);
+  const prompts = await load("prompts", [{ prompt: "a" }, { prompt: "a".repeat(50) }], o);
+  assert.equal(prompts.skipped, 1, "a prompt is not cut");
+});
+
+Deno.test("a column of token ids holds a list, or a conversation with its own actions", async () => {
+  const fields = { other: tokenIds };
+  const columnOf = async (other: unknown) =>
+    (await of("prompts", { prompt: "a", other }, { fields })).fields.other as ActionTokens;
+  assert.deepEqual([...(await columnOf([5, 6, 7])).actions], [1, 2]);
+  assert.deepEqual([...(await columnOf({ tokens: [5, 6, 7], mask: [0, 0, 1] })).actions], [2]);
+  assert.deepEqual([...(await columnOf({ prompt: [5, 6], completion: [7, 8] })).actions], [2, 3]);
+  const texts = await columnOf({ prompt: "hi", completion: " yes" });
+  assert.match(said(texts), /^ ?yes/);
+  await assert.rejects(
+    columnOf({ tokens: [5, 6], mask: [0, 0] }),
+    /other: no token of it is the model's own/,
+  );
+  await assert.rejects(columnOf("text"), /"other" must be a list of token ids or a conversation/);
+});

@@ -111,6 +111,26 @@ export function cases(): readonly Case[] {
       0,
       v,
     ]);
+    add("linearLogprobDx", [n(a), x, w, targets, invT, lse, n(a), n(a)], [a * h], [a, h, v, 1, 0, v]);
+    const width = 19,
+      kept = Int32Array.from({ length: a * width }, (_, e) => {
+        const [i, j] = [Math.floor(e / width), e % width];
+        return j > i % width ? -1 : (targets[i]! + 7 * j) % v;
+      });
+    const z = n(a * width);
+    add("keptLogits", [x, w, kept], [a * width], [a, h, v, width, 0, v]);
+    add("keptLogitsDx", [z, w, kept], [a * h], [a, h, v, width, 0, v]);
+    add("keptLogitsDw", [z.map((g, e) => kept[e]! < 0 ? 0 : g), x, kept], [w.length], [
+      a,
+      h,
+      v,
+      width,
+      0,
+      0,
+      v,
+    ]);
+    add("keptLogprob", [z, kept, targets, invT], [a, a, a], [a, width, 1]);
+    add("keptLogprobGrad", [n(a), z, kept, targets, invT, lse, n(a), n(a)], [a * width], [a, width, 1]);
     add("shardLogprob", [x, w, targets, invT], [a, a, a, 3 * a], [a, h, v, 1, 0, v, 0]);
     for (const [temperature, topK, topP] of [[1, 0, 1], [.8, 30, .9], [0, 0, 1]] as const) {
       const state = () => new Int32Array(a),
@@ -134,6 +154,16 @@ export function cases(): readonly Case[] {
         [a, v, temperature, topK, topP, 1, 4],
         [2, 3, 4, 5, 8, 9].map((inPlace) => ({ inPlace })),
       );
+      if (topK) {
+        add(
+          "sampleKept",
+          [...ins.slice(0, 2), state(), state(), state(), state(), sampler, ints(1), new Int32Array(4 * a)]
+            .concat([new Float32Array(4 * a), new Int32Array(4 * a * topK)]),
+          [],
+          [a, v, temperature, topK, topP, 1, 4],
+          [2, 3, 4, 5, 8, 9, 10].map((inPlace) => ({ inPlace })),
+        );
+      }
     }
   }
   {

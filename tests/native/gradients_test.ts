@@ -21,6 +21,8 @@ const INTEGERS: Readonly<Record<string, readonly number[]>> = {
   targets: [18, 0, 5, 16, 2],
   actionEnds: [2, 2, 5],
   groupEnds: [1, 3],
+  // Three of each row, or fewer: the target is one of them.
+  kept: [4, 7, 18, 0, 1, -1, 2, 5, 18, 16, -1, -1, 2, 4, 17],
 };
 const SHAPES: Readonly<Record<string, Shape>> = {
   ids: [dim("tokens")],
@@ -30,6 +32,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   targets: [dim("actions")],
   actionEnds: [dim("sequences")],
   groupEnds: [dim("groups")],
+  kept: [dim("actions"), 3],
 };
 const T = dim("tokens"), A = dim("actions"), S = dim("sequences");
 
@@ -50,6 +53,15 @@ class Bench {
   }
   integers(name: string): Value {
     return this.b.input(name, SHAPES[name]!, "i32");
+  }
+  /** A matrix of 19 outputs and 6 inputs that has no gradient. */
+  get frozen(): Weight {
+    return {
+      value: this.b.declare("constants", "frozen", [2, 6, PANEL]),
+      outputs: 19,
+      inputs: 6,
+      panels: true,
+    };
   }
   get table(): Value {
     return this.b.declare("constants", "rope", [4, 6]);
@@ -75,6 +87,11 @@ const head = (bench: Bench, withEntropy: boolean) => {
   const { b } = bench, x = bench.param("x", A, 6), w = bench.matrix("w", 19, 6);
   return b.linearLogprob(x, w, bench.integers("targets"), b.input("inverseTemperature", [1]), withEntropy);
 };
+const kept = (bench: Bench, withEntropy: boolean) => {
+  const { b } = bench, x = bench.param("x", A, 6), w = bench.matrix("w", 19, 6);
+  const lists = bench.integers("kept"), targets = bench.integers("targets");
+  return b.keptLogprob(x, w, lists, targets, b.input("inverseTemperature", [1]), withEntropy);
+};
 
 const CASES: Readonly<Record<string, (bench: Bench) => Value>> = {
   embedding: (t) => t.b.embedding(t.integers("ids"), t.matrix("w", 19, 6, false)),
@@ -92,6 +109,15 @@ const CASES: Readonly<Record<string, (bench: Bench) => Value>> = {
   "linearLogprob by entropy": (t) => head(t, true).entropy!,
   "linearLogprob by both": (t) => {
     const { logprobs, entropy } = head(t, true);
+    return t.b.pointwise("mul", logprobs, entropy!);
+  },
+  "linearLogprob with a frozen head": (t) => {
+    const x = t.param("x", A, 6), targets = t.integers("targets");
+    return t.b.linearLogprob(x, t.frozen, targets, t.b.input("inverseTemperature", [1]), true).entropy!;
+  },
+  keptLogprob: (t) => kept(t, false).logprobs,
+  "keptLogprob by both": (t) => {
+    const { logprobs, entropy } = kept(t, true);
     return t.b.pointwise("mul", logprobs, entropy!);
   },
   gatherRows: (t) => t.b.gatherRows(t.param("x", T, 5), t.integers("rows")),
@@ -144,6 +170,7 @@ async function check(name: string, build: (bench: Bench) => Value, device: Devic
     binding.offer(`inputs/${port}`, Int32Array.from(values));
   }
   binding.offer("inputs/inverseTemperature", Float32Array.of(0.7));
+  binding.offer("constants/frozen", draw(2 * 6 * PANEL));
   const angles = Array.from({ length: 12 }, (_, i) => Math.floor(i / 3) * 0.9 ** (i % 3));
   const row = (
     p: number,
@@ -192,6 +219,6 @@ for (const [name, build] of Object.entries(CASES)) {
 
 Deno.test("every operation with a derivative rule is checked by central differences", () => {
   // Ranks that meet are the business of parallel_test.ts.
-  const meeting = ["shardLogprob", "allGatherRows", "reduceScatterRows"];
+  const meeting = ["shardLogprob", "allGatherRows", "allReduce", "reduceScatterRows"];
   assert.deepEqual(Object.keys(DERIVATIVES).filter((kind) => !seen.has(kind as OpKind)), meeting);
 });

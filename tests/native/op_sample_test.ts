@@ -195,6 +195,60 @@ Deno.test("sample() stores the bits of linearLogprob()", async () => {
   }
 });
 
+Deno.test("sampleKept() draws what sample() draws, and stores what was kept and the bits of keptLogprob()", async () => {
+  const next = generator(6), rows = 5, h = 24, slots = ints(4, 0, 1, 3, 2);
+  for (const v of [17, 40, 1024, 2500]) {
+    for (const o of SAMPLINGS.filter(({ topK }) => topK > 0 && topK <= 1024)) {
+      const x = normal(rows * h, next), w = panels(normal(v * h, next), v, h);
+      const [logits] = await run("matmul", [x, w], [rows * v], [rows, v, h]);
+      const before = fresh(rows), plain = await sample(logits!, slots, before, o), width = o.topK;
+      const ins = [
+        before.token,
+        before.position,
+        before.finished,
+        before.count,
+        before.sampler,
+        before.stops,
+      ];
+      const after = await run(
+        "sampleKept",
+        [
+          logits!,
+          slots,
+          ...ins,
+          before.outTokens,
+          before.outLogprobs,
+          new Int32Array(rows * MAX_NEW * width),
+        ],
+        [],
+        [rows, v, o.temperature, o.topK, o.topP, 0, MAX_NEW],
+        2,
+        [2, 3, 4, 5, 8, 9, 10].map((inPlace) => ({ inPlace })),
+      );
+      assert.deepEqual(integers(after[0]!), plain.token);
+      const stored = integers(after[6]!), kept = new Int32Array(rows * width);
+      for (let i = 0; i < rows; i++) {
+        const from = slots[i]! * MAX_NEW * width,
+          { kept: set } = expected(
+            logits!.subarray(i * v, i * v + v),
+            before,
+            slots[i]!,
+            o,
+          );
+        kept.set(stored.subarray(from, from + width), i * width);
+        const listed = [...set].sort((a, b) => a - b);
+        assert.deepEqual([...stored.subarray(from, from + width)].slice(0, listed.length), listed);
+        assert.ok(stored.subarray(from + listed.length, from + width).every((id) => id === -1));
+      }
+      const invT = floats(1 / o.temperature);
+      const [z] = await run("keptLogits", [x, w, kept], [rows * width], [rows, h, v, width, 0, v]);
+      const targets = Int32Array.from(slots, (slot) => plain.token[slot]!);
+      const [logprob] = await run("keptLogprob", [z!, kept, targets, invT], [rows, rows], [rows, width, 0]);
+      assertSameBits(Float32Array.from(slots, (s) => after[5]![s * MAX_NEW]!), logprob!, `${v} ids`);
+    }
+  }
+});
+
 Deno.test("sample() draws tokens as often as the distribution says", async () => {
   const p = [.5, .25, .125, .125], rows = 4000, v = p.length;
   const logits = Float32Array.from({ length: rows * v }, (_, i) => Math.log(p[i % v]!));

@@ -75,11 +75,17 @@ const maxima = (tp: number): Maxima => ({
   pairs: 4,
   shard: tp > 1 ? Math.ceil(TOKENS / tp) : 0,
 });
+/** Every action's target and some other tokens, up to `kept`. */
+const keptOf = (targets: readonly number[], kept: number): number[] =>
+  targets.flatMap((target) =>
+    Array.from({ length: kept }, (_, j) => j > target % kept ? -1 : (target + 97 * j) % 515)
+  );
 /** A micro-batch of some of the sequences. */
-function batchOf(sequences: readonly number[]): MicroBatch {
+function batchOf(sequences: readonly number[], kept = 0): MicroBatch {
   const column = (i: 0 | 1) => Float32Array.from(sequences.flatMap((s) => OLD[s]!.map((row) => row[i])));
   const fields = { logprobs: column(0), advantages: column(1), values: column(0), returns: column(1) };
-  return { ...packed(sequences.map((s) => SEQUENCES[s]!)), fields };
+  const { live, ports } = packed(sequences.map((s) => SEQUENCES[s]!));
+  return { live, ports: { ...ports, ...(kept && { kept: keptOf(ports.targets, kept) }) }, fields };
 }
 /** Neighbours for every data-parallel rank. */
 const shares = (dp: number): number[][] =>
@@ -96,7 +102,7 @@ async function infer(config: ModelConfig, head: Head, l: Layout) {
   using ranks = ranksOf(config, head, l);
   const outputs = head === "lm" ? ["logprobs", "entropy"] as const : ["values", "finalValues"] as const;
   const { dp, tp } = l.strategy;
-  const results = await ranks.infer(outputs, maxima(tp), shares(dp).map(batchOf));
+  const results = await ranks.infer(outputs, maxima(tp), shares(dp).map((s) => batchOf(s, l.kept)));
   if (l.guard !== undefined) assert.ok(checkFences() > 0);
   return outputs.map((output) => concat(results.map((r) => r[output]!)));
 }
@@ -115,7 +121,9 @@ async function train(config: ModelConfig, head: "lm" | "value", l: Layout) {
     optimizer: { ...ADAMW, clip: 1 },
   });
   // Three micro-batches for every rank: the second has fewer tokens than ranks, or none.
-  const micro = shares(dp).map((s) => [s.slice(0, 3), s.slice(3, 4), s.slice(4)].map(batchOf));
+  const micro = shares(dp).map((s) =>
+    [s.slice(0, 3), s.slice(3, 4), s.slice(4)].map((part) => batchOf(part, l.kept))
+  );
   const counts = { token: LENGTHS.reduce((n, length) => n + length - 1, 0), sequence: 8 };
   const metrics: Record<string, number>[] = [], norms: number[] = [];
   let gradients: Tensors | undefined;
@@ -229,6 +237,29 @@ for (const [model, config] of Object.entries(MODELS)) {
     }
   });
 }
+
+Deno.test("what is said of kept tokens, and their gradients, do not depend on the layout", async () => {
+  const kept = 6, one = layout(1, 1, 1, { kept });
+  for (const config of [MODELS.llama!, MODELS["tied qwen2"]!]) {
+    const said = await infer(config, "lm", one), learned = await train(config, "lm", one);
+    assert.ok(!sameBits(said[0]!, (await infer(config, "lm", ONE))[0]!), "the kept tokens are not all");
+    for (const l of [[2, 1, 1], [1, 1, 3], [1, 2, 1], [2, 2, 2]] as const) {
+      const [dp, tp, pp] = l, at = layout(dp, tp, pp, { kept, guard: 256 }), exact = tp === 1;
+      (await infer(config, "lm", at)).forEach((x, i) => {
+        const error = difference(x, said[i]!);
+        assert.ok(
+          exact ? sameBits(x, said[i]!) : error < 1e-5,
+          `${name(at)}: output ${i} differs by ${error}`,
+        );
+      });
+      const got = await train(config, "lm", at);
+      for (const [p, g] of learned.gradients) {
+        const error = relativeError(got.gradients.get(p)!, g);
+        assert.ok(error < 1e-5, `${name(at)}: gradient of ${p} differs by ${error}`);
+      }
+    }
+  }
+});
 
 Deno.test("programs of every rank write nothing outside their buffers", async () => {
   for (const config of Object.values(MODELS)) {

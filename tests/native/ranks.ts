@@ -33,6 +33,8 @@ export interface Layout {
   readonly recompute?: Assignment["recompute"];
   /** Bytes of fence around every arena buffer. */
   readonly guard?: number;
+  /** Kept tokens of an action. */
+  readonly kept?: number;
 }
 export interface Training {
   readonly loss: Expr;
@@ -138,10 +140,10 @@ export class Ranks implements Disposable {
     }));
   }
 
-  /** Option of every compile. */
-  get fence(): { readonly guard?: number } {
-    const { guard } = this.layout;
-    return guard === undefined ? {} : { guard };
+  /** Options of every compile. */
+  get fence(): { readonly guard?: number; readonly kept?: number } {
+    const { guard, kept } = this.layout;
+    return { ...(guard !== undefined && { guard }), ...(kept !== undefined && { kept }) };
   }
 
   get guarded(): boolean {

@@ -15,6 +15,7 @@ import { parameters } from "../../compiler/models/transformer.ts";
 import { reservedBytes } from "../../compiler/shape.ts";
 import type { Program } from "../../ir/program.ts";
 import { decode } from "./compiler_decoder.ts";
+import { lora } from "../../dsl/mod.ts";
 import { ADAMW, CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
 
 const opsOf = (p: Program, kind: string) => decode(p.bytes).ops.filter((op) => op.kind === kind);
@@ -102,6 +103,20 @@ Deno.test("the head costs nothing for tokens that are no actions", () => {
     "linearLogprob",
   );
   assert.deepEqual(head!.attributes[0], { symbol: "actions", times: 1 });
+});
+
+Deno.test("a frozen head has no gradient: an adapter's training neither computes one nor has memory for it", () => {
+  const o = { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "nothing" } as const, config = tiny();
+  const whole = compileTrain(wholeShard(config, "lm"), o).backward;
+  const adapted = compileTrain(wholeShard({ ...config, lora: lora({ rank: 2 }) }, "lm"), o).backward;
+  const kinds = (p: Program) => ["linearLogprobGrad", "linearLogprobDx"].map((kind) => opsOf(p, kind).length);
+  assert.deepEqual([kinds(whole), kinds(adapted)], [[1, 0], [0, 1]]);
+  const head = (p: Program) => p.table.filter((row) => /d\.(lm_head|model\.embed)/.test(row.name));
+  assert.deepEqual(head(adapted), []);
+  const large = { ...config, vocab: 10_000 }, at = { ...config, lora: lora({ rank: 2 }) };
+  const arena = (vocab: number) =>
+    compileTrain(wholeShard({ ...at, vocab }, "lm"), o).backward.segmentBytes.arena;
+  assert.equal(arena(large.vocab), arena(config.vocab), "nothing in the arena is as large as the vocabulary");
 });
 
 Deno.test("flops() counts two per multiplication, and three times as many in training", () => {

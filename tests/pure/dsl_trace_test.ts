@@ -171,7 +171,8 @@ Deno.test("random arithmetic is well-formed", () => {
 Deno.test("a loss that ignores now is refused", () => {
   const message =
     /^TypeError: Cannot trace the policy loss: it does not depend on `now` .*\(dsl_trace_test\.ts:\d+\)$/;
-  const refused = (f: Parameters<typeof policyLoss<{ readonly advantages: typeof perToken }>>[1]) =>
+  type Given = Parameters<typeof policyLoss<{ readonly advantages: typeof perToken }, Tensor<"batch">>>[1];
+  const refused = (f: Given) =>
     assert.throws(() => policyLoss({ advantages: perToken }, f), (e) => message.test(String(e)));
   refused((_, b) => b.advantages.mean());
   refused((now) => now.logprobs.detach().mean());

@@ -5,8 +5,7 @@ import { parse, stringify } from "../../engine/yaml.ts";
 Deno.test("parseConfig() fills in defaults, of an empty file too", () => {
   const expected = {
     run: { saveEvery: 50, keep: 2, seed: 1, logSamples: 4, precision: "fp32", gradients: "fp32" },
-    devices: "cpu:1",
-    plan: {},
+    plan: { replan: false },
     score: { deadlineSeconds: 60 },
   };
   assert.deepEqual(parseConfig({}, "x"), expected);

@@ -153,6 +153,16 @@ Deno.test("renderReport() shows a run without steps and samples", () => {
   assert.deepEqual(dataOf(page), { steps: [], metrics: [], samples: [] });
 });
 
+Deno.test("renderReport() of a plan has no curves, samples and figures of steps", () => {
+  const gantt = { steps: [{ step: 1, begin: 0, end: 1 }], rows: [{ label: "device 0", blocks: [] }] };
+  const page = renderReport({ ...input, steps: [], samples: [], planned: true, gantt });
+  for (const absent of ['id="curves"', 'id="samples"', 'class="tile"', "timeline.json"]) {
+    assert.ok(!page.includes(absent), absent);
+  }
+  assert.match(page, /<nav><a href="#timeline">Timeline<\/a><a href="#plan">/);
+  assert.ok(page.includes('<h2 id="timeline">Predicted timeline</h2>'));
+});
+
 Deno.test("curveNames() leaves out standard errors of metrics but not metrics that end in Error", () => {
   assert.deepEqual(
     curveNames([{

@@ -14,6 +14,8 @@ function nextToken(context: readonly number[], index: number, sample: number): n
 }
 
 const STOP = 7;
+/** Tokens that sampling kept beside the one that it drew. */
+const KEPT = 2, keptBeside = (token: number) => [token, token + 100];
 
 /** Pages hold the token of every position; a decode reads its context back through its page table, as attention would. */
 function simulate(sizes: GenerateSizes) {
@@ -23,6 +25,7 @@ function simulate(sizes: GenerateSizes) {
   memory.set("state/token", new Int32Array(sizes.slots));
   memory.set("state/outTokens", new Int32Array(sizes.slots * sizes.maxNew));
   memory.set("state/outLogprobs", new Float32Array(sizes.slots * sizes.maxNew));
+  memory.set("state/outKept", new Int32Array(sizes.slots * sizes.maxNew * KEPT));
   const counts = { prefills: 0, decodes: 0, copies: 0 };
   let queue: Promise<void> = Promise.resolve(), state = 1;
   const random = () => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) >>> 16;
@@ -33,6 +36,7 @@ function simulate(sizes: GenerateSizes) {
     const token = nextToken(context, sampler[row + SAMPLER.index]!, sampler[row + SAMPLER.sample]!);
     ints("state/outTokens")[slot * sizes.maxNew + count[slot]!] = token;
     (memory.get("state/outLogprobs") as Float32Array)[slot * sizes.maxNew + count[slot]!] = -token;
+    ints("state/outKept").set(keptBeside(token), (slot * sizes.maxNew + count[slot]!) * KEPT);
     ints("state/token")[slot] = token;
     ints("state/position")[slot]!++;
     count[slot]!++;
@@ -118,6 +122,7 @@ async function rollout(
     indices: prompts.map((_, i) => i),
     samples,
     maxNewTokens: maxNew,
+    kept: KEPT,
     stops: [STOP],
     key: [1, 2],
     maxPositions: 10_000,
@@ -127,6 +132,7 @@ async function rollout(
       const r = responses[p * samples + s]!, want = expected(prompt, p, s, maxNew);
       assert.deepEqual([...r.tokens], want, `prompt ${p} sample ${s}`);
       assert.deepEqual([...r.logprobs], want.map((t) => -t));
+      assert.deepEqual([...r.kept!], want.flatMap(keptBeside));
       assert.equal(r.finished, want.at(-1) === STOP);
     }
   }

@@ -12,7 +12,13 @@ Deno.test("graphs round-trip through JSON", () => {
   }
   const { graph } = ppo(), { actor } = graph.models;
   const lora = { rank: 4, alpha: 8, targets: ["q_proj", "up_proj"], from: "adapters/old" } as const;
-  const source = { ...graph.source, columns: { prompt: "ask" }, chat: true, skipLong: true } as const;
+  const source = {
+    ...graph.source,
+    columns: { prompt: "ask" },
+    chat: true,
+    maxTokens: 9,
+    longRows: "skip",
+  } as const;
   const more = { ...graph, source, models: { ...graph.models, actor: { ...actor!, lora } } };
   assert.deepEqual(graphFromJson(toJson(more)), more);
   const unknown = {

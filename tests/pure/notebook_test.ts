@@ -77,6 +77,7 @@ Deno.test("curvesSvg() draws any metrics, holes and equal values included", () =
     ),
     { numRuns: 50 },
   );
+  wellFormed(curvesSvg([{ step: 1, reward: 5e-324 }]));
   wellFormed(curvesSvg([{ step: 1, reward: null as never }, { step: 2, reward: 1 }]));
 });
 

@@ -82,7 +82,7 @@ Deno.test("a stage of nine layers takes exactly the seconds and bytes that two a
 
 /** Sizes that every number of shards divides: then all ranks of a stage hold as much as the fullest. */
 const EVEN = llama(4, {
-  hidden_size: 64,
+  hidden_size: 128,
   num_attention_heads: 8,
   num_key_value_heads: 8,
   intermediate_size: 256,

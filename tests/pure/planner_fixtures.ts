@@ -1,5 +1,6 @@
 /** Workflows, models and clusters that the planner's tests share. */
 import { type ModelConfig, parseConfig } from "../../compiler/models/config.ts";
+import { storedIn } from "../../compiler/models/storage.ts";
 import {
   adamw,
   gae,
@@ -31,9 +32,9 @@ export const profile = (name: string): Profile =>
     name,
   );
 
-/** A Llama of `layers` layers; widths as Llama-2 7B unless changed. */
-export const llama = (layers: number, change: Record<string, unknown> = {}): ModelConfig =>
-  parseConfig({
+/** A Llama of `layers` layers in bf16; widths as Llama-2 7B unless changed. */
+export const llama = (layers: number, change: Record<string, unknown> = {}): ModelConfig => ({
+  ...parseConfig({
     model_type: "llama",
     hidden_size: 4096,
     num_hidden_layers: layers,
@@ -44,7 +45,9 @@ export const llama = (layers: number, change: Record<string, unknown> = {}): Mod
     max_position_embeddings: 4096,
     hidden_act: "silu",
     ...change,
-  }, "config.json");
+  }, "config.json"),
+  storage: storedIn("bf16"),
+});
 
 export interface GraphOptions {
   readonly batch?: number;

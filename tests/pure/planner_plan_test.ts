@@ -199,7 +199,7 @@ Deno.test("planGraph() lists everything that is wrong with a plan at once", () =
     },
   });
   assert.throws(() => planned(graph, { ...eight, file: wrong }), (error: Error) => {
-    assert.match(error.message, /^Cannot use this plan for "ppo": /);
+    assert.match(error.message, /^Cannot use plan\.yaml for "ppo": /);
     const expected = [
       "it was made for 2 nodes × 4 devices and this run has 1 node × 8 devices, give --devices cpu:2x4",
       `it was made for graph 0123456789abcdef and this is ${digest(graph)}, plan again`,
@@ -242,7 +242,7 @@ Deno.test("planGraph() gives a call that a file does not name a layout only wher
   const two = file({ calls: { "actor.generate": { devices: 0 }, "actor.train": { devices: 1 } } });
   assert.throws(() => planned(twice, { ...eight, file: two }), {
     message:
-      'Cannot use this plan for "twice": actor.infer has no assignment and actor.generate and actor.train lie ' +
+      'Cannot use plan.yaml for "twice": actor.infer has no assignment and actor.generate and actor.train lie ' +
       "differently, give it one; judge.infer has no assignment, give it one",
   });
 });

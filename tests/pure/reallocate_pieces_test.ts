@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { LocalParameter } from "../../compiler/layout.ts";
-import { readLocal, writeLocal } from "../../compiler/pieces.ts";
+import { cutsAtPanels, readLocal, slabOf, writeLocal } from "../../compiler/pieces.ts";
 import { fromStored, toStored } from "../stored.ts";
 import { loaded, pairs, wholeModel } from "./reallocate_fixtures.ts";
 
@@ -52,6 +52,25 @@ Deno.test("writeLocal() and readLocal() of a whole parameter are toStored() and 
       assert.deepEqual(stored, toStored(p, whole));
       readLocal(p, stored, back);
       assert.deepEqual(back, fromStored(p, stored));
+    }),
+  );
+});
+
+Deno.test("slabOf() cuts a piece into rows that are written one after the other", () => {
+  fc.assert(
+    fc.property(pieces, fc.integer({ min: 1, max: 3 }), (p, panels) => {
+      fc.pre(cutsAtPanels(p));
+      const [rows, columns = 1] = p.global as [number, number?], whole = counted(rows * columns);
+      const expected = new Float32Array(p.elements), stored = new Float32Array(p.elements);
+      writeLocal(p, whole, expected);
+      for (let from = 0; from < rows; from += 16 * panels) {
+        const to = Math.min(rows, from + 16 * panels), slab = slabOf(p, { from, to });
+        if (!slab) continue;
+        const { piece, first } = slab, own = new Float32Array(piece.elements);
+        writeLocal(piece, whole.subarray(from * columns, to * columns), own);
+        stored.set(own, first);
+      }
+      assert.deepEqual(stored, expected);
     }),
   );
 });

@@ -8,7 +8,7 @@ const { actor, other } = models({
 });
 const imitate = policyLoss({}, (now) => now.logprobs.neg().mean());
 const graphOf = (
-  sampling: { topK?: number; topP?: number },
+  sampling: { topK?: number; topP?: number; keepSampledMask?: boolean },
   sampler: Pick<typeof actor, "generate"> = actor,
 ) =>
   workflow({
@@ -26,6 +26,7 @@ Deno.test("remarks() warns of training on truncated samples, once for each gener
   );
   assert.match(
     remarks(graphOf({ topK: 5 })).join(),
-    /^note: actor\.generate samples with topK 5 and [^,]*, leave topK/,
+    /^note: actor\.generate samples with topK 5 and [^,]*, say keepSampledMask, or leave topK/,
   );
+  assert.deepEqual(remarks(graphOf({ topK: 5, keepSampledMask: true })), []);
 });

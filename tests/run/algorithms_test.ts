@@ -45,8 +45,8 @@ Deno.test("every algorithm script fits one screen and says where its formula is 
   }
 });
 
-Deno.test("the data of the algorithm scripts are what their makers write", async () => {
-  const { preferences, judged, couplets } = await makePreferences();
+Deno.test("the data of the algorithm scripts are what their makers write", () => {
+  const { preferences, judged, couplets } = makePreferences();
   const data = { preferences, judged, couplets };
   for (const [name, made] of Object.entries(data)) {
     assert.deepEqual(readLines(`${ROOT}examples/couplets/data/${name}.jsonl`), made, name);

@@ -1,10 +1,12 @@
 /** The benchmark measures what it says: every case runs, and its operation counts are those of the programs. */
 import assert from "node:assert/strict";
 import { benchConfig, compileBench, usefulFlops } from "../../bench/cases.ts";
+import { floorSeconds, measureRates } from "../../bench/floor.ts";
 import { median, timed } from "../../bench/measure.ts";
 import { modelCase } from "../../bench/model_cases.ts";
-import { ppoStep } from "../../bench/workflow_cases.ts";
+import { grpoStep, ppoStep } from "../../bench/workflow_cases.ts";
 import { Devices } from "../../engine/devices.ts";
+import { Device } from "../../ffi/device.ts";
 import { conversations, models, policyModel, workflow } from "../../mod.ts";
 
 const STRATEGY = { dp: 1, tp: 1, pp: 1 };
@@ -47,10 +49,41 @@ for (const name of ["train_step", "logprob", "gen_b8_greedy", "gen_b8_sample"]) 
     assert.ok(result.n >= 1 && result.gflops > 0 && result.share > 0, JSON.stringify(result));
     const { host, ...kinds } = result.profile_ms!,
       device_ms = Object.values(kinds).reduce((a, b) => a + b, 0);
+    assert.equal(result.floor_s, undefined);
     assert.ok(kinds.matmul! > 0 && host! > 0);
     assert.ok(Math.abs(device_ms + host! - 1000 * result.mean_s) < 1e-6);
   });
 }
+
+Deno.test("a floor is the longer of operations and bytes, phase by phase, from the cache that holds the working set", () => {
+  const rates = { gflops: 100, read: [{ bytes: 1e6, gbps: 50 }, { bytes: 1e8, gbps: 10 }] };
+  const seconds = floorSeconds([
+    { flops: 2e9, bytes: 0, workingSet: 0 },
+    { flops: 1, bytes: 5e7, workingSet: 1e6 },
+    { flops: 1, bytes: 5e7, workingSet: 2e6 },
+    { flops: 1, bytes: 5e7, workingSet: 1e9 },
+  ], rates);
+  assert.ok(Math.abs(seconds - (0.02 + 0.001 + 0.005 + 0.005)) < 1e-9, `${seconds}`);
+});
+
+Deno.test("the phases of a generation are its useful operations, and the bytes of weights and cache", async () => {
+  using devices = Devices.open({ count: 1, threads: 1 });
+  // At one operation a nanosecond and free bytes the floor counts operations.
+  const rates = { gflops: 1, read: [{ bytes: 1, gbps: 1e9 }] };
+  const result = await modelCase(devices, "gen_b8_greedy", { ...ONCE, rates });
+  const flops = result.gflops * result.median_s;
+  assert.ok(Math.abs(result.floor_s! / flops - 1) < 0.01, `${result.floor_s} s, ${flops} GFLOP`);
+  assert.equal(result.of_floor, result.floor_s! / result.median_s);
+});
+
+Deno.test("measureRates() measures every size of working set", () => {
+  using device = Device.open({ threads: 1 });
+  const { gflops, read } = measureRates(device);
+  assert.ok(
+    gflops > 0 && read.length > 3 && read.every((r) => Number.isFinite(r.gbps) && r.gbps > 0),
+    JSON.stringify(read),
+  );
+});
 
 Deno.test("modelCase() refuses a case that it does not know", async () => {
   using devices = Devices.open({ count: 1, threads: 1 });
@@ -69,6 +102,15 @@ Deno.test("ppoStep() times every call of a step", async () => {
     "critic.train",
   ];
   for (const call of calls) {
+    assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
+  }
+});
+
+Deno.test("grpoStep() times every call of a step", async () => {
+  using devices = Devices.open({ count: 1, threads: 1 });
+  const { phase_s, s_per_step, sequences_per_step } = await grpoStep(devices, ONCE);
+  assert.equal(sequences_per_step, 32);
+  for (const call of ["actor.generate", "score.rewards", "actor.train"]) {
     assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
   }
 });

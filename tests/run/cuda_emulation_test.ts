@@ -11,7 +11,7 @@ async function ppo(world: string, library: string, ...devices: string[]): Promis
   const out = `${world}/${devices.join()}`;
   const size = ["--steps", "2", "--save-every", "0"];
   await succeeds("ppo.ts", ["--world", world, ...size, "--out", out, "--devices", ...devices], {
-    env: { BATON_LIBRARY: library },
+    env: { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32" },
   });
   const lines = (await Deno.readTextFile(`${out}/metrics.jsonl`)).trim().split("\n");
   return lines.map((line) =>
@@ -35,6 +35,15 @@ Deno.test("PPO on cuda:0 gives the numbers of cpu:1, and on cuda:0x4 those of an
         assert.ok(apart <= 1e-5 + 1e-3 * Math.abs(value), `${name} of step ${i + 1} is ${apart} away`);
       }
     });
+  });
+});
+
+Deno.test("PPO in bf16 on cuda:0 gives the numbers of cpu:1 too, where products are computed in fp32", async () => {
+  await withWorld(async (world) => {
+    const precision = ["--precision", "bf16", "--gradients", "bf16"],
+      one = await ppo(world, find()!, "cpu:1", ...precision);
+    assert.ok(one[1]!["actor/gradientNorm"]! > 0);
+    assert.deepEqual(await ppo(world, emulated, "cuda:0", ...precision), one);
   });
 });
 

@@ -12,9 +12,11 @@ Deno.test("a run says what follows from its sizes before the first step, unless 
     };
     // The longest prompt has 14 letters, the longest response 12 tokens.
     const told = at(
-      "each step: 4 prompts × 2 samples = 8 sequences, up to 26 tokens each; optimizer updates: actor 4, critic 4\n",
+      "each step: 4 prompts × 2 samples = 8 sequences, up to 26 tokens each, 208 in all; optimizer updates: actor 4, critic 4\n",
     );
-    at("micro-batches: 208 tokens (actor.generate, ref.infer, critic.infer, actor.train, critic.train)\n");
+    at(
+      "micro-batches: 208 tokens (actor.generate, ref.infer × 1, critic.infer × 1, actor.train × 4, critic.train × 4)\n",
+    );
     assert.match(err, /\nmemory: \d+ MiB; most:( [^,]+ MiB( \([^,]+ MiB\))?,?){3}\n/);
     assert.ok(told < err.search(/\bstep 1\b/) || !/\bstep 1\b/.test(err), "said after the first step");
     assert.equal((await script("ppo.ts", [...args, "--quiet", "--out", `${world}/quiet`])).err, "");

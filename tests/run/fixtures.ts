@@ -8,6 +8,10 @@ import type { Head } from "../../ir/graph.ts";
 export const ROOT = new URL("../../", import.meta.url).pathname;
 export const SCRIPTS = new URL("./scripts/", import.meta.url).pathname;
 
+/** No run of a test takes plans or profiles of the machine that it is on. */
+const BATON_CACHE = Deno.makeTempDirSync({ prefix: "baton-cache-" });
+globalThis.addEventListener("unload", () => Deno.removeSync(BATON_CACHE, { recursive: true }));
+
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz ,.\n"];
 const CONFIG = {
   architectures: ["LlamaForCausalLM"],
@@ -148,7 +152,7 @@ export async function script(
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", ...options.deno ?? [], path, ...args],
     cwd: options.cwd ?? ROOT,
-    env: { NO_COLOR: "1", ...options.env },
+    env: { NO_COLOR: "1", BATON_CACHE, ...options.env },
     stdout: "piped",
     stderr: "piped",
   }).spawn();

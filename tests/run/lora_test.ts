@@ -14,7 +14,7 @@ import {
   workflow,
 } from "../../mod.ts";
 import { perToken } from "../../ir/field.ts";
-import type { Machine } from "../../run/prepare.ts";
+import type { Machine } from "../../run/machine.ts";
 import { Session } from "../../run/session.ts";
 import { withWorld } from "./fixtures.ts";
 

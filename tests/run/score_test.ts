@@ -21,10 +21,13 @@ const REFUSED = {
   nan:
     /Cannot score sample \d in score\.rewards: the function returned NaN, return a finite number \(ppo\.ts:\d+\)\n$/,
   loops:
-    /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
+    /Cannot score sample \d in score\.rewards: the function took longer than 2 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
   waits:
-    /Cannot score sample \d in score\.rewards: the function took longer than 0\.5 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
+    /Cannot score sample \d in score\.rewards: the function took longer than 2 s, raise the deadline \(ppo\.ts:\d+\)\n$/,
 };
+
+/** Deadlines of those that need one: a busy machine takes its time to import a judge. */
+const SECONDS: Readonly<Record<string, number>> = { loops: 2, waits: 2 };
 
 for (const [judge, says] of Object.entries(REFUSED)) {
   Deno.test(`a score function that ${judge} ends the run with its sample, and the last checkpoint stays`, async () => {
@@ -35,13 +38,13 @@ for (const [judge, says] of Object.entries(REFUSED)) {
         ["two", "three", "four", "one"].map((prompt) => ({ prompt })),
       );
       const args = ["--world", world, "--batch", "3", "--no-shuffle", "--save-every", "1"];
-      const more = [...args, "--out", `${world}/out`, ...await deadline(world, 0.5)];
+      const more = [...args, "--out", `${world}/out`, ...await deadline(world, SECONDS[judge] ?? 60)];
       const { code, err, seconds } = await script("ppo.ts", [...more, "--steps", "2", "--judge", judge]);
       assert.match(afterSizes(err).replace(/^step 1.*\n|^judging.*\n/gm, ""), /^error: Cannot [^\n]+\n$/);
       assert.match(err, says);
       assert.match(err, /sample [01] /, "the samples of the first prompt of step 2");
       assert.equal(code, 1);
-      assert.ok(seconds < 8, `${seconds} s`);
+      assert.ok(seconds < 60, `${seconds} s`);
       assert.equal(metricsOf(`${world}/out`).length, 1);
       // With a judge in order the same run goes on.
       await succeeds("ppo.ts", [...more, "--steps", "2", "--resume"]);

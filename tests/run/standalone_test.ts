@@ -34,3 +34,27 @@ Deno.test("scoreTokens() can be left early, refuses a bad item by number, and ca
     assert.deepEqual(scored!.logprobs.slice(2), generated.logprobs);
   });
 });
+
+Deno.test("a model stored in bf16 generates and scores near what it does in fp32, and another precision is refused", async () => {
+  await withWorld(async (world) => {
+    const items = [{ tokens: [1, 2, 3, 4, 5, 6, 7, 8] }], folder = `${world}/policy`;
+    const [single] = await Array.fromAsync(scoreTokens(folder, items));
+    const [half] = await Array.fromAsync(scoreTokens(folder, items, { precision: "bf16" }));
+    const errors = half!.logprobs.map((x, i) => Math.abs(x - single!.logprobs[i]!));
+    assert.ok(errors.some((e) => e > 0) && errors.every((e) => e < 0.1), `${errors}`);
+    const options = { maxNewTokens: 5, temperature: 1, topP: 1, seed: 1, ignoreEos: true } as const;
+    const { tokens, logprobs } = await generateText(folder, {
+      tokens: [1, 2, 3],
+      ...options,
+      precision: "bf16",
+    });
+    const [scored] = await Array.fromAsync(
+      scoreTokens(folder, [{ tokens: [1, 2, 3, ...tokens] }], { precision: "bf16" }),
+    );
+    assert.deepEqual(scored!.logprobs.slice(2), logprobs);
+    await assert.rejects(
+      Array.fromAsync(scoreTokens(folder, items, { precision: "fp8" as "fp32" })),
+      /precision is fp8, it must be fp32 or bf16/,
+    );
+  });
+});

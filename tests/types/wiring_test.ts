@@ -108,8 +108,8 @@ Deno.test("then() refuses what is no flow", () => {
 
 Deno.test("a frozen model has no train", () => {
   assert.equal("train" in ref, false);
-  // @ts-expect-error no optimizer, no train
-  ref.train;
+  // @ts-expect-error this model is frozen, declare it with an optimizer to train it
+  assert.throws(() => ref.train(sft()), TypeError);
 });
 
 Deno.test("a value model does not generate and a language model gives no values", () => {

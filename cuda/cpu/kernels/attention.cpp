@@ -12,7 +12,7 @@ constexpr long HEADS_PER_PASS = 32;  // of one key-value head; bounds the runnin
 
 constexpr long FORWARD_SCRATCH =
     (2 * KEYS * MAX_HEAD_DIM + GROUP * SCORES) * 4 + HEADS_PER_PASS * ROWS_PER_TASK * long(sizeof(Softmax));
-constexpr long BACKWARD_SCRATCH = (3 * KEYS * MAX_HEAD_DIM + 2 * GROUP * MAX_HEAD_DIM + 2 * GROUP * SCORES) * 4;
+constexpr long BACKWARD_SCRATCH = (3 * KEYS * MAX_HEAD_DIM + 2 * GRAD_GROUP * MAX_HEAD_DIM + 2 * GRAD_GROUP * SCORES) * 4;
 static_assert(FORWARD_SCRATCH <= long(SCRATCH_BYTES) && BACKWARD_SCRATCH <= long(SCRATCH_BYTES), "blocks fit");
 
 struct Shapes {
@@ -39,11 +39,24 @@ long sequence_of(const int32_t* ends, long count, long token) {
   return low;
 }
 
-// Scores of rows [row, row_end) against the keys of one block, in panels.
+// Scores of rows [row, row_end) against the keys of one block, in panels; a tile of rows leaves out panels that none of its
+// rows sees.
 void score(const Shapes& z, const float* q, long q_step, long row, long row_end, long base, const float* keys, float* s) {
-  long first = z.from(row, base) & ~15L, last = z.to(row_end - 1, base);
-  attention_product<fresh>(row_end - row, parts(last - first, 16) * 16, z.d, {q, q_step, 1},
-                           {keys + first * z.d, 16, 16 * z.d}, {s + first, SCORES, 16, 0});
+  long first = z.from(row, base) / 16, last = parts(z.to(row_end - 1, base), 16);
+  for (long panel = first; panel < last; panel += ATTENTION_PANELS)
+    for (long i = row; i < row_end; i += ATTENTION_ROWS) {
+      long rows = smaller(ATTENTION_ROWS, row_end - i);
+      long count = smaller(ATTENTION_PANELS, parts(z.to(i + rows - 1, base), 16) - panel);
+      if (count > 0)
+        attention_product<fresh>(rows, count * 16, z.d, {q + (i - row) * q_step, q_step, 1},
+                                 {keys + panel * 16 * z.d, 16, 16 * z.d}, {s + (i - row) * SCORES + panel * 16, SCORES, 16, 0});
+    }
+}
+
+// Rows of d values that are read soon; a processor does not guess them, because they are a whole token apart.
+void fetch(const Shapes& z, const float* rows, long step, long count) {
+  for (long i = 0; i < count; i++)
+    for (long j = 0; j < z.d; j += 16) __builtin_prefetch(rows + i * step + j);
 }
 
 // out[row] += Σ p[row][key] · rows[key] over the live keys of one block.
@@ -93,11 +106,13 @@ struct Forward {
     }
     for (long base = larger(0, row - z.window + 1) / KEYS * KEYS; base < row_end; base += KEYS) {
       long live = smaller(KEYS, row_end - base), at = (start + base) * z.kv_step + kv * z.d;
+      fetch(z, v + at, z.kv_step, live);
       pack_transposed(k + at, z.kv_step, live, z.d, keys);
       pack_padded(v + at, z.kv_step, live, z.d, values);
       for (long h = 0; h < count; h++)
         for (long i = row, next; i < row_end; i = next) {
           next = smaller(row_end, (i / GROUP + 1) * GROUP);
+          fetch(z, q + (start + next) * z.q_step + (head + h) * z.d, z.q_step, smaller(GROUP, row_end - next));
           if (next > base && z.from(i, base) < KEYS) group(start, row, i, next, base, head + h, h);
         }
     }
@@ -175,17 +190,21 @@ struct Backward {
       pack_transposed(v + at, z.kv_step, live, z.d, values);
       pack_padded(k + at, z.kv_step, live, z.d, key_rows);
       for (long h = first; h < first + z.group; h++)
-        for (long i = base; i < length && z.from(i, base) < KEYS; i += GROUP)
-          group(start, i, smaller(length, i + GROUP), base, h, kv);
+        for (long i = base; i < length && z.from(i, base) < KEYS; i += GRAD_GROUP)
+          group(start, i, smaller(length, i + GRAD_GROUP), length, base, h, kv);
     }
   }
 
   // p = exp(scale · q·k − lse), ds = p · (dO·v − dO·o) · scale
-  void group(long start, long i, long end, long base, long head, long kv) const {
+  void group(long start, long i, long end, long length, long base, long head, long kv) const {
     long at = (start + i) * z.q_step + head * z.d, kv_at = (start + base) * z.kv_step + kv * z.d;
+    long next = at + (end - i) * z.q_step, count = smaller(GRAD_GROUP, length - end);
+    fetch(z, o + at, z.q_step, end - i);
     pack_padded(q + at, z.q_step, end - i, z.d, queries);
     pack_padded(dO + at, z.q_step, end - i, z.d, grads);
+    fetch(z, q + next, z.q_step, count);
     score(z, queries, z.width, i, end, base, keys, p);
+    fetch(z, dO + next, z.q_step, count);
     score(z, grads, z.width, i, end, base, values, ds);
     for (long r = i; r < end; r++) {
       long from = z.from(r, base), to = z.to(r, base), token = start + r;
@@ -214,7 +233,7 @@ void attention_grad(Call& c) {
   parallel(*c.pool, z.sequences * z.kv, [&](long task, int thread) {
     float* keys = reinterpret_cast<float*>(c.pool->scratch(thread));
     float *key_rows = keys + KEYS * z.width, *values = key_rows + KEYS * z.width, *queries = values + KEYS * z.width;
-    float *grads = queries + GROUP * z.width, *p = grads + GROUP * z.width, *ds = p + GROUP * SCORES;
+    float *grads = queries + GRAD_GROUP * z.width, *p = grads + GRAD_GROUP * z.width, *ds = p + GRAD_GROUP * SCORES;
     long s = task / z.kv, start = s ? ends[s - 1] : 0;
     Backward b{z, floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), floats(c, 4), floats(c, 5),
                floats(c, 7), floats(c, 8), floats(c, 9), keys, key_rows, values, queries, grads, p, ds};

@@ -8,7 +8,9 @@ namespace baton {
 namespace BATON_ISA {
 
 constexpr long KEYS = 256;   // of a block; blocks are counted from the start of the sequence
-constexpr long GROUP = 32;   // rows that share one block of scores; KEYS and ROWS_PER_TASK are multiples
+// Rows that share one block of scores, KEYS and ROWS_PER_TASK are multiples: forward, and backward, where a longer group spares
+// loads and stores of the keys' gradients.
+constexpr long GROUP = 32, GRAD_GROUP = 64;
 constexpr long SCORES = KEYS + 16;  // row step of a block of scores; not a power of two, so rows spread over the cache
 
 // fresh: from zero. whole: continues, all rows alike. tail: after k common steps row r has r more. head: row r starts r
@@ -107,7 +109,10 @@ inline void pack_transposed(const float* p, long step, long count, long d, float
     for (long k = 0; k < d; k += 16) {
       long live = smaller(16, d - k);
       v16 r[16];
-      for (long j = 0; j < 16; j++) r[j] = row + j < count ? load_live(p + (row + j) * step + k, live) : zero();
+      for (long j = 0; j < 16; j++) {
+        r[j] = row + j < count ? load_live(p + (row + j) * step + k, live) : zero();
+        __builtin_prefetch(p + (row + 16 + j) * step + k);
+      }
       transpose(r);
       for (long j = 0; j < live; j++) store(out + (k + j) * 16, r[j]);
     }

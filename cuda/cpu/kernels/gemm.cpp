@@ -6,15 +6,15 @@ namespace baton {
 namespace BATON_ISA {
 namespace {
 
-// What comes into the cache while a tile is computed: of every panel, `step` bytes from `b` on per step of k, and where C is
-// continued that of the next tile. Memory is late otherwise: what a tile reads next is further away than a processor looks.
+// What comes into the cache while a tile is computed: of every panel, `step` bytes from `b` on for each of the first `steps` of
+// k, and where C is continued that of the next tile. Memory is late otherwise: what a tile reads next is further away than a processor looks.
 struct Ahead {
   const char* b;
-  long step, panel;
+  long step, steps, panel;
   const float* c;
 };
 // Rows that a panel of a single tile is read ahead: about 150 ns.
-constexpr long AHEAD_ROWS = 48;
+constexpr long AHEAD_ROWS = 48, FEW_TILES = 6;
 
 typedef void (*Tile)(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead);
 
@@ -39,7 +39,8 @@ void tile(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead) {
   }
   PackedRows<R> rows{a};
   const float* p = b.p;
-  for (long i = 0; i < k; i++) {
+  long i = 0;
+  for (; i < ahead.steps; i++) {
     if constexpr (R > 2) {  // a row or two wait for memory anyway, and a processor sees their streams by itself
 #pragma GCC unroll 16
       for (int j = 0; j < P; j++) __builtin_prefetch(ahead.b + j * ahead.panel);
@@ -47,6 +48,7 @@ void tile(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead) {
     }
     tile_step<R, P, 0, R>(rows, p, 16, b.panel, sum);
   }
+  for (; i < k; i++) tile_step<R, P, 0, R>(rows, p, 16, b.panel, sum);
   tile_store<R, P>(c, sum);
 }
 
@@ -172,12 +174,13 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
                           : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
         };
         for (long t = 0; t < cut.count; t++) {
-          Ahead ahead{reinterpret_cast<const char*>(columns.p), 0, 0, cells(t + 1).p};
-          if (b.form == Right::panels && cut.count == 1)
-            ahead.b += 64 * AHEAD_ROWS, ahead.step = 64, ahead.panel = b.ld * 64;
-          else if (b.form == Right::panels)  // spread over the tiles
-            ahead.b = reinterpret_cast<const char*>(next) + 64 * depth * t / cut.count, ahead.step = 64 / cut.count,
-            ahead.panel = b.ld * 64;
+          Ahead ahead{nullptr, 64, 0, b.ld * 64, cells(t + 1).p};
+          if (b.form == Right::panels) {
+            // The next panels' lines are shared out over the tiles; a few tiles take some of every step.
+            ahead.b = reinterpret_cast<const char*>(cut.count == 1 ? columns.p + 16 * AHEAD_ROWS : next + depth * t / cut.count * 16);
+            ahead.steps = cut.count <= FEW_TILES ? depth : parts(depth, cut.count);
+            if (cut.count <= FEW_TILES) ahead.step = 64 / cut.count;
+          }
           tiles.at[cut.rows(t) - 1][count - 1](depth, scratch + (cut.at(t) - cut.begin) * depth, columns, cells(t),
                                                carry || k0 > 0, ahead);
         }
@@ -189,18 +192,19 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
   long panels = parts(n, 16), threads = pool.threads();
   if (m == 0 || n == 0) return;
-  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns, into pieces that are
-  // worth packing its rows again.
+  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns into pieces that are worth
+  // packing its rows again: between the groups of panels that tiles take at once, unless the shares become unequal by that.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
-  long width = 2 * panels_of(int(Cut(0, m).most()));
-  long pieces = by_rows ? parts(m, GEMM_ROWS) : smaller(panels / width, threads * 4) / threads * threads;
+  long width = panels_of(int(Cut(0, m).most()));
+  long pieces = by_rows ? parts(m, GEMM_ROWS) : threads > 1 ? smaller(panels / width / 4, threads * 4) / threads * threads : 1;
   if (by_rows) pieces = parts(pieces, threads) * threads;
   pieces = larger(pieces, smaller(threads, by_rows ? m : panels));
+  long unit = panels >= 4 * width * pieces ? width : 1, units = parts(panels, unit);
   if (double(m) * double(n) * double(k) < 32768) pieces = 1;
   parallel(pool, pieces, [&](long piece, int thread) {
     Area area{0, m, 0, panels};
     if (by_rows) area.row = m * piece / pieces, area.row_end = m * (piece + 1) / pieces;
-    else area.panel = panels * piece / pieces, area.panel_end = panels * (piece + 1) / pieces;
+    else area.panel = units * piece / pieces * unit, area.panel_end = smaller(panels, units * (piece + 1) / pieces * unit);
     multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
   });
 }

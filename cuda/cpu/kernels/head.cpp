@@ -124,19 +124,14 @@ void differentiate(float* s, long columns, const RowGrad& g) {
   if (here) s[g.target] = (g.dlogprob - first(mass(all(target)))) * g.inverse;
 }
 
-}  // namespace
-
 // Two forks per tile: rows (logits, their gradients, dx), then columns (dw). dx walks the vocabulary in order, dw the rows.
-void linear_logprob_grad(Call& c) {
+// Targets count from `shard` on, of `total`; without `dw` only x has a gradient.
+void head_gradient(Call& c, bool entropy, long shard, long total, float* dx, float* dw) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
-  long shard = size(c, 5);  // where its targets begin
-  bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
   const float *dlogprob = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), inverse = *floats(c, 4), *lse = floats(c, 5);
   const int32_t* targets = ints(c, 3);
   const float *dentropy = entropy ? floats(c, 6) : nullptr, *entropies = entropy ? floats(c, 7) : nullptr;
-  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
-  if (!check_indexes(c, "target", targets, rows, size(c, 6))) return;
-  continue_or_zero(carry, floats(c, c.operands - 3), dw, parts(vocabulary, 16) * 16 * h);
+  if (!check_indexes(c, "target", targets, rows, total)) return;
   Pool& pool = *c.pool;
   float* tile = tile_of(pool, 0);
   for (long r0 = 0; r0 < rows; r0 += BACKWARD_ROWS) {
@@ -158,9 +153,22 @@ void linear_logprob_grad(Call& c) {
         multiply({mine, TILE_STEP, false}, {Right::transposed, w + v0 * h, h}, {dx + (r0 + row) * h, h, false},
                  {0, row_end - row, 0, parts(h, 16)}, h, columns, v0 > 0, scratch);
       });
-      multiply(pool, {x + r0 * h, h, true}, {Right::rows, tile, TILE_STEP}, {dw + v0 * h, h, true}, h, columns, count, true);
+      if (dw)
+        multiply(pool, {x + r0 * h, h, true}, {Right::rows, tile, TILE_STEP}, {dw + v0 * h, h, true}, h, columns, count, true);
     }
   }
+}
+
+}  // namespace
+
+void linear_logprob_grad(Call& c) {
+  float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
+  continue_or_zero(size(c, 3) == 1, floats(c, c.operands - 3), dw, parts(size(c, 2), 16) * 16 * size(c, 1));
+  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), dx, dw);
+}
+
+void linear_logprob_dx(Call& c) {
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), floats(c, c.operands - 1), nullptr);
 }
 
 }  // namespace BATON_ISA

@@ -5,6 +5,9 @@
 // their mass (at least one). The draw is the inverse of the cumulative distribution in the order of ids at a uniform
 // number from Philox4x32-10 (Salmon et al. 2011): key (keyLow, keyHigh), counter (index, sample, position in the
 // response, 0), first word. It depends on nothing else, so a sample is the same in any batch on any device.
+//
+// `sampleKept` also stores the ids that were kept (those whose mass is not 0 in single precision), ascending, and its logprob
+// is that of the softmax over them, with the bits of `keptLogprob`.
 #include "softmax.h"
 
 namespace baton {
@@ -165,6 +168,22 @@ struct Row {
     return token;
   }
 
+  // Lists the kept ids in `ids`, −1 behind the last of at most `width`, and returns the log-sum-exp over them.
+  float list(Kept kept, int32_t* ids, long width) const {
+    alignas(64) float s[TILE];
+    long n = 0;
+    tiles(kept, [&](long v0, long count, const float*, const float* e) {
+      for (long j = 0; j < count && n < width; j++)
+        if (e[j] != 0) s[n] = logits[v0 + j], ids[n++] = int32_t(v0 + j);
+      return n < width;
+    });
+    for (long j = n; j < width; j++) ids[j] = -1;
+    Softmax state;
+    state.clear();
+    absorb<false>(state, s, 0, n, inverse);
+    return state.lse();
+  }
+
   // First id of the largest logit, which is in the tile at `v0`.
   long largest(long v0) const {
     long token = v0;
@@ -174,9 +193,8 @@ struct Row {
   }
 };
 
-}  // namespace
-
-void sample(Call& c) {
+// `width` ids of kept tokens are stored for every token; none where it is 0.
+void draw_tokens(Call& c, long width) {
   long rows = size(c, 0), vocabulary = size(c, 1), top_k = size(c, 3), stop_count = size(c, 5), max_new = size(c, 6);
   double temperature = c.attribute[2], top_p = c.attribute[4];
   bool greedy = temperature == 0;
@@ -190,6 +208,12 @@ void sample(Call& c) {
   long limit = smaller(elements(c, 6) / SAMPLER_COLUMNS, elements(c, 8) / larger(max_new, 1));
   for (int operand = 2; operand <= 5; operand++) limit = smaller(limit, elements(c, operand));
   limit = smaller(limit, elements(c, 9) / larger(max_new, 1));
+  int32_t* out_kept = width ? static_cast<int32_t*>(c.operand[10]) : nullptr;
+  if (width) limit = smaller(limit, elements(c, 10) / larger(max_new * width, 1));
+  if (width > TILE) {
+    fail(c, "%ld tokens are kept of each row and at most %ld can be", width, TILE);
+    return;
+  }
   if (!check_indexes(c, "slot", slots, rows, limit)) return;
   for (long i = 0; i < rows; i++)
     if (!finished[slots[i]] && (count[slots[i]] < 0 || count[slots[i]] >= max_new)) {
@@ -222,9 +246,10 @@ void sample(Call& c) {
     long at = count[slot];
     if (at >= max_new) return;  // a slot named twice
     uint32_t key[] = {uint32_t(z[KEY_LOW]), uint32_t(z[KEY_HIGH])};
+    Kept kept = greedy ? Kept{} : row.filter(top_k, top_p);
     long drawn = greedy ? row.largest(best)
-                        : row.draw(row.filter(top_k, top_p),
-                                   uniform(key[0], key[1], uint32_t(z[INDEX]), uint32_t(z[SAMPLE]), uint32_t(at), 0));
+                        : row.draw(kept, uniform(key[0], key[1], uint32_t(z[INDEX]), uint32_t(z[SAMPLE]), uint32_t(at), 0));
+    if (width && !greedy) lse = row.list(kept, out_kept + (slot * max_new + at) * width, width);
     out_tokens[slot * max_new + at] = int32_t(drawn);
     out_logprobs[slot * max_new + at] = row.logits[drawn] * inverse - lse;
     token[slot] = int32_t(drawn);
@@ -238,6 +263,11 @@ void sample(Call& c) {
   });
   if (broken >= 0) fail(c, "the logits of slot %ld are not finite", broken);
 }
+
+}  // namespace
+
+void sample(Call& c) { draw_tokens(c, 0); }
+void sample_kept(Call& c) { draw_tokens(c, size(c, 3)); }
 
 }  // namespace BATON_ISA
 }  // namespace baton

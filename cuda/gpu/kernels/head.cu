@@ -110,16 +110,14 @@ void linear_logprob(Call& c) {
   head_rows(c, 0, size(c, 2), entropy, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
 }
 
-void linear_logprob_grad(Call& c) {
-  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2), first = size(c, 5);
-  bool carry = size(c, 3) == 1, entropy = size(c, 4) == 1;
+namespace {
+
+// Targets count from `first` on, of `total`; without `dw` only x has a gradient.
+void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx, OutNumbers dw) {
+  long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   Numbers x = numbers(c, 1), w = numbers(c, 2);
-  OutNumbers dx = out_numbers(c, c.operands - 2), dw = out_numbers(c, c.operands - 1), panel{c.scratch, false};
+  OutNumbers panel{c.scratch, false};
   float* logits = reinterpret_cast<float*>(c.scratch);
-  const void* prior = carry ? c.operand[c.operands - 3] : nullptr;
-  size_t bytes = size_t(parts(vocabulary, 16) * 16 * h) * bytes_of(c.type[c.operands - 1]);
-  if (!prior) succeeded(c, cudaMemsetAsync(dw.p, 0, bytes, c.stream));
-  else if (prior != dw.p) succeeded(c, cudaMemcpyAsync(dw.p, prior, bytes, cudaMemcpyDefault, c.stream));
   // Sums over panels of the vocabulary are fp32: those of a bf16 gradient are rounded once, at their end.
   float* sums = logits + ROWS * WIDTH;
   long most = dx.half ? smaller(ROWS, SUM_FLOATS / h) : ROWS;
@@ -133,18 +131,34 @@ void linear_logprob_grad(Call& c) {
                    floats(c, 4), ints(c, 3) + r0};
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
-      OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.from(v0 * h);
+      OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.p ? dw.from(v0 * h) : dw;
       multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
-             columns, first, size(c, 6), r0);
+             columns, first, total, r0);
       Numbers made = panel.numbers();
       multiply(c, {made, WIDTH, 1}, {Right::transposed, w.from(v0 * h), h}, {dx_rows, h, false},
                v0 > 0 ? dx_rows.numbers() : NO_NUMBERS, count, h, columns);
-      multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
+      if (dw.p)
+        multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
     }
     if (dx.half)
       launch(c, round_kernel, dim3(blocks_of(count * h, THREADS)), THREADS, 0, sums, static_cast<bf16*>(dx.from(r0 * h).p), count * h);
   }
+}
+
+}  // namespace
+
+void linear_logprob_grad(Call& c) {
+  OutNumbers dx = out_numbers(c, c.operands - 2), dw = out_numbers(c, c.operands - 1);
+  const void* prior = size(c, 3) == 1 ? c.operand[c.operands - 3] : nullptr;
+  size_t bytes = size_t(parts(size(c, 2), 16) * 16 * size(c, 1)) * bytes_of(c.type[c.operands - 1]);
+  if (!prior) succeeded(c, cudaMemsetAsync(dw.p, 0, bytes, c.stream));
+  else if (prior != dw.p) succeeded(c, cudaMemcpyAsync(dw.p, prior, bytes, cudaMemcpyDefault, c.stream));
+  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), dx, dw);
+}
+
+void linear_logprob_dx(Call& c) {
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), out_numbers(c, c.operands - 1), {nullptr, false});
 }
 
 }  // namespace baton

@@ -140,8 +140,8 @@ bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior
 // False when it is not chosen or does not take these sizes.
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 
-// What products and attention are computed in: the CPU's bits, or tensor cores with fp32 sums. BATON_CUDA_MATH says which.
-enum class Math { fp32, bf16 };
-Math math();
+// Whether products and attention run on tensor cores, with fp32 sums, or give the CPU's bits: what lies in memory decides,
+// or BATON_CUDA_MATH. `half`: some operand is bf16.
+bool on_tensor_cores(bool half);
 
 }  // namespace baton

@@ -40,7 +40,7 @@ struct Numbers {
   __device__ float operator[](long i) const {
     return half ? number(static_cast<const bf16*>(p)[i]) : static_cast<const float*>(p)[i];
   }
-  Numbers from(long i) const { return {static_cast<const char*>(p) + i * (half ? 2 : 4), half}; }
+  __host__ __device__ Numbers from(long i) const { return {static_cast<const char*>(p) + i * (half ? 2 : 4), half}; }
 };
 struct OutNumbers {
   void* p;

@@ -123,7 +123,7 @@ void paged_attention(Call& c) {
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
     Cache<T> cache(at<T>(c, 1), kv, d, size(c, 6), size(c, 7), ints(c, 4), elements(c, 4), size(c, 8));
-    if (math() == Math::bf16 && spans_attention(c, cache)) return;
+    if (on_tensor_cores(is_half(c, 0)) && spans_attention(c, cache)) return;
     launch(c, paged_attention_kernel<T>, dim3(unsigned(t), unsigned(heads)), THREADS, 0, reporter(c), cache, at<T>(c, 0), ints(c, 2),
            ints(c, 3), at<T>(c, 5), heads, size(c, 4), real(c, 5));
   });

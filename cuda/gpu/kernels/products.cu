@@ -54,18 +54,19 @@ __global__ void __launch_bounds__(THREADS)
 
 }  // namespace
 
-Math math() {
-  static const Math chosen = [] {
-    const char* value = getenv("BATON_CUDA_MATH");
-    return value && !strcmp(value, "bf16") ? Math::bf16 : Math::fp32;
-  }();
-  return chosen;
+bool on_tensor_cores(bool half) {
+  static const char* const chosen = getenv("BATON_CUDA_MATH");
+  if (chosen && !strcmp(chosen, "bf16")) return true;
+  if (chosen && !strcmp(chosen, "fp32")) return false;
+  return half;
 }
 
 void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
-  if (math() == Math::bf16 && multiply_blas(c, left, right, target, prior, m, n, k)) return;
-  if (math() == Math::bf16 && multiply_half(c, left, right, target, prior, m, n, k)) return;
-  if (math() == Math::bf16) return multiply_bf16(c, left, right, target, prior, m, n, k);
+  if (on_tensor_cores(left.p.half || right.p.half)) {
+    if (multiply_blas(c, left, right, target, prior, m, n, k)) return;
+    if (multiply_half(c, left, right, target, prior, m, n, k)) return;
+    return multiply_bf16(c, left, right, target, prior, m, n, k);
+  }
   unsigned columns = unsigned(parts(n, COLUMNS));
   if (m > 64) launch(c, multiply_kernel<4>, dim3(columns, unsigned(parts(m, 64))), THREADS, 0, left, right, target, prior, m, n, k);
   else launch(c, multiply_kernel<1>, dim3(columns, unsigned(parts(m, 16))), THREADS, 0, left, right, target, prior, m, n, k);

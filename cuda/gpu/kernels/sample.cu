@@ -193,6 +193,42 @@ struct Row {
     return z.found;
   }
 
+  // Lists the kept ids in `ids`, −1 behind the last of at most `width`, and returns the log-sum-exp over them. `draw` has
+  // left the mass of every tile: most hold none.
+  __device__ float list(const Kept& kept, int* ids, long width, Shared& z) const {
+    constexpr long EACH = TILE / THREADS;
+    long n = 0;
+    for (long t = 0; t < parts(vocabulary, TILE) && n < width; t++) {
+      if (z.mass[t] == 0) continue;
+      // A thread has neighbours, and goes behind those of all threads before it.
+      long from = t * TILE + threadIdx.x * EACH, to = smaller(vocabulary, from + EACH);
+      unsigned own = 0;
+      for (long j = from; j < to; j++) own += weight(kept, j) != 0;
+      __syncthreads();
+      z.count[threadIdx.x] = own;
+      __syncthreads();
+      long at = n;
+      for (unsigned i = 0; i < THREADS; i++) {
+        if (i < threadIdx.x) at += z.count[i];
+        n += z.count[i];
+      }
+      for (long j = from; j < to && at < width; j++)
+        if (weight(kept, j) != 0) z.s[at] = logits[j], ids[at++] = int(j);
+    }
+    n = smaller(n, width);
+    for (long j = n + threadIdx.x; j < width; j += THREADS) ids[j] = -1;
+    __syncthreads();
+    RowSoftmax state;
+    absorb(state, z.s, nullptr, 0, n, inverse, z.share);
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      float sum = lanes_total(state.sum);
+      if (threadIdx.x == 0) z.share[0] = sum;
+    }
+    __syncthreads();
+    return state.top + log_of(z.share[0]);
+  }
+
   // First id of the largest logit, which is in the tile at `v0`.
   __device__ long largest(long v0, Shared& z) const {
     float own = -INF;
@@ -213,6 +249,7 @@ struct State {
   const int *slots, *sampler, *stops;
   int *token, *position, *finished, *count, *out_tokens;
   float* out_logprobs;
+  int* out_kept;  // null where the kept ids are not stored
   long vocabulary, top_k, stop_count, max_new, limit;
   double temperature, top_p;
 };
@@ -264,7 +301,9 @@ __global__ void __launch_bounds__(THREADS) sample_kernel(Reporter r, const float
   } else {
     double u = uniform(unsigned(words[KEY_LOW]), unsigned(words[KEY_HIGH]), unsigned(words[INDEX_WORD]),
                        unsigned(words[SAMPLE_WORD]), unsigned(at), 0);
-    drawn = row.draw(row.filter(a.top_k, a.top_p, z), u, z);
+    Kept kept = row.filter(a.top_k, a.top_p, z);
+    drawn = row.draw(kept, u, z);
+    if (a.out_kept) lse = row.list(kept, a.out_kept + (slot * a.max_new + at) * a.top_k, a.top_k, z);
   }
   if (threadIdx.x != 0) return;
   a.out_tokens[slot * a.max_new + at] = int(drawn);
@@ -279,15 +318,20 @@ __global__ void __launch_bounds__(THREADS) sample_kernel(Reporter r, const float
   a.finished[slot] = stop ? STOPPED : at + 1 == words[LIMIT] ? FULL : RUNNING;
 }
 
-}  // namespace
-
-void sample(Call& c) {
+// `width` ids of kept tokens are stored for every token; none where it is 0.
+void draw_tokens(Call& c, long width) {
   long rows = size(c, 0), max_new = size(c, 6);
   auto state = [&](int operand) { return static_cast<int*>(c.operand[operand]); };
   long limit = smaller(elements(c, 6) / SAMPLER_COLUMNS, elements(c, 8) / larger(max_new, 1));
   for (int operand = 2; operand <= 5; operand++) limit = smaller(limit, elements(c, operand));
   limit = smaller(limit, elements(c, 9) / larger(max_new, 1));
+  if (width > TILE) {
+    fail(c, "%ld tokens are kept of each row and at most %ld can be", width, TILE);
+    return;
+  }
+  if (width) limit = smaller(limit, elements(c, 10) / larger(max_new * width, 1));
   State a{ints(c, 1), ints(c, 6), ints(c, 7), state(2), state(3), state(4), state(5), state(8), floats(c, 9),
+          width ? state(10) : nullptr,
           size(c, 1), size(c, 3), size(c, 5), max_new, limit, c.attribute[2], c.attribute[4]};
   if (parts(a.vocabulary, TILE) > MOST_TILES) {
     fail(c, "a vocabulary of %ld is more than %ld", a.vocabulary, MOST_TILES * TILE);
@@ -296,5 +340,10 @@ void sample(Call& c) {
   launch(c, check_slots_kernel, dim3(blocks_of(rows, 256)), 256, 0, reporter(c), a.slots, rows, limit);
   launch(c, sample_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), floats(c, 0), a);
 }
+
+}  // namespace
+
+void sample(Call& c) { draw_tokens(c, 0); }
+void sample_kept(Call& c) { draw_tokens(c, size(c, 3)); }
 
 }  // namespace baton

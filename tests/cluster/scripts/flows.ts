@@ -20,7 +20,7 @@ import {
   z,
 } from "../../../mod.ts";
 
-const o = flags({ world: z.string(), case: z.enum(["refill", "select", "tools"]) });
+const o = flags({ world: z.string(), case: z.enum(["refill", "select", "tools", "kept"]) });
 const { actor, ref } = models({
   actor: policyModel(`${o.world}/policy`, adamw({ lr: 1e-3 })),
   ref: policyModel(`${o.world}/policy`),
@@ -50,6 +50,10 @@ const flows = {
     maxTurns: 3,
     tools: [{ name: "counter", call: /[a-m]$/, run: ([last]) => ` ${last} so` }],
   }).then(vowels).then(groupAdvantages()).then(actor.train(grpo({ epsilon: 0.2 }))),
+  kept: actor.generate({ ...sampling, topK: 30, topP: 0.8, keepSampledMask: true }).then(vowels)
+    .then(select({ by: "rewards", keep: 3 }))
+    .then(ref.infer().as("refLogprobs"), groupAdvantages())
+    .then(actor.train(grpo({ epsilon: 0.2, beta: 0.04 }), { minibatches: 2 })),
 };
 const data = prompts(`${o.world}/prompts.jsonl`, { batch: 6 });
 const flow = flows[o.case] as typeof flows.tools;

@@ -22,6 +22,7 @@ import { checkedMemory } from "../../../run/memory.ts";
 import { loadModels } from "../../../run/models.ts";
 import { prepareGraphs } from "../../../run/prepare.ts";
 import { resolveOptions } from "../../../run/resolve.ts";
+import { scratchOf } from "../../../run/scratch.ts";
 import { z } from "zod";
 
 const o = flags({ world: z.string() });
@@ -55,10 +56,10 @@ function status(name: string): number {
 
 async function table() {
   const { machine } = await resolveOptions(ppo, { steps: 3, threads: THREADS, ...runFlags() });
-  const free = { ...machine, memoryBytes: Infinity }, loaded = await loadModels(ppo.graph);
+  const free = { ...machine, memoryBytes: Infinity }, loaded = await loadModels(ppo.graph, machine.storage);
   const prepared = await prepareGraphs([ppo.graph], loaded, free, 1);
   using devices = Devices.open({ count: 1, threads: machine.threads });
-  return checkedMemory(prepared, loaded, devices.all[0]!.scratchBytes, free).rows;
+  return checkedMemory(prepared, loaded, scratchOf(devices.all[0]!, prepared), free).rows;
 }
 
 if (import.meta.main) {
