@@ -126,6 +126,8 @@ export interface BenchLayout {
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
   readonly timeline?: Timeline;
+  /** Where weights come from, instead of random numbers made on the host. */
+  readonly load?: EngineModel["load"];
 }
 
 /** A workflow on devices as a run has it, but for files: one model config, random weights, a tokenizer of one character per id. */
@@ -145,7 +147,9 @@ export async function benchStage(
     );
   const compiled = compileBench(graph, configs, sizes, layout);
   const models = Object.fromEntries(
-    Object.entries(graph.models).map(([name, spec]) => [name, randomModel(configs[name]!, spec)]),
+    Object.entries(graph.models).map((
+      [name, spec],
+    ) => [name, { ...randomModel(configs[name]!, spec), ...(layout.load && { load: layout.load }) }]),
   );
   const memory = memoryPlan({
     graphs: [compiled],

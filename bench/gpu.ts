@@ -1,146 +1,73 @@
 /**
- * `deno task bench:gpu`: operations of a training and of a decode step at the sizes of real models, each beside the floor that its
- * bytes and multiplications set on this card. One JSON line per case, then a table. BATON_CUDA_MATH and BATON_CUDA_PRODUCTS choose
- * the path; bf16 by default.
+ * `deno task bench:gpu [--out FILE] [--only REGEX]`: operations and whole steps at the shapes of real models in bf16, each beside its
+ * floor, and PyTorch with transformers on the same shapes where the Python of BATON_PEER_PYTHON (python3 by default) has them. Every part is
+ * a process of its own with a time limit; a short table comes last.
  */
-import type { OpKind } from "../ir/op.ts";
-import { type Input, operationSeconds } from "./gpu_ops.ts";
+import { parseArgs } from "node:util";
+import { shapeJson } from "./gpu_models.ts";
+import { finish, type Outcome, type Part, runPart, script } from "./parts.ts";
 
-if (!Deno.env.get("BATON_CUDA_MATH")) Deno.env.set("BATON_CUDA_MATH", "bf16");
-const { describe, Device, useCuda } = await import("../ffi/device.ts");
-if (!Deno.env.get("BATON_GPUS") && !Deno.env.get("BATON_LIBRARY")) useCuda([0]);
+const LIMIT_SECONDS = 240, BF16 = { BATON_CUDA_MATH: Deno.env.get("BATON_CUDA_MATH") ?? "bf16" };
+/** Those whose shape a peer runs too; the others are ours alone. */
+const STEPS = [
+  "train 1.7B",
+  "train 8B",
+  "logprob 8B",
+  ...["0.6B", "1.7B", "8B"].flatMap((shape) => [1, 64, 256].map((batch) => `decode ${shape} x${batch}`)),
+  "grpo 1.7B",
+];
+const EMULATED = ["train 1.7B", "train 8B", "logprob 8B", "decode 8B x1", "grpo 1.7B"];
 
-/** Measured ceilings of one H200; other cards: BATON_GPU_TFLOPS and BATON_GPU_TBPS. */
-const TFLOPS = Number(Deno.env.get("BATON_GPU_TFLOPS") ?? 790),
-  TBPS = Number(Deno.env.get("BATON_GPU_TBPS") ?? 4.3);
+const { values: flags } = parseArgs({
+  options: {
+    out: { type: "string", default: "build/gpu_bench.json" },
+    only: { type: "string", default: "" },
+    small: { type: "boolean", default: false },
+  },
+});
+const small = flags.small, python = Deno.env.get("BATON_PEER_PYTHON") ?? "python3";
 
-interface Case {
-  readonly name: string;
-  readonly kind: OpKind;
-  readonly ins: readonly Input[];
-  readonly outs: readonly number[];
-  readonly attrs: readonly number[];
-  /** Multiplications and additions, and the fewest bytes that must move. */
-  readonly flops: number;
-  readonly bytes: number;
+/** Whether a Python has what the peer needs. */
+async function hasTorch(): Promise<boolean> {
+  try {
+    const args = ["-c", "import torch, transformers"];
+    return (await new Deno.Command(python, { args, stdout: "null", stderr: "null" }).output()).success;
+  } catch {
+    return false;
+  }
 }
 
-const range = (n: number, f: (i: number) => number) => Int32Array.from({ length: n }, (_, i) => f(i));
-
-/** Sizes of an 8B model: hidden 4096, 32 heads of 128 on 8 key-value heads, inner 14336. `t` tokens. */
-function cases(
-  t: number,
-  h: number,
-  heads: number,
-  kv: number,
-  d: number,
-  inner: number,
-  vocabulary: number,
-): Case[] {
-  const q = t * heads * d, k = t * kv * d, half = 2 * t * t * heads * d; // causal: half of 4·t²·heads·d
-  const attention = [t, 1, heads, kv, d, 0, d ** -.5], end = Int32Array.of(t);
-  const product = (m: number, n: number, inputs: number): Omit<Case, "name"> => ({
-    kind: "matmul",
-    ins: [m * inputs, Math.ceil(n / 16) * 16 * inputs],
-    outs: [m * n],
-    attrs: [m, n, inputs],
-    flops: 2 * m * n * inputs,
-    bytes: 4 * (m * inputs + n * inputs + m * n),
-  });
-  const a = Math.min(t, 1024);
-  const rows = Math.min(64, t),
-    context = Math.min(1024, t),
-    maxPages = Math.ceil(context / 16),
-    pages = rows * maxPages;
-  return [
-    { name: "training product", ...product(t, inner, h) },
-    { name: "decode product, 64 rows", ...product(rows, inner, h) },
-    {
-      name: "attention",
-      kind: "attention",
-      ins: [q, k, k, end],
-      outs: [q, t * heads],
-      attrs: attention,
-      flops: half,
-      bytes: 4 * (2 * q + 2 * k),
-    },
-    {
-      name: "attention, backward",
-      kind: "attentionGrad",
-      ins: [q, q, k, k, q, t * heads, end],
-      outs: [q, k, k],
-      attrs: attention,
-      flops: 2.5 * half,
-      bytes: 4 * (4 * q + 4 * k),
-    },
-    {
-      name: "decode attention, 64 rows",
-      kind: "pagedAttention",
-      ins: [
-        rows * heads * d,
-        2 * pages * kv * d * 16,
-        range(rows, (i) => i),
-        range(rows, () => context - 1),
-        range(pages, (i) => i),
-      ],
-      outs: [rows * heads * d],
-      attrs: [rows, heads, kv, d, 0, d ** -.5, 0, pages, maxPages],
-      flops: 4 * rows * context * heads * d,
-      bytes: 4 * 2 * pages * kv * d * 16,
-    },
-    {
-      name: "rmsnorm",
-      kind: "rmsnorm",
-      ins: [t * h, h],
-      outs: [t * h, t],
-      attrs: [t, h, 1e-6],
-      flops: 0,
-      bytes: 8 * t * h,
-    },
-    {
-      name: "swiglu",
-      kind: "swiglu",
-      ins: [t * inner, t * inner],
-      outs: [t * inner],
-      attrs: [t * inner],
-      flops: 0,
-      bytes: 12 * t * inner,
-    },
-    {
-      name: "log-probabilities",
-      kind: "linearLogprob",
-      ins: [a * h, vocabulary * h, range(a, (i) => i % vocabulary), 1],
-      outs: [a, a],
-      attrs: [a, h, vocabulary, 0],
-      flops: 2 * a * h * vocabulary,
-      bytes: 4 * (a * h + vocabulary * h),
-    },
-  ];
-}
-
-using device = Device.open({ threads: 1 });
-const found = describe(), small = found.gpus?.[0]?.name === "emulation";
-console.log(
-  JSON.stringify({ machine: found.gpus, math: found.math, libraries: found.libraries, TFLOPS, TBPS }),
-);
-const all = small ? cases(40, 32, 2, 1, 16, 48, 160) : cases(8192, 4096, 32, 8, 128, 14336, 128256);
-const table: string[] = [];
-for (const { name, kind, ins, outs, attrs, flops, bytes } of all) {
-  const seconds = await operationSeconds(device, { kind, ins, outs, attrs }, small ? 3 : 11);
-  const floor = Math.max(flops / (TFLOPS * 1e12), bytes / (TBPS * 1e12));
-  const line = {
-    name,
-    ms: seconds * 1e3,
-    floorMs: floor * 1e3,
-    share: floor / seconds,
-    TFlops: 1e-12 * flops / seconds,
-    GBps: 1e-9 * bytes / seconds,
+const peer = (name: string): Part => {
+  const shape = small ? "tiny" : name.split(" ")[1] as "8B";
+  return {
+    name: `  transformers, ${name}`,
+    command: [
+      python,
+      new URL("./gpu_peer.py", import.meta.url).pathname,
+      name,
+      JSON.stringify(shapeJson(shape, 8192)),
+      ...small ? ["--small"] : [],
+    ],
   };
-  console.log(JSON.stringify(line));
-  const cells = [line.ms, line.floorMs, 100 * line.share, line.TFlops, line.GBps].map((x) =>
-    x.toPrecision(3).padStart(9)
-  );
-  table.push(`${name.padEnd(28)}${cells.join("")}`);
-}
-console.log(`\n${"".padEnd(28)}       ms    floor        %  TFLOP/s     GB/s\n${table.join("\n")}`);
-Deno.exit(0);
+};
+
+const torch = await hasTorch(), wanted = new RegExp(flags.only);
+const parts: Part[] = [
+  { name: "operations", command: script("gpu_operations.ts"), env: BF16 },
+  ...(small ? EMULATED : STEPS).flatMap((name): Part[] => [
+    { name, command: script("gpu_steps.ts", name), env: BF16 },
+    ...torch && !name.startsWith("grpo") ? [peer(name)] : [],
+  ]),
+].filter(({ name }) => wanted.test(name));
+const outcomes: Outcome[] = [];
+for (const part of parts) outcomes.push(await runPart(part, LIMIT_SECONDS));
+
+/** Tokens per second of a part, where it says so. */
+const rate = (o: Outcome | undefined): number | undefined =>
+  o?.lines.at(-1)?.["tokensPerSecond"] as number | undefined;
+const beside = (o: Outcome): string => {
+  const own = rate(o), theirs = rate(outcomes.find(({ part }) => part === `  transformers, ${o.part}`));
+  return own && theirs ? `, ${(own / theirs).toPrecision(3)} × transformers` : "";
+};
+if (!torch) console.log(`no torch and transformers in ${python}: nothing to compare with`);
+await finish(outcomes, flags.out, (o) => `${o.lines.at(-1)?.what ?? "it said nothing"}${beside(o)}`);

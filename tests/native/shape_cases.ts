@@ -1,4 +1,5 @@
 /** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
+import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
 import { ends, generator, normal, panels } from "./harness.ts";
 
@@ -17,6 +18,31 @@ function pagedCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
     outs: [slots.length * heads * d],
     attrs: [slots.length, heads, kv, d, window, d ** -.5, 0, pages, maxPages],
   }));
+}
+
+/** Chains of one instruction: whole vectors and a tail, one number for all, and in place. */
+function singleCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const { add, mul, where, exp } = POINTWISE,
+    single = [[add, [1, 1]], [mul, [1, 0]], [exp, [1]], [where, [1, 0, 1]]] as const;
+  return single.flatMap(([code, strides]) =>
+    [2048, 5001].map((size): Case => ({
+      kind: "pointwise",
+      ins: strides.map((stride) => n(stride ? size : 1)),
+      outs: [code === add ? { inPlace: 0 } : size],
+      attrs: [
+        size,
+        strides.length,
+        1,
+        1,
+        ...strides,
+        code,
+        0,
+        strides.length > 1 ? 1 : 0,
+        strides.length - 1,
+        strides.length,
+      ],
+    }))
+  );
 }
 
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
@@ -48,5 +74,5 @@ export function shapeCases(): readonly Case[] {
       ];
     },
   );
-  return [...attention, ...products, ...pagedCases(n)];
+  return [...attention, ...products, ...pagedCases(n), ...singleCases(n)];
 }

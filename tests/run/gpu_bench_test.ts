@@ -35,3 +35,16 @@ Deno.test("the probe looks at everything, and a part that fails takes no other w
     /^ranks on one GPU, NCCL +\d+ s {2}FAILED: Cannot run allReduce: .* no libnccl\.so\.2 /m,
   );
 });
+
+Deno.test("the bench runs operations and whole steps, and finds no peer where there is none", async () => {
+  const out = await Deno.makeTempFile({ suffix: ".json" });
+  const { code, out: text, err } = await ran(["bench/gpu.ts", "--small", "--out", out], {
+    BATON_PEER_PYTHON: "/nowhere/python3",
+  });
+  assert.equal(code, 0, text + err);
+  assert.match(text, /^no torch and transformers in \/nowhere\/python3/m);
+  assert.match(text, /^operations +\d+ s {2}of the floor: training product /m);
+  assert.match(text, /^train 1\.7B +\d+ s {2}\S+ tokens\/s, MFU /m);
+  assert.match(text, /^decode 8B x1 +\d+ s {2}\S+ ms a step, /m);
+  assert.match(text, /^grpo 1\.7B +\d+ s {2}\S+ s a step: actor\.generate .*actor\.train /m);
+});

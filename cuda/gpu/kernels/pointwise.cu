@@ -44,6 +44,34 @@ __device__ float apply(int op, float a, float b, float c) {
   return a;
 }
 
+// PER neighbours in one access.
+template <class T, int PER>
+struct alignas(PER * sizeof(T)) Pack {
+  T v[PER];
+};
+// One instruction, which needs no registers in memory: the additions to the residual stream.
+template <class T>
+struct Single {
+  int op;
+  const T* in[3];
+  bool one[3];  // an input that is one number
+  T* out;
+};
+
+template <class T, int PER>
+__global__ void single_kernel(Single<T> z, long n) {
+  typedef Pack<T, PER> P;
+  for (long i = first_index() * PER; i < n; i += index_step() * PER) {
+    P x[3], y;
+    for (int k = 0; k < 3; k++) {
+      if (!z.one[k]) x[k] = *reinterpret_cast<const P*>(z.in[k] + i);
+      else for (int e = 0; e < PER; e++) x[k].v[e] = z.in[k][0];
+    }
+    for (int e = 0; e < PER; e++) y.v[e] = stored<T>(apply(z.op, number(x[0].v[e]), number(x[1].v[e]), number(x[2].v[e])));
+    *reinterpret_cast<P*>(z.out + i) = y;
+  }
+}
+
 struct Step {
   uint16_t op, a, b, c;
 };
@@ -101,6 +129,27 @@ void run_chain(Call& c) {
   launch(c, chain_kernel<STEPS, PORTS>, dim3(blocks), 128, 0, z, reinterpret_cast<float*>(c.scratch), n);
 }
 
+// False for what is no single instruction over operands of one type.
+template <class T>
+bool run_single(Call& c) {
+  long n = size(c, 0), inputs = size(c, 1);
+  const double *stride = c.attribute + 4, *code = stride + inputs, *out = code + 4;
+  if (size(c, 2) != 1 || size(c, 3) != 1 || int(code[0]) == CONSTANT || long(out[0]) != inputs) return false;
+  for (int k = 1; k <= inputs; k++)
+    if (is_half(c, k) != is_half(c, 0)) return false;
+  constexpr int PER = 16 / sizeof(T);
+  Single<T> z{int(code[0]), {}, {}, at<T>(c, int(inputs))};
+  bool whole = n % PER == 0 && uintptr_t(z.out) % 16 == 0;
+  for (int k = 0; k < 3; k++) {
+    int from = int(code[1 + k]);
+    z.in[k] = at<T>(c, from), z.one[k] = stride[from] == 0;
+    whole = whole && (z.one[k] || uintptr_t(z.in[k]) % 16 == 0);
+  }
+  if (whole) launch(c, single_kernel<T, PER>, dim3(blocks_of(n / PER, 256)), 256, 0, z, n);
+  else launch(c, single_kernel<T, 1>, dim3(blocks_of(n, 256)), 256, 0, z, n);
+  return true;
+}
+
 }  // namespace
 
 void swiglu(Call& c) {
@@ -122,6 +171,7 @@ void swiglu_grad(Call& c) {
 void pointwise(Call& c) {
   long inputs = size(c, 1), steps = size(c, 2), outputs = size(c, 3);
   if (outputs == 0) return;
+  if (inputs > 0 && (is_half(c, 0) ? run_single<bf16>(c) : run_single<float>(c))) return;
   if (steps <= 128 && inputs + outputs <= 64) run_chain<128, 64>(c);
   else run_chain<MAX_INSTRUCTIONS, 512>(c);
 }
