@@ -69,7 +69,9 @@ export function unitOf(
   return {
     compiler,
     args: [...flags, "-c", join(sourceRoot(), file)],
-    object: `${name}_${tag}-${digest(compiler, headers, file, text, flags.join(" "))}.o`,
+    object: `${name}_${tag}-${
+      digest(compiler, headers, file, text, flags.join(" ").replaceAll(sourceRoot(), ""))
+    }.o`,
   };
 }
 

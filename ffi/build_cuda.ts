@@ -121,6 +121,9 @@ function architectures(nvcc: string): string[] {
   ];
 }
 
+/** One source holds the text of another one, which the assembler finds below the source root. */
+const asText = (file: string): string[] => file.endsWith("/math_text.cpp") ? [`-Wa,-I${sourceRoot()}`] : [];
+
 function cudaRecipe(toolkit: Toolkit): Recipe {
   const files = sourcesOf(["common", "gpu", "gpu/kernels"]), headers = headerDigest(files);
   const includes = toolkit.includes.map((folder) => `-I${folder}`);
@@ -136,7 +139,7 @@ function cudaRecipe(toolkit: Toolkit): Recipe {
   const units = files.filter((f) => /\.(cu|cpp)$/.test(f)).map((file) =>
     file.endsWith(".cu")
       ? unitOf(toolkit.nvcc, file, device, "cuda", headers)
-      : unitOf(cxx(), file, FLAGS, "host", headers)
+      : unitOf(cxx(), file, [...FLAGS, ...asText(file)], "host", headers)
   );
   const link = [...linkFlags(), `-L${toolkit.runtime}`, "-lcudart_static", "-ldl", "-lrt"];
   return {
@@ -156,7 +159,13 @@ function emulationRecipe(): Recipe {
     `-I${join(sourceRoot(), "emulation")}`,
   ];
   const units = files.filter((f) => /\.(cu|cpp)$/.test(f)).map((file) =>
-    unitOf(cxx(), file, [...flags, ...(file.endsWith(".cu") ? ["-x", "c++"] : [])], "emulated", headers)
+    unitOf(
+      cxx(),
+      file,
+      [...flags, ...asText(file), ...(file.endsWith(".cu") ? ["-x", "c++"] : [])],
+      "emulated",
+      headers,
+    )
   );
   return {
     what: "emulated CUDA library",

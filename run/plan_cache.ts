@@ -10,7 +10,7 @@ import { predict } from "../planner/predict.ts";
 import type { SearchOptions } from "../planner/search.ts";
 
 /** Raised when the search finds other plans; what the cost model thinks of a plan is worked out anew at every use. */
-const SEARCH = 1;
+const SEARCH = 2;
 /** More memory than this many times what a plan was made for may hold a better one. */
 const MORE_MEMORY = 1.5;
 /** Share by which seconds may differ from the entry's where the cost model has not changed. */

@@ -69,8 +69,11 @@ async function ppo(
 }
 
 /** The same steps on the CPU, on a GPU and on four devices of it. */
-async function comparePpo(...script: string[]): Promise<{ passed: boolean; detail: string }> {
-  const library = { BATON_LIBRARY: gpu.BATON_LIBRARY ?? "" };
+async function comparePpo(
+  script: readonly string[],
+  env: Record<string, string> = {},
+): Promise<{ passed: boolean; detail: string }> {
+  const library = { BATON_LIBRARY: gpu.BATON_LIBRARY ?? "", ...env };
   const one = await ppo(script, ["cpu:1"], { BATON_LIBRARY: cpu }),
     alone = await ppo(script, ["cuda:0"], library),
     four = await ppo(script, ["cuda:0x4", "--strategy", "dp2tp2"], library);
@@ -124,6 +127,10 @@ const compare = (name: string, env: Record<string, string>, most: number, half =
     };
   });
 await compare("operations, fp32", { BATON_CUDA_MATH: "fp32" }, 1e-5);
+await compare("operations, fp32, chains interpreted", {
+  BATON_CUDA_MATH: "fp32",
+  BATON_CUDA_POINTWISE: "interpreter",
+}, 1e-5);
 await compare("operations, bf16", { BATON_CUDA_MATH: "bf16" }, 4e-2);
 await compare("operations, bf16 in memory, fp32 products", { BATON_CUDA_MATH: "fp32" }, 1e-5, true);
 await compare("operations, bf16 in memory", {}, 5e-3, true);
@@ -154,15 +161,18 @@ await check(
 );
 await check("golden models", () => tests(gpu, ["tests/golden/models_test.ts"]));
 await check("golden models in bf16, and parity", () => tests(gpu, ["tests/golden/half_test.ts"]));
-await check("PPO of two tiny layers, cuda:0 and cuda:0x4", async () => {
-  const world = await Deno.makeTempDir();
-  await tinyWorld(world);
-  return await comparePpo("tests/run/scripts/ppo.ts", "--world", world, "--steps", "2", "--save-every", "0");
-});
+const world = await Deno.makeTempDir();
+await tinyWorld(world);
+const tiny = ["tests/run/scripts/ppo.ts", "--world", world, "--steps", "2", "--save-every", "0"];
+await check("PPO of two tiny layers, cuda:0 and cuda:0x4", () => comparePpo(tiny));
 if (!emulation) {
   await check(
+    "the same by NCCL, which needs 2.30.3",
+    () => comparePpo(tiny, { BATON_CUDA_COLLECTIVES: "nccl" }),
+  );
+  await check(
     "PPO of the couplets, cuda:0 and cuda:0x4",
-    () => comparePpo("examples/ppo.ts", "--steps", "3"),
+    () => comparePpo(["examples/ppo.ts", "--steps", "3"]),
   );
   await check("compute-sanitizer", async () => {
     const script = "tests/native/scripts/run_cases.ts",

@@ -1,10 +1,18 @@
 // exp, log and what follows from them: the polynomials of cuda/cpu/kernels/math.h on one number, with the same bits.
-#pragma once
+#ifndef BATON_MATH
+#define BATON_MATH
+// Kernels that are compiled while a program runs have this text and no headers (chain_source.cpp).
+#ifndef BATON_NO_HEADERS
 #include <cuda_runtime.h>
+#endif
 
 namespace baton {
 
+#ifdef BATON_NO_HEADERS
+#define INF __int_as_float(0x7f800000)
+#else
 constexpr float INF = __builtin_inff();
+#endif
 constexpr float LN2_HIGH = 0.693145752f, LN2_LOW = 1.42860677e-6f;
 
 __device__ inline float nan_number() { return __int_as_float(0x7fc00000); }
@@ -57,3 +65,5 @@ __device__ inline float log_sigmoid_of(float x) {
 }
 
 }  // namespace baton
+
+#endif

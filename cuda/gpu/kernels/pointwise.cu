@@ -1,4 +1,5 @@
 // swiglu, and the register machine that runs a fused chain of element-by-element operations.
+#include "../chains.h"
 #include "kernel.cuh"
 
 namespace baton {
@@ -72,6 +73,11 @@ __global__ void single_kernel(Single<T> z, long n) {
   }
 }
 
+uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
 struct Step {
   uint16_t op, a, b, c;
 };
@@ -118,15 +124,34 @@ void run_chain(Call& c) {
     const double* s = code + 4 * k;
     z.step[k] = {uint16_t(s[0]), uint16_t(s[1]), uint16_t(s[2]), uint16_t(s[3])};
     if (int(s[0]) != CONSTANT) continue;
-    float value = float(s[1]);
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    uint32_t bits = bits_of(float(s[1]));
     z.step[k] = {CONSTANT, uint16_t(bits & 0xffff), uint16_t(bits >> 16), 0};
   }
   // As many threads as have room for their registers.
   long room = long(SCRATCH_BYTES / 4) / larger(inputs + steps, 1) / 128;
   unsigned blocks = unsigned(smaller(smaller(parts(n, 128), room), 4096));
   launch(c, chain_kernel<STEPS, PORTS>, dim3(blocks), 128, 0, z, reinterpret_cast<float*>(c.scratch), n);
+}
+
+// By a kernel that was compiled for this chain.
+bool run_compiled(Call& c) {
+  int inputs = int(size(c, 1)), steps = int(size(c, 2)), outputs = int(size(c, 3));
+  if (inputs + outputs > CHAIN_PORTS) return false;
+  const double *stride = c.attribute + 4, *code = stride + inputs, *out = code + 4 * steps;
+  ChainShape shape;
+  ChainPorts ports{};
+  for (int k = 0; k < inputs + outputs; k++) {
+    ports.at[k] = c.operand[k];
+    (k < inputs ? shape.inputs : shape.outputs).push_back({is_half(c, k), k < inputs && stride[k] == 0});
+  }
+  for (int k = 0; k < steps; k++) {
+    const double* s = code + 4 * k;
+    shape.steps.push_back({int(s[0]), 0, 0, 0, 0});
+    if (int(s[0]) == CONSTANT) shape.steps.back().constant = bits_of(float(s[1]));
+    else shape.steps.back().a = int(s[1]), shape.steps.back().b = int(s[2]), shape.steps.back().c = int(s[3]);
+  }
+  for (int k = 0; k < outputs; k++) shape.results.push_back(int(out[k]));
+  return launch_chain(c, shape, ports, size(c, 0));
 }
 
 // False for what is no single instruction over operands of one type.
@@ -172,6 +197,7 @@ void pointwise(Call& c) {
   long inputs = size(c, 1), steps = size(c, 2), outputs = size(c, 3);
   if (outputs == 0) return;
   if (inputs > 0 && (is_half(c, 0) ? run_single<bf16>(c) : run_single<float>(c))) return;
+  if (run_compiled(c)) return;
   if (steps <= 128 && inputs + outputs <= 64) run_chain<128, 64>(c);
   else run_chain<MAX_INSTRUCTIONS, 512>(c);
 }

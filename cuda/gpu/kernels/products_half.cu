@@ -99,18 +99,7 @@ __global__ void __launch_bounds__(THREADS)
     }
     __syncthreads();
   }
-  long width = target.panels ? parts(n, 16) * 16 : n;  // padding is written too
-#pragma unroll
-  for (int i = 0; i < 4; i++)
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        long r = row + row0 + 16 * i + g + (e >= 2 ? 8 : 0), q = column + column0 + 8 * j + 2 * t + e % 2;
-        if (r >= m || q >= width) continue;
-        long at = place(target, r, q);
-        target.p.set(at, (prior.p ? prior[at] : 0.f) + sum[i][j][e]);
-      }
+  store_sums(sum, target, prior, row + row0 + g, column + column0 + 2 * t, m, n);
 }
 
 // ---- few rows ----------------------------------------------------------------------------------------------------
