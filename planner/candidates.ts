@@ -37,7 +37,7 @@ export interface SpaceOptions {
 /** Tokens of micro-batches: more than the last make products no faster. */
 const WIDTHS = [2048, 8192, 512];
 /** Shares of the KV pages that all slots could use: each three quarters of the one before. */
-const PAGES = [1, 0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13];
+export const PAGES = [1, 0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13];
 /** Whole-node meshes of every size up to so many nodes; beyond, powers of two and eighths of the cluster. */
 const EVERY = 16;
 

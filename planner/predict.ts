@@ -1,7 +1,7 @@
 /** What a plan that is given, and was not searched for, comes to under the cost model. */
 import type { Assignment, ExecutionPlan } from "../ir/plan.ts";
 import type { CallLayout, CostInput } from "./call_cost.ts";
-import { type Candidate, Candidates, type Unit, unitsOf } from "./candidates.ts";
+import { type Candidate, Candidates, PAGES, type Unit, unitsOf } from "./candidates.ts";
 import { Costs } from "./cost.ts";
 import { type Evaluation, Evaluator, homeOf } from "./evaluate.ts";
 import type { Choice, Point } from "./space.ts";
@@ -14,9 +14,6 @@ export interface Predicted {
   /** Seconds of every call, those of the host included. */
   readonly calls: Readonly<Record<string, number>>;
 }
-
-/** Shares of the KV pages that a run may set aside, most first: a plan file leaves it to the memory that there is. */
-const PAGES = [1, 0.5, 0.25, 0.125];
 
 /**
  * @param plan of the graph and the cluster of `input`, which passed its check
@@ -31,6 +28,7 @@ const PAGES = [1, 0.5, 0.25, 0.125];
  */
 export function predict(input: CostInput, plan: ExecutionPlan): Predicted {
   const units = unitsOf(input), costs = new Costs(input), evaluator = new Evaluator(input, units, costs);
+  // A plan file leaves KV pages to the memory that there is: most first.
   const candidates = new Candidates(costs),
     points = PAGES.map((p) => pointOf(units, costs, candidates, plan, p));
   const fits = (p: Point) => evaluator.fullest(p).total <= input.cluster.memoryBytes;
