@@ -96,5 +96,5 @@ BATON_API int32_t baton_cancel(uint32_t device, uint32_t on);
 // Nanoseconds per opcode since the last call, f64[64]; slot 0 is the total.
 BATON_API int32_t baton_profile(uint32_t device, double* nanoseconds);
 // Median seconds of one product: mode 0 x·wᵀ, 1 dy·w, 2 dyᵀ·x (weights in panels), 3, m·n·k multiply-adds in registers, or
-// 4, n·k values read m times: the most that the device can do. For `deno task bench`.
+// 4, n·k values read m times: the most that the device can do. Plus 8: of bf16 numbers, where the backend has products of them.
 BATON_API double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps);

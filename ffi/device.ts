@@ -1,5 +1,5 @@
 /** Devices of the native library; what they work with is in the files beside. */
-import { type Maxima, OPCODE, SEGMENTS, SYMBOLS } from "../ir/op.ts";
+import { type FloatType, type Maxima, OPCODE, SEGMENTS, SYMBOLS } from "../ir/op.ts";
 import { check, create, NativeError, reason, text } from "./errors.ts";
 import { encodeGroups, type Memberships, misgrouped } from "./group.ts";
 import { type Job, startJob, tickets } from "./job.ts";
@@ -178,7 +178,10 @@ export class Device implements Disposable {
 
   /**
    * Median seconds of one product of an idle device: "forward" x·wᵀ, "input" dy·w, "weight" dyᵀ·x, with w of [n, k] and m
-   * rows; "peak" is m·n·k multiply-adds in registers and "read" reads n·k values m times, the most that the device can do.
+   * rows; "peak" is m·n·k multiply-adds in registers and "read" reads n·k values m times, the most that the device can do. NaN
+   * when there is no memory for the operands.
+   *
+   * @param dtype of the operands; the CPU computes in f32 whatever it is
    */
   productSeconds(
     mode: "forward" | "input" | "weight" | "peak" | "read",
@@ -186,9 +189,12 @@ export class Device implements Disposable {
     n: number,
     k: number,
     repetitions: number,
+    dtype: FloatType = "f32",
   ): number {
     const modes = ["forward", "input", "weight", "peak", "read"];
-    return native().baton_gemm_bench(this.id, modes.indexOf(mode), m, n, k, repetitions);
+    const half = dtype === "bf16" ? 8 : 0;
+    const seconds = native().baton_gemm_bench(this.id, modes.indexOf(mode) + half, m, n, k, repetitions);
+    return seconds < 0 ? NaN : seconds;
   }
 
   /** Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. */

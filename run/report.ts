@@ -1,4 +1,5 @@
 /** What report.html says about a run: its logs, its plan and memory, and what made it. */
+import { printStorage, storageOf } from "../compiler/models/storage.ts";
 import { readLog, type SampleRecord, type StepRecord } from "../engine/metrics.ts";
 import { type ReportTable, writeReport } from "../engine/report.ts";
 import { planTable, type ReallocationRow, reallocationTable } from "../engine/report_tables.ts";
@@ -39,7 +40,9 @@ export async function writeRunReport(
   const since = plans.findLast((p) => p.event === "plan" || p.event === "switch")?.step ?? 0;
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
-    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where}`,
+    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where} · ${
+      printStorage(storageOf(o.machine))
+    }`,
     steps: withEvaluations(
       steps,
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),

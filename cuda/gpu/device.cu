@@ -307,7 +307,9 @@ int32_t GpuDevice::copy(Job& job, std::string& error) {
 double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) {
   cudaSetDevice(gpu_);
   uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
-  auto segment = [&](uint64_t count) { return Segment::create(count * 4, this, false); };
+  bool half = mode & 8;
+  mode &= 7;
+  auto segment = [&](uint64_t count) { return Segment::create(count * (half ? 2 : 4), this, false); };
   auto x = segment(uint64_t(m) * k), w = segment(columns * k), y = segment(uint64_t(m) * n);
   if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
   if (mode > 2) return BATON_BAD_ARGUMENT;  // peak and bandwidth are what the data sheet says
@@ -315,8 +317,8 @@ double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) 
   Operands none;
   Call c = call_on(none, text);
   if (cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking) != cudaSuccess) return BATON_FAILED;
-  auto single = [](const std::shared_ptr<Segment>& s) { return Numbers{s->base, false}; };
-  auto into = [](const std::shared_ptr<Segment>& s) { return OutNumbers{s->base, false}; };
+  auto single = [half](const std::shared_ptr<Segment>& s) { return Numbers{s->base, half}; };
+  auto into = [half](const std::shared_ptr<Segment>& s) { return OutNumbers{s->base, half}; };
   std::vector<double> seconds;
   Event begin(true), end(true);
   for (uint32_t i = 0; i < reps + 1; i++) {
