@@ -2,7 +2,7 @@
 import { type Precision, PRECISIONS, type Storage, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
-import { openGpus } from "../ffi/gpus.ts";
+import { openGpus, usableBytes } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
@@ -133,7 +133,7 @@ function memoryOf(
     each = said ?? file?.cluster.memoryBytes ?? Infinity;
   return {
     memoryBytes: host,
-    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, found[gpu]!.freeBytes)])),
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, usableBytes(found[gpu]!))])),
     shipped: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
   };
 }

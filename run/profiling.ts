@@ -3,7 +3,7 @@ import { storedIn } from "../compiler/models/storage.ts";
 import { Devices } from "../engine/devices.ts";
 import { measureDevices } from "../engine/profile.ts";
 import { measureLinks } from "../engine/profile_links.ts";
-import { openGpus } from "../ffi/gpus.ts";
+import { openGpus, usableBytes } from "../ffi/gpus.ts";
 import { BYTES } from "../ir/op.ts";
 import { type Devices as Given, printGpus } from "../ir/notation.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
@@ -31,7 +31,7 @@ export async function profileMachine(
     ? deviceBytes({
       devices: { nodes, perNode, gpus },
       memoryBytes: host,
-      gpuBytes: new Map(openGpus(gpus).map(({ freeBytes }, gpu) => [gpu, freeBytes])),
+      gpuBytes: new Map(openGpus(gpus).map((found, gpu) => [gpu, usableBytes(found)])),
     })
     : host / count;
   using devices = Devices.open({ count, threads, ...gpus && { gpus } });
