@@ -197,12 +197,23 @@ export class Device implements Disposable {
     return seconds < 0 ? NaN : seconds;
   }
 
-  /** Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. */
+  /**
+   * Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. GPUs time one execution of many, see
+   * {@link profileEvery}, and count it for those since the one before.
+   */
   profile(): Record<string, number> {
     const spent = new Float64Array(64);
     check(native().baton_profile(this.id, spent), "read the profile of a device");
     const kinds = Object.entries(OPCODE).map(([kind, code]) => [kind, spent[code]!] as const);
     return Object.fromEntries([["all", spent[0]!], ...kinds.filter(([, ns]) => ns > 0)]);
+  }
+
+  /**
+   * GPUs time the operations of every n-th execution of a program, 64th at first: it takes an event more for each of them, and is issued
+   * operation by operation where others replay a graph. 0 times none, 1 all. The CPU times all in any case, and it costs nothing there.
+   */
+  profileEvery(n: number): void {
+    check(native().baton_profile_every(this.id, n), "profile a device");
   }
 
   /** Stops the worker after the operation that it is in; what is still queued rejects. */

@@ -54,6 +54,8 @@ export class Recorder {
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
     const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, plans, before);
     recorder.#peak = peakFlops(session);
+    // What the report says of operations begins with the run.
+    for (const device of session.engine.devices.all) device.profile();
     return recorder;
   }
 
