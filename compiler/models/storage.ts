@@ -19,6 +19,14 @@ export const storedIn = (precision: Precision, gradients: Precision = "fp32"): S
   gradients: TYPES[precision === "fp32" ? "fp32" : gradients],
 });
 
+/** The same for people: "fp32", or "bf16 with fp32 gradients, sums and master copies". */
+export const printStorage = ({ weights, gradients }: Storage): string =>
+  weights === "f32"
+    ? "fp32"
+    : `bf16 with ${
+      gradients === "f32" ? "fp32 gradients," : "bf16 gradients and fp32"
+    } sums and master copies`;
+
 export const SINGLE: Storage = { weights: "f32", gradients: "f32" };
 
 /** A model's config, as far as this goes. */

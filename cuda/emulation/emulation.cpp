@@ -266,10 +266,27 @@ struct EmulatedEvent {
 
 namespace {
 
-constexpr size_t MEMORY = size_t(64) << 30;
+constexpr int GPUS = 16, HOST = GPUS;
+constexpr size_t MEMORY = size_t(64) << 30;  // of each GPU, and of the host
+struct Allocation {
+  size_t bytes;
+  int where;
+};
 std::mutex allocations_mutex;
-std::map<void*, size_t>& allocations = *new std::map<void*, size_t>;
-size_t allocated = 0;
+std::map<void*, Allocation>& allocations = *new std::map<void*, Allocation>;
+size_t allocated[GPUS + 1] = {};
+thread_local int current = 0;  // the GPU that this thread has chosen
+
+// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
+cudaError_t allocate(void** p, size_t bytes, int where) {
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  if (bytes > MEMORY - allocated[where]) return cudaErrorMemoryAllocation;
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
+  allocations[at] = {bytes, where}, allocated[where] += bytes;
+  return *p = at, cudaSuccess;
+}
 
 // An illegal access takes everything that the process has on GPUs.
 std::atomic<bool> faulted{false};
@@ -305,41 +322,35 @@ cudaError_t cudaGetLastError() { return state(); }
 cudaError_t cudaPeekAtLastError() { return state(); }
 cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* n) { return *n = 16, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* n) { return *n = GPUS, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   // EMULATION_SHARED=101376 is a card whose blocks have less shared memory than an H100's.
   const char* shared = getenv("EMULATION_SHARED");
   *p = {"emulation", 9, 0, 4, MEMORY, shared ? size_t(atol(shared)) : 232448};
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int gpu) {
+  if (gpu < 0 || gpu >= GPUS) return cudaErrorInvalidValue;
+  return current = gpu, cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
-  return *free = MEMORY - allocated, *total = MEMORY, cudaSuccess;
+  return *free = MEMORY - allocated[current], *total = MEMORY, cudaSuccess;
 }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
-// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
-cudaError_t cudaMalloc(void** p, size_t bytes) {
-  std::lock_guard<std::mutex> lock(allocations_mutex);
-  if (bytes > MEMORY - allocated) return cudaErrorMemoryAllocation;
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
-  allocations[at] = bytes, allocated += bytes;
-  return *p = at, cudaSuccess;
-}
+cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, current); }
 cudaError_t cudaFree(void* p) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
-  munmap(p, found->second);
-  allocated -= found->second;
+  munmap(p, found->second.bytes);
+  allocated[found->second.where] -= found->second.bytes;
   allocations.erase(found);
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return cudaMalloc(p, bytes); }
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate(p, bytes, HOST); }
 cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t s) {
