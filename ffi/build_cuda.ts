@@ -22,7 +22,7 @@ const OLDEST = "12.4";
  * The arithmetic of the CPU: no contraction of a·b + c, subnormals are zero, division and square root are rounded. Kernels that use
  * tensor cores say what they contract themselves.
  */
-const KERNEL_FLAGS = [
+export const KERNEL_FLAGS: readonly string[] = [
   "-std=c++17",
   "-O3",
   "-ftz=true",

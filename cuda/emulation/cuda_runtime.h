@@ -30,6 +30,7 @@ struct dim3 {
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 
 namespace emulation {
 
@@ -46,6 +47,11 @@ uint64_t exchange(uint64_t mine, unsigned from);
 unsigned ballot(bool mine);
 // Shows the warp up to 32 bytes and returns those of all lanes, 32 apart; they stay until the exchange after the next one.
 const char* show(const void* mine, size_t bytes);
+// Copies of a thread to shared memory that are made no sooner than it waits for them: what reads before sees what was there.
+// A null source fills with zeros. `wait` leaves the newest groups that were committed under way.
+void copy_later(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_for_copies(int newest);
 
 template <class T>
 T shuffle(T value, unsigned from) {

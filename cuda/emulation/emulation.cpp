@@ -56,11 +56,18 @@ typedef void* Context;
 typedef ucontext_t Context;
 #endif
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fiber {
   Here at;
   Context context;
   State state;
   int parity;
+  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last one is open
 };
 
 struct Warp {
@@ -124,6 +131,7 @@ void entry() {
 void Machine::prepare(unsigned i) {
   Fiber& f = fibers[i];
   f.state = READY, f.parity = 0;
+  f.copies.assign(1, {});
   char* top = stacks + STACK * (i + 1);
 #if defined(__x86_64__)
   // As if `entry` had been called: aligned, with a return address that is never used, and six registers to restore.
@@ -220,6 +228,16 @@ const char* show(const void* mine, size_t bytes) {
   return m.warps[me / WARP].shown[parity][0];
 }
 
+void copy_later(void* to, const void* from, size_t bytes) { machine().fiber().copies.back().push_back({to, from, bytes}); }
+void commit_copies() { machine().fiber().copies.emplace_back(); }
+void wait_for_copies(int newest) {
+  auto& groups = machine().fiber().copies;
+  while (int(groups.size()) - 1 > newest) {
+    for (const Copy& c : groups.front()) c.from ? memcpy(c.to, c.from, c.bytes) : memset(c.to, 0, c.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
 unsigned ballot(bool mine) {
   unsigned bits = 0;
   Machine& m = machine();
@@ -306,7 +324,9 @@ cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* n) { return *n = GPUS, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-  *p = {"emulation", 9, 0, 4, MEMORY, 232448};
+  // EMULATION_SHARED=101376 is a card whose blocks have less shared memory than an H100's.
+  const char* shared = getenv("EMULATION_SHARED");
+  *p = {"emulation", 9, 0, 4, MEMORY, shared ? size_t(atol(shared)) : 232448};
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int gpu) {
