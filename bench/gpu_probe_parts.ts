@@ -17,7 +17,9 @@ function machine(): Promise<void> {
     `${all.length} × ${name}`
   );
   const { libraries = {}, driver } = describe();
-  const found = Object.entries(libraries).map(([name, v]) => `${name} ${/^\d/.test(v) ? v : "missing"}`);
+  const found = Object.entries(libraries).map(([name, v]) =>
+    `${name} ${/^\d[^ ]*/.exec(v)?.[0] ?? "missing"}`
+  );
   print({
     what: `${names.join(", ")}; CUDA ${driver}; ${found.join(", ")}`,
     ...describe(),

@@ -105,8 +105,9 @@ export function merged(
   { lora, parameters }: Pick<Adapted, "lora" | "parameters">,
   source: Source,
 ): (p: Parameter) => Pieces {
-  const byName = new Map(parameters.map((p) => [p.name, p])), sum = new Reused();
+  const byName = new Map(parameters.map((p) => [p.name, p]));
   return async function* (p) {
+    using sum = Reused.take();
     const pair = pairOf(p.name.replace(/\.weight$/, "")), a = byName.get(pair.a), b = byName.get(pair.b);
     // Before the first piece: a source may have one array for all that it gives.
     const low = a && b && { a: await whole(a, source), b: await whole(b, source) };

@@ -110,7 +110,7 @@ export async function loadTensors<T extends { readonly name: string; readonly sh
   using file = await Safetensors.open(path);
   const problems = checkTensors(file.tensors, expected);
   if (problems.length > 0) throw new Error(`Cannot load ${path}: ${problems.join("; ")}`);
-  const wide = new Reused();
+  using wide = Reused.take();
   for (const tensor of expected) {
     for await (const { row, values } of file.rows(tensor.name)) {
       await sink(tensor, widened(values, wide), row);

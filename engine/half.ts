@@ -25,7 +25,7 @@ export function fromBfloat16(
   bits: Uint16Array,
   into: Float32Array<ArrayBuffer> = new Float32Array(bits.length),
 ): Float32Array<ArrayBuffer> {
-  const out = new Uint32Array(into.buffer, into.byteOffset, bits.length);
+  const out = new Int32Array(into.buffer, into.byteOffset, bits.length);
   for (let i = 0; i < bits.length; i++) out[i] = bits[i]! << 16;
   return into;
 }
@@ -35,7 +35,8 @@ export function toBfloat16(
   values: Float32Array,
   out: Uint16Array<ArrayBuffer> = new Uint16Array(values.length),
 ): Uint16Array<ArrayBuffer> {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  // Signed numbers of 32 bits are never objects: a loop that is not compiled yet leaves no garbage.
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) {
     const b = bits[i]!;
     out[i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;

@@ -158,7 +158,7 @@ export class Replica {
   }
 
   /**
-   * The same of one parameter after the other in pieces of whole rows, for all of which there is one array.
+   * The same of one parameter after the other in pieces of whole rows, in an array that is used again for the next one.
    *
    * @param most elements of a piece, of which there are whole panels
    */
@@ -166,8 +166,9 @@ export class Replica {
     what: Part = "param",
     most: number = PIECE,
   ): (p: Pick<Parameter, "name" | "shape">) => Iterable<Float32Array<ArrayBuffer>> {
-    const array = new Reused(), readRows = this.#readRows.bind(this);
+    const readRows = this.#readRows.bind(this);
     return function* ({ name, shape }) {
+      using array = Reused.take();
       const [, ...inner] = shape, width = inner.reduce((n, d) => n * d, 1);
       for (const rows of rowPieces(shape, most)) {
         const out = array.f32((rows.to - rows.from) * width);

@@ -20,8 +20,8 @@ export type { TensorInfo, TensorToWrite } from "./safetensors_header.ts";
 export class Safetensors implements Disposable {
   readonly #files: ReadonlyMap<string, Deno.FsFile>;
   /** What {@link readElements} gives of a part, as the file has it and in f32. */
-  readonly #part = new Reused();
-  readonly #wide = new Reused();
+  readonly #part = Reused.take();
+  readonly #wide = Reused.take();
 
   private constructor(
     /** Every tensor, sorted by name. */
@@ -133,6 +133,7 @@ export class Safetensors implements Disposable {
 
   [Symbol.dispose](): void {
     for (const file of this.#files.values()) file.close();
+    this.#part[Symbol.dispose](), this.#wide[Symbol.dispose]();
   }
 
   #find(name: string, shape: readonly number[] | undefined): TensorInfo {
@@ -230,7 +231,7 @@ export async function writeSafetensors(
   const sorted = [...tensors].sort((a, b) => a.name < b.name ? -1 : 1);
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   await writeAll(file, formatHeader(path, sorted, metadata));
-  const rounded = new Reused();
+  using rounded = Reused.take();
   for (const { name, dtype, shape } of sorted) {
     const expected = elementsOf(shape),
       refuse = (values: string): never => {

@@ -47,9 +47,21 @@ export async function collected(given: TensorValues, elements: number): Promise<
   return out;
 }
 
-/** An array that is used again and again: a load or an export of many tensors does not wait for the collector. */
-export class Reused {
+/**
+ * An array that is used again and again: a load or an export of many tensors does not wait for the collector. Whoever takes one gives
+ * it to the next by disposing of it.
+ */
+export class Reused implements Disposable {
+  static readonly #free: Reused[] = [];
   #buffer = new ArrayBuffer(0);
+
+  /** One that nobody uses. */
+  static take(): Reused {
+    return Reused.#free.pop() ?? new Reused();
+  }
+  [Symbol.dispose](): void {
+    Reused.#free.push(this);
+  }
 
   #grown(bytes: number): ArrayBuffer {
     if (this.#buffer.byteLength < bytes) this.#buffer = new ArrayBuffer(bytes);

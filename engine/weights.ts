@@ -135,13 +135,14 @@ async function checkTiedHead(
 async function equal(path: string, first: string, second: string): Promise<boolean> {
   // Opened twice, since a file has one array for all its rows.
   using one = await Safetensors.open(path), other = await Safetensors.open(path);
-  const [a, b] = [one.tensors.get(first)!, other.tensors.get(second)!], wide = [new Reused(), new Reused()];
+  using own = Reused.take(), their = Reused.take();
+  const [a, b] = [one.tensors.get(first)!, other.tensors.get(second)!];
   if (a.shape.join() !== b.shape.join()) return false;
   const theirs = other.rows(second);
   for await (const { values } of one.rows(first)) {
     const next = await theirs.next();
     if (next.done) return false;
-    const [x, y] = [widened(values, wide[0]), widened(next.value.values, wide[1])];
+    const [x, y] = [widened(values, own), widened(next.value.values, their)];
     if (!x.every((value, i) => value === y[i])) return false;
   }
   return true;

@@ -28,7 +28,7 @@ export interface Description {
   readonly driver?: string;
   readonly runtime?: string;
   readonly math?: "fp32" | "bf16";
-  /** Versions of cublasLt, nccl and nvrtc, or one line that says where they were looked for. */
+  /** Version and file of cublasLt, nccl, nvrtc and cudnn, or one line that says where they were looked for. */
   readonly libraries?: Readonly<Record<string, string>>;
   readonly gpus?: readonly Gpu[];
 }
@@ -41,6 +41,8 @@ export interface Gpu {
   readonly multiprocessors: number;
   readonly bytes: number;
   readonly freeBytes: number;
+  /** Where it is on the PCI bus, "0000:01:00.0". */
+  readonly bus: string;
   /** GPUs whose memory its kernels can read. */
   readonly peers: readonly number[];
 }

@@ -337,6 +337,9 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   return *free = MEMORY - allocated[current], *total = MEMORY, cudaSuccess;
 }
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int gpu) {
+  return snprintf(id, size_t(size), "0000:%02X:00.0", gpu + 1), cudaSuccess;
+}
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
