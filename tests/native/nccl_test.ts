@@ -89,6 +89,12 @@ Deno.test("a kernel of NCCL that never ends is aborted after the deadline", asyn
   assert.ok(performance.now() - begin < 15_000);
 });
 
+Deno.test("a copy that shares no memory with a program ends before it, one that does ends behind it", async () => {
+  const script = new URL("./scripts/run_beside.ts", import.meta.url).href;
+  const said = await deno(["run", "-A", "--no-check", script], { FAKE_NCCL: "stall=2" });
+  assert.equal(said.trim(), "apart well, sum badly, same well");
+});
+
 Deno.test("an error that NCCL notices later ends the job and names the operation", async () => {
   const [found] = await sums({ FAKE_NCCL: "error=2" });
   for (const text of found!) {

@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
 import { DTYPES, OPCODE, type OpKind, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
 
-/** Reads a program back by `docs/program-format.md`. */
 const KINDS = new Map(Object.entries(OPCODE).map(([kind, code]) => [code as number, kind as OpKind]));
 
+/** Reads a program back by `docs/program-format.md`. */
 export function decode(bytes: Uint8Array<ArrayBuffer>) {
   const view = new DataView(bytes.buffer);
   let at = 0;
