@@ -11,7 +11,9 @@ const sum: Op = { kind: "allReduce", ins: [x], outs: [x], attrs: [1000, AXES.ind
 const loaded = LoadedProgram.load(program([sum], new Map([[x, 0]]), 4000));
 const devices = [0, 0].map((gpu) => Device.open({ threads: 1, gpu }));
 const memory = devices.map((near) => new DeviceSegment(4000, { near }));
-const other = new DeviceSegment(8000, { near: devices[0]! }), group = Group.create(2, 1), ended: string[] = [];
+const other = new DeviceSegment(8000, { near: devices[0]! }),
+  group = Group.create(2, 1),
+  ended: string[] = [];
 const run = { bytes: 4000, count: 1, fromStride: 0, toStride: 0 };
 const sums = devices.map((device, rank) =>
   device.submit(loaded, { arena: memory[rank]! }, ONE, { groups: onEveryAxis(group, rank) })
