@@ -9,6 +9,7 @@ import {
 import { elementsOf } from "../compiler/traffic.ts";
 import { shardsOf } from "../compiler/layout.ts";
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
+import { storedIn } from "../compiler/models/storage.ts";
 import type { Expr } from "../ir/expr.ts";
 import type { AdamW, Sampling } from "../ir/graph.ts";
 import type { Maxima, OpKind } from "../ir/op.ts";
@@ -89,7 +90,9 @@ export async function measureDevices(
   devices: Devices,
   onProgress: (share: number) => void = () => {},
 ): Promise<DeviceProfile> {
-  const cases = MODELS.flatMap((config) => casesOf(config)), found: Measured[] = [], [first] = devices.all;
+  const found: Measured[] = [], [first] = devices.all;
+  const layout = first!.description.backend === "cuda" ? "rows" : "panels";
+  const cases = MODELS.flatMap((config) => casesOf({ ...config, storage: storedIn("fp32", "fp32", layout) }));
   for (const [i, c] of cases.entries()) {
     found.push(await measureCase(devices.all, c));
     onProgress(0.7 * (i + 1) / cases.length);
