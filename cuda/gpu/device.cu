@@ -373,11 +373,10 @@ int32_t GpuDevice::copy(Job& job, std::string& error) {
 
 double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) {
   cudaSetDevice(gpu_);
-  uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
   bool half = mode & 8;
   mode &= 7;
   auto segment = [&](uint64_t count) { return Segment::create(count * (half ? 2 : 4), this, false); };
-  auto x = segment(uint64_t(m) * k), w = segment(columns * k), y = segment(uint64_t(m) * n);
+  auto x = segment(uint64_t(m) * k), w = segment(uint64_t(n) * k), y = segment(uint64_t(m) * n);
   if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
   if (mode > 2) return BATON_BAD_ARGUMENT;  // peak and bandwidth are what the data sheet says
   char text[ERROR_BYTES] = "";
@@ -390,9 +389,9 @@ double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) 
   Event begin(true), end(true);
   for (uint32_t i = 0; i < reps + 1; i++) {
     cudaEventRecord(begin.id, c.stream);
-    if (mode == 0) multiply(c, {single(x), k, 1}, {Right::panels, single(w), k}, {into(y), n, false}, NO_NUMBERS, m, n, k);
-    if (mode == 1) multiply(c, {single(y), n, 1}, {Right::transposed, single(w), k}, {into(x), k, false}, NO_NUMBERS, m, k, n);
-    if (mode == 2) multiply(c, {single(x), 1, k}, {Right::rows, single(y), n}, {into(w), k, true}, NO_NUMBERS, k, n, m);
+    if (mode == 0) multiply(c, {single(x), k, 1}, weight_of(single(w), k, false), {into(y), n, false}, NO_NUMBERS, m, n, k);
+    if (mode == 1) multiply(c, {single(y), n, 1}, weight_back(single(w), k, false), {into(x), k, false}, NO_NUMBERS, m, k, n);
+    if (mode == 2) multiply_gradient(c, single(y), n, single(x), into(w), false, NO_NUMBERS, m, n, k);
     cudaEventRecord(end.id, c.stream);
     float ms = 0;
     if (cudaEventSynchronize(end.id) != cudaSuccess || cudaEventElapsedTime(&ms, begin.id, end.id) != cudaSuccess) break;
