@@ -10,6 +10,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #define BATON_EMULATION 1
 #define __global__
@@ -99,7 +100,7 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventBlockingSync = 1, cudaHostAllocPortable = 1,
                    cudaHostAllocMapped = 2;
-struct EmulatedGraph;
+struct EmulatedGraph { std::vector<std::function<void()>> work; };
 // `stalled`: a kernel waits for something (that the stand-in for NCCL does not bring), and events behind it do not come.
 struct EmulatedStream {
   std::shared_ptr<std::atomic<int>> stalled = std::make_shared<std::atomic<int>>(0);

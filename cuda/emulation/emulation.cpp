@@ -240,7 +240,6 @@ unsigned ballot(bool mine) {
 
 // ---- the runtime -------------------------------------------------------------------------------------------------
 
-struct EmulatedGraph { std::vector<std::function<void()>> work; };
 struct EmulatedEvent {
   timespec time;
   std::shared_ptr<std::atomic<int>> stalled;  // of the stream that it was recorded on

@@ -9,10 +9,10 @@
 namespace baton {
 
 constexpr int ERROR_BYTES = 256;
-// Of a device: panels of logits, partial sums, registers of pointwise chains. Every kernel tiles itself to fit.
+// Of a device: logits, partial sums, registers of pointwise chains. Every kernel tiles itself to fit.
 constexpr uint64_t SCRATCH_BYTES = 64 << 20;
-// Behind it, what products by cuBLASLt need: rounded operands, results on their way into panels, its workspace.
-constexpr uint64_t PRODUCT_BYTES = 224 << 20;
+// Behind it, the workspace of products by cuBLASLt.
+constexpr uint64_t PRODUCT_BYTES = 32 << 20;
 
 // What can be wrong with the integers that kernels read. The texts are in faults.cu.
 enum What { NOTHING, INDEX, SEGMENT, LAST_SEGMENT, NO_PAGE, NO_ROOM, NOT_FINITE, NOT_KEPT };

@@ -63,12 +63,17 @@ export function shapeCases(): readonly Case[] {
       },
     ];
   });
-  const products = ([[1, 200, 128], [129, 129, 33], [65, 16, 64], [136, 200, 72]] as const).flatMap(
+  const products = ([[1, 200, 128], [129, 129, 33], [65, 16, 64], [136, 200, 72], [9, 72, 264], [
+    16,
+    40,
+    72,
+  ], [24, 40, 64]] as const).flatMap(
     ([m, o, k]): Case[] => {
       const w = panels(n(o * k), o, k), x = n(m * k), dy = n(m * o);
       return [
         { kind: "matmul", ins: [x, w], outs: [m * o], attrs: [m, o, k] },
         { kind: "matmulDx", ins: [dy, w], outs: [m * k], attrs: [m, o, k, 0] },
+        { kind: "matmulDx", ins: [dy, w, n(m * k)], outs: [m * k], attrs: [m, o, k, 1] },
         { kind: "matmulDw", ins: [dy, x], outs: [w.length], attrs: [m, o, k, 0] },
         { kind: "matmulDw", ins: [dy, x, w], outs: [{ inPlace: 2 }], attrs: [m, o, k, 1] },
       ];
