@@ -10,7 +10,7 @@ namespace baton {
 
 constexpr int ERROR_BYTES = 256;
 // Of a device: logits, partial sums, registers of pointwise chains. Every kernel tiles itself to fit.
-constexpr uint64_t SCRATCH_BYTES = 64 << 20;
+constexpr uint64_t SCRATCH_BYTES = 128 << 20;
 // Behind it, the workspace of products by cuBLASLt.
 constexpr uint64_t PRODUCT_BYTES = 32 << 20;
 

@@ -1,7 +1,7 @@
 /** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
 import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
-import { ends, generator, normal, panels } from "./harness.ts";
+import { below, ends, floats, generator, normal, panels } from "./harness.ts";
 
 const HEADS = [[64, 4, 4], [80, 4, 2], [96, 6, 2], [128, 8, 1], [256, 2, 1]] as const;
 
@@ -18,6 +18,29 @@ function pagedCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
     outs: [slots.length * heads * d],
     attrs: [slots.length, heads, kv, d, window, d ** -.5, 0, pages, maxPages],
   }));
+}
+
+/** A vocabulary of several pieces, and more rows than one piece has (on GPUs, of which the emulation has small ones). */
+function headCases(n: (size: number) => Float32Array<ArrayBuffer>, next: () => number): Case[] {
+  return ([[20, 16, 2100], [300, 8, 72]] as const).flatMap(([a, h, v]): Case[] => {
+    const x = n(a * h), w = panels(n(v * h), v, h), targets = below(a, v, next), invT = floats(.9);
+    const lse = n(a).map((y) => y + 9), gradient = [n(a), x, w, targets, invT, lse, n(a), n(a)];
+    return [
+      { kind: "linearLogprob", ins: [x, w, targets, invT], outs: [a, a, a], attrs: [a, h, v, 1] },
+      { kind: "linearLogprobDx", ins: gradient, outs: [a * h], attrs: [a, h, v, 1, 0, v] },
+      // A gradient in bf16 is rounded once for each piece of the rows on GPUs, and once in all on the CPU.
+      ...a < 256
+        ? [
+          {
+            kind: "linearLogprobGrad",
+            ins: [...gradient, w],
+            outs: [a * h, { inPlace: 8 }],
+            attrs: [a, h, v, 1, 1, 0, v],
+          } as const,
+        ]
+        : [],
+    ];
+  });
 }
 
 /** Chains of one instruction: whole vectors and a tail, one number for all, and in place. */
@@ -79,5 +102,5 @@ export function shapeCases(): readonly Case[] {
       ];
     },
   );
-  return [...attention, ...products, ...pagedCases(n), ...singleCases(n)];
+  return [...attention, ...products, ...headCases(n, next), ...pagedCases(n), ...singleCases(n)];
 }
