@@ -107,7 +107,7 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventBlockingSync = 1, cudaHostAllocPortable = 1,
                    cudaHostAllocMapped = 2;
-struct EmulatedGraph;
+struct EmulatedGraph { std::vector<std::function<void()>> work; };
 struct EmulatedStream;
 // What a stream that puts its work off has to do: once `ready` says so, if it is there; `behind` are streams that it waits for.
 struct EmulatedItem {

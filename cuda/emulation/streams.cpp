@@ -16,7 +16,6 @@
 #include "cuda_runtime.h"
 #include "streams.h"
 
-struct EmulatedGraph { std::vector<std::function<void()>> work; };
 
 // A point of a stream: reached once what was queued before has run.
 struct EmulatedPoint {

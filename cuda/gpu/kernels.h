@@ -9,10 +9,10 @@
 namespace baton {
 
 constexpr int ERROR_BYTES = 256;
-// Of a device: panels of logits, partial sums, registers of pointwise chains. Every kernel tiles itself to fit.
-constexpr uint64_t SCRATCH_BYTES = 64 << 20;
-// Behind it, what products by cuBLASLt need: rounded operands, results on their way into panels, its workspace.
-constexpr uint64_t PRODUCT_BYTES = 224 << 20;
+// Of a device: logits, partial sums, registers of pointwise chains. Every kernel tiles itself to fit.
+constexpr uint64_t SCRATCH_BYTES = 128 << 20;
+// Behind it, the workspace of products by cuBLASLt.
+constexpr uint64_t PRODUCT_BYTES = 32 << 20;
 // And what the second stream has, whose work runs beside the other's: strided pieces on their way through NCCL.
 constexpr uint64_t COPY_BYTES = 32 << 20;
 

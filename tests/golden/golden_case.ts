@@ -1,7 +1,8 @@
 /** The tiny models whose numbers PyTorch has said, in `cases/`. */
 import { parseConfig } from "../../compiler/models/config.ts";
-import type { Storage } from "../../compiler/models/storage.ts";
+import { SINGLE, type Storage } from "../../compiler/models/storage.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
+import { describe } from "../../ffi/device.ts";
 import { MAXIMA } from "../pure/compiler_fixtures.ts";
 import type { ModelRunner } from "./model_runner.ts";
 
@@ -18,8 +19,9 @@ export const NAMES = [
   "qwen3_long",
 ];
 
-/** A tiny model with PyTorch's numbers about it. `storage` is what it is stored in; f32 by default. */
-export async function open(name: string, storage?: Storage) {
+/** A tiny model with PyTorch's numbers about it. `storage` is what it is stored in, f32 by default; in rows on GPUs, as runs have it. */
+export async function open(name: string, storage: Storage = SINGLE) {
+  const { backend } = describe();
   const config = parseConfig(
     JSON.parse(await Deno.readTextFile(`${CASES}${name}/config.json`)),
     `${name}/config.json`,
@@ -30,7 +32,11 @@ export async function open(name: string, storage?: Storage) {
   const width = ids.length / lengths.length;
   const sequences = lengths.map((n, r) => [...ids.subarray(r * width, r * width + n)]);
   const tokens = lengths.reduce((a, b) => a + b, 0), maxima = { ...MAXIMA, tokens, actions: tokens };
-  return { config: { ...config, ...storage && { storage } }, weights, golden, sequences, width, maxima };
+  const laid = {
+    ...config,
+    storage: { ...storage, layout: backend === "cuda" ? "rows" : "panels" },
+  } as const;
+  return { config: laid, weights, golden, sequences, width, maxima };
 }
 
 /** Puts a checkpoint into a rank's memory. */

@@ -31,6 +31,8 @@ function marksOf({ kind, ins, outs, attrs }: Case): string[] {
 }
 
 const SOME = (letter: string) => "atr".includes(letter), ALL = (letter: string) => letter !== " ";
+/** All but sums of many. */
+const PASSING = (letter: string) => SOME(letter) || letter === "y";
 
 /** Of integers there is no half. */
 const isNumeric = ({ ins }: Case, i: number): boolean =>
@@ -39,9 +41,13 @@ const isNumeric = ({ ins }: Case, i: number): boolean =>
 export function halfCases(of: readonly Case[]): readonly Case[] {
   return of.flatMap((c) => {
     if (c.kind === "gatherRows" && !isNumeric(c, 0)) return [];
-    const cases = [halved(c, SOME), halved(c, ALL)].filter((x) => x !== null);
-    const mixed = marksOf(c).some((letter) => ALL(letter) && !SOME(letter));
-    return mixed ? cases : cases.slice(0, 1);
+    const marks = new Set(marksOf(c));
+    const ways = [
+      SOME,
+      ...marks.has("y") || marks.has("g") ? [ALL] : [],
+      ...marks.has("y") && marks.has("g") ? [PASSING] : [],
+    ];
+    return ways.map((way) => halved(c, way)).filter((x) => x !== null);
   });
 }
 

@@ -1,7 +1,7 @@
 /** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
 import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
-import { ends, generator, normal, panels } from "./harness.ts";
+import { below, ends, floats, generator, normal, panels } from "./harness.ts";
 
 /** Head size, heads, key-value heads, window and lengths of sequences; the last ones span several blocks of the kernels. */
 const ATTENTION: readonly (readonly [number, number, number, number, readonly number[]])[] = [
@@ -27,6 +27,29 @@ function pagedCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
     outs: [slots.length * heads * d],
     attrs: [slots.length, heads, kv, d, window, d ** -.5, 0, pages, maxPages],
   }));
+}
+
+/** A vocabulary of several pieces, and more rows than one piece has (on GPUs, of which the emulation has small ones). */
+function headCases(n: (size: number) => Float32Array<ArrayBuffer>, next: () => number): Case[] {
+  return ([[20, 16, 2100], [300, 8, 72]] as const).flatMap(([a, h, v]): Case[] => {
+    const x = n(a * h), w = panels(n(v * h), v, h), targets = below(a, v, next), invT = floats(.9);
+    const lse = n(a).map((y) => y + 9), gradient = [n(a), x, w, targets, invT, lse, n(a), n(a)];
+    return [
+      { kind: "linearLogprob", ins: [x, w, targets, invT], outs: [a, a, a], attrs: [a, h, v, 1] },
+      { kind: "linearLogprobDx", ins: gradient, outs: [a * h], attrs: [a, h, v, 1, 0, v] },
+      // A gradient in bf16 is rounded once for each piece of the rows on GPUs, and once in all on the CPU.
+      ...a < 256
+        ? [
+          {
+            kind: "linearLogprobGrad",
+            ins: [...gradient, w],
+            outs: [a * h, { inPlace: 8 }],
+            attrs: [a, h, v, 1, 1, 0, v],
+          } as const,
+        ]
+        : [],
+    ];
+  });
 }
 
 /** Chains of one instruction: whole vectors and a tail, one number for all, and in place. */
@@ -72,16 +95,21 @@ export function shapeCases(): readonly Case[] {
       },
     ];
   });
-  const products = ([[1, 200, 128], [129, 129, 33], [65, 16, 64], [136, 200, 72]] as const).flatMap(
+  const products = ([[1, 200, 128], [129, 129, 33], [65, 16, 64], [136, 200, 72], [9, 72, 264], [
+    16,
+    40,
+    72,
+  ], [24, 40, 64]] as const).flatMap(
     ([m, o, k]): Case[] => {
       const w = panels(n(o * k), o, k), x = n(m * k), dy = n(m * o);
       return [
         { kind: "matmul", ins: [x, w], outs: [m * o], attrs: [m, o, k] },
         { kind: "matmulDx", ins: [dy, w], outs: [m * k], attrs: [m, o, k, 0] },
+        { kind: "matmulDx", ins: [dy, w, n(m * k)], outs: [m * k], attrs: [m, o, k, 1] },
         { kind: "matmulDw", ins: [dy, x], outs: [w.length], attrs: [m, o, k, 0] },
         { kind: "matmulDw", ins: [dy, x, w], outs: [{ inPlace: 2 }], attrs: [m, o, k, 1] },
       ];
     },
   );
-  return [...attention, ...products, ...pagedCases(n), ...singleCases(n)];
+  return [...attention, ...products, ...headCases(n, next), ...pagedCases(n), ...singleCases(n)];
 }

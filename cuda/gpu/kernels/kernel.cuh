@@ -135,10 +135,12 @@ struct Right {
   long ld;
 };
 // Element (i, j): p[i·ld + j], or in panels a weight of outputs j and inputs i, whose padding columns become 0.
+// With a bias, of which one is added to every column; never in panels.
 struct Target {
   OutNumbers p;
   long ld;
   bool panels;
+  Numbers bias = NO_NUMBERS;
 };
 // A weight of `inputs` inputs as it lies, multiplied by what it turns into outputs, and by gradients of those.
 inline Right weight_of(Numbers w, long inputs, bool panels) { return {panels ? Right::panels : Right::columns, w, inputs}; }
@@ -152,7 +154,9 @@ void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, b
 void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // Both operands in bf16, in memory that 16 bytes at a time can be read of; false for others.
 bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
-// False when it is not chosen or does not take these sizes.
+// At most sixteen rows and a weight in rows, both in bf16 in such memory; false for others.
+bool multiply_few(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
+// False when cuBLASLt is not there, not wanted, or does not take these sizes and types as they lie.
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 
 // Whether products and attention run on tensor cores, with fp32 sums, or give the CPU's bits: what lies in memory decides,

@@ -17,6 +17,11 @@ __device__ inline long place(const Target& c, long i, long j) {
   return c.panels ? (j >> 4) * 16 * c.ld + 16 * i + (j & 15) : i * c.ld + j;
 }
 
+// A sum with the bias of its column.
+__device__ inline float with_bias(const Target& c, long j, float sum) { return c.bias.p ? sum + c.bias[j] : sum; }
+// Whether sixteen bytes at a time can be read there.
+inline bool in_eights(const Numbers& p) { return p.half && reinterpret_cast<uintptr_t>(p.p) % 16 == 0; }
+
 // What a thread has of a warp's 64 × 32 sums by `mma`, added to what was there before; its first is that of `row` and `column`.
 __device__ inline void store_sums(const float (&sum)[4][4][4], const Target& target, const Numbers& prior, long row, long column,
                                   long m, long n) {
@@ -30,7 +35,7 @@ __device__ inline void store_sums(const float (&sum)[4][4][4], const Target& tar
         long r = row + 16 * i + (e >= 2 ? 8 : 0), q = column + 8 * j + e % 2;
         if (r >= m || q >= width) continue;
         long at = place(target, r, q);
-        target.p.set(at, (prior.p ? prior[at] : 0.f) + sum[i][j][e]);
+        target.p.set(at, with_bias(target, q, (prior.p ? prior[at] : 0.f) + sum[i][j][e]));
       }
 }
 

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(THREADS)
   for (int r = 0; r < TM; r++)
     for (int q = 0; q < 4; q++) {
       long i = row + y + 16 * r, j = column + 4 * x + q;
-      if (i < m && j < width) target.p.set(place(target, i, j), sum[r][q]);
+      if (i < m && j < width) target.p.set(place(target, i, j), with_bias(target, j, sum[r][q]));
     }
 }
 
@@ -64,6 +64,7 @@ bool on_tensor_cores(bool half) {
 void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   if (on_tensor_cores(left.p.half || right.p.half)) {
     if (multiply_blas(c, left, right, target, prior, m, n, k)) return;
+    if (multiply_few(c, left, right, target, prior, m, n, k)) return;
     if (multiply_half(c, left, right, target, prior, m, n, k)) return;
     return multiply_bf16(c, left, right, target, prior, m, n, k);
   }

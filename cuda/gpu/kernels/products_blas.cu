@@ -1,157 +1,136 @@
-// Matrix products by cuBLASLt in bf16 with fp32 sums: operands are rounded and laid out for it in the scratch, piece by piece, but a
-// left one that lies as it is wanted. Results that are panels or bf16 are laid out from an fp32 piece. Chosen
-// by BATON_CUDA_PRODUCTS=cublas; sizes that it does not take go to the kernels of products_bf16.cu.
+// Matrix products of bf16 operands by cuBLASLt, on memory as it lies: both operands, the sum that is continued and the result have
+// leading dimensions of their own and are turned where they lie across. Sums are fp32, and so may be the result. Sizes whose rows do not
+// begin at multiples of sixteen bytes go to kernels of our own, and so do the few rows of decode steps, unless
+// BATON_CUDA_PRODUCTS=cublas asks for all.
+#include <array>
 #include <map>
-#include <tuple>
 
-#include "../libraries.h"
-#include "../runtime.h"
-#include "mma.cuh"
-#include "operands.cuh"
-
-#if !defined(BATON_EMULATION) && __has_include(<cublasLt.h>)
-#include <cublasLt.h>
-#include <dlfcn.h>
-#define BATON_BLAS 1
-#endif
+#include "../blas.h"
+#include "kernel.cuh"
 
 namespace baton {
-
-#ifdef BATON_BLAS
 namespace {
 
-constexpr uint64_t LEFT_BYTES = 64 << 20, RIGHT_BYTES = 64 << 20, OUT_BYTES = 64 << 20, WORKSPACE = 32 << 20;
-static_assert(LEFT_BYTES + RIGHT_BYTES + OUT_BYTES + WORKSPACE <= PRODUCT_BYTES, "pieces fit");
+constexpr size_t MOST_PLANS = 4096;
+constexpr long FEW = 16;  // rows that a kernel of our own streams weights for
 
-#define BLAS_FUNCTIONS(F)                                                                                                       \
-  F(cublasLtCreate) F(cublasLtMatmul) F(cublasLtMatmulDescCreate) F(cublasLtMatmulDescSetAttribute) F(cublasLtMatrixLayoutCreate) \
-  F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatmulAlgoGetHeuristic)
+// What a product is made of, as far as it decides how it is done. Of both operands and the result: leading dimension and alignment.
+struct Side {
+  const void* p;
+  long ld;
+  bool turned;
+  long alignment() const {
+    uintptr_t lowest = reinterpret_cast<uintptr_t>(p) & (~reinterpret_cast<uintptr_t>(p) + 1);
+    return lowest == 0 || lowest > 256 ? 256 : long(lowest);
+  }
+};
+typedef std::array<long, 14> Key;
 
-// What was made for one size.
+// What was made for one kind of product.
 struct Plan {
-  cublasLtMatmulDesc_t product = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
+  Blas::Handle product = nullptr, a = nullptr, b = nullptr, c = nullptr;
+  BlasAlgorithm algorithm{};
   bool usable = false;
 };
 
 // Of a device's worker thread; lives as long as the process.
-struct Blas {
-#define DECLARE(name) decltype(&::name) name = nullptr;
-  BLAS_FUNCTIONS(DECLARE)
-#undef DECLARE
-  cublasLtHandle_t handle = nullptr;
-  std::map<std::tuple<long, long, long, long>, Plan> plans;
+class Plans {
+ public:
+  const Blas* const blas = open_blas();
+  Blas::Handle handle = nullptr;
 
-  Blas() {
-    void* library = open_library(Library::blas);
-    if (!library) return;
-    bool all = true;
-#define RESOLVE(name) all = (name = reinterpret_cast<decltype(name)>(dlsym(library, #name))) && all;
-    BLAS_FUNCTIONS(RESOLVE)
-#undef RESOLVE
-    if (!all || cublasLtCreate(&handle) != CUBLAS_STATUS_SUCCESS) handle = nullptr;
+  Plans() {
+    if (blas && blas->Create(&handle) != Blas::SUCCESS) handle = nullptr;
   }
 
-  // Column-major: out (n × m, ld) = right (k × n)ᵀ · left (k × m).
-  const Plan& plan(long m, long n, long k, long ld) {
-    Plan& p = plans[{m, n, k, ld}];
+  // Column-major, as cuBLASLt has matrices: out (n × m) = right (n × k) · left (k × m).
+  const Plan& plan(const Key& key) {
+    if (all_.size() >= MOST_PLANS) clear();
+    Plan& p = all_[key];
     if (p.product) return p;
-    cublasOperation_t turned = CUBLAS_OP_T;
-    uint64_t workspace = WORKSPACE;
-    cublasLtMatmulPreference_t preference = nullptr;
-    cublasLtMatmulHeuristicResult_t found{};
-    int count = 0;
-    auto ok = [](cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS; };
-    p.usable = ok(cublasLtMatmulDescCreate(&p.product, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
-               ok(cublasLtMatmulDescSetAttribute(p.product, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned)) &&
-               ok(cublasLtMatrixLayoutCreate(&p.a, CUDA_R_16BF, uint64_t(k), uint64_t(n), k)) &&
-               ok(cublasLtMatrixLayoutCreate(&p.b, CUDA_R_16BF, uint64_t(k), uint64_t(m), k)) &&
-               ok(cublasLtMatrixLayoutCreate(&p.c, CUDA_R_32F, uint64_t(n), uint64_t(m), ld)) &&
-               ok(cublasLtMatmulPreferenceCreate(&preference)) &&
-               ok(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                                       sizeof workspace)) &&
-               ok(cublasLtMatmulAlgoGetHeuristic(handle, p.product, p.a, p.b, p.c, p.c, preference, 1, &found, &count)) && count == 1;
-    p.algorithm = found.algo;
+    auto [m, n, k, ld_right, ld_left, ld_out, right_turned, left_turned, half, biased, of_right, of_left, of_prior, of_out] = key;
+    int type = half ? Blas::BF16 : Blas::F32, turned = Blas::TURNED, epilogue = Blas::EPILOGUE_BIAS, bias_type = Blas::BF16, count = 0;
+    uint64_t workspace = PRODUCT_BYTES;
+    Blas::Handle preference = nullptr;
+    BlasFound found{};
+    auto ok = [](int status) { return status == Blas::SUCCESS; };
+    auto set = [&](int what, const int& value) { return ok(blas->MatmulDescSetAttribute(p.product, what, &value, sizeof value)); };
+    auto prefer = [&](int what, uint32_t value) {
+      return ok(blas->MatmulPreferenceSetAttribute(preference, what, &value, sizeof value));
+    };
+    auto layout = [&](Blas::Handle& out, int type, long rows, long columns, long ld, bool turned) {
+      return ok(blas->MatrixLayoutCreate(&out, type, uint64_t(turned ? columns : rows), uint64_t(turned ? rows : columns), ld));
+    };
+    p.usable = ok(blas->MatmulDescCreate(&p.product, Blas::COMPUTE_F32, Blas::F32)) &&
+               (!right_turned || set(Blas::TURN_A, turned)) && (!left_turned || set(Blas::TURN_B, turned)) &&
+               (!biased || (set(Blas::EPILOGUE, epilogue) && set(Blas::BIAS_TYPE, bias_type))) &&
+               layout(p.a, Blas::BF16, n, k, ld_right, right_turned) && layout(p.b, Blas::BF16, k, m, ld_left, left_turned) &&
+               layout(p.c, type, n, m, ld_out, false) && ok(blas->MatmulPreferenceCreate(&preference)) &&
+               ok(blas->MatmulPreferenceSetAttribute(preference, Blas::WORKSPACE, &workspace, sizeof workspace)) &&
+               prefer(Blas::ALIGNMENT_A, uint32_t(of_right)) && prefer(Blas::ALIGNMENT_B, uint32_t(of_left)) &&
+               prefer(Blas::ALIGNMENT_C, uint32_t(of_prior)) && prefer(Blas::ALIGNMENT_D, uint32_t(of_out)) &&
+               ok(blas->MatmulAlgoGetHeuristic(handle, p.product, p.a, p.b, p.c, p.c, preference, 1, &found, &count)) && count == 1;
+    if (preference) blas->MatmulPreferenceDestroy(preference);
+    p.algorithm = found.algorithm;
     return p;
   }
+
+ private:
+  void clear() {
+    for (auto& entry : all_) {
+      const Plan& p = entry.second;
+      if (p.product) blas->MatmulDescDestroy(p.product);
+      for (Blas::Handle layout : {p.a, p.b, p.c})
+        if (layout) blas->MatrixLayoutDestroy(layout);
+    }
+    all_.clear();
+  }
+
+  std::map<Key, Plan> all_;
 };
 
-Blas& blas() {
-  thread_local Blas& one = *new Blas;
+Plans& plans() {
+  thread_local Plans& one = *new Plans;
   return one;
 }
 
-// to[i][k] = the element, rounded; rows i of the piece, k contiguous.
-__global__ void round_left_kernel(Left left, bf16* to, long m, long k) {
-  for (long e = first_index(); e < m * k; e += index_step()) {
-    // Read along what is contiguous in memory.
-    long i = left.column == 1 ? e / k : e % m, d = left.column == 1 ? e % k : e / m;
-    to[i * k + d] = __float2bfloat16_rn(element(left, i, d));
-  }
+enum class Choice { usual, all, none };
+Choice choice() {
+  static const Choice chosen = [] {
+    const char* value = getenv("BATON_CUDA_PRODUCTS");
+    return !value ? Choice::usual : !strcmp(value, "cublas") ? Choice::all : !strcmp(value, "own") ? Choice::none : Choice::usual;
+  }();
+  return chosen;
 }
-__global__ void round_right_kernel(Right right, bf16* to, long column, long n, long k) {
-  for (long e = first_index(); e < n * k; e += index_step()) {
-    bool along = right.form == Right::rows || right.form == Right::panels;
-    long j = along ? e % n : e / k, d = along ? e / n : e % k;
-    to[j * k + d] = __float2bfloat16_rn(element(right, d, column + j));
-  }
-}
-__global__ void lay_out_kernel(const float* from, Target target, Numbers prior, long row, long column, long m, long n, long width) {
-  for (long e = first_index(); e < m * width; e += index_step()) {
-    // Written along what is contiguous in memory.
-    long j = target.panels ? e % 16 + e / (16 * m) * 16 : e % width, i = target.panels ? e / 16 % m : e / width;
-    long at = place(target, row + i, column + j);
-    target.p.set(at, (prior.p ? prior[at] : 0.f) + (j < n ? from[i * n + j] : 0.f));
-  }
-}
+
+bool in_sixteens(const void* p, long ld, bool half) { return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld * (half ? 2 : 4) % 16 == 0; }
 
 }  // namespace
 
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
-  static const bool chosen = [] {
-    const char* value = getenv("BATON_CUDA_PRODUCTS");
-    return value && !strcmp(value, "cublas");
-  }();
-  if (!chosen || k % 8 || k * 32 > long(LEFT_BYTES) || !blas().handle) return false;
-  char* scratch = c.scratch + SCRATCH_BYTES;
-  bf16 *a = reinterpret_cast<bf16*>(scratch), *b = reinterpret_cast<bf16*>(scratch + LEFT_BYTES);
-  float* out = reinterpret_cast<float*>(scratch + LEFT_BYTES + RIGHT_BYTES);
-  void* workspace = scratch + LEFT_BYTES + RIGHT_BYTES + OUT_BYTES;
-  long most_m = smaller(m, long(LEFT_BYTES) / (2 * k)), most_n = smaller(n, long(RIGHT_BYTES) / (2 * k) / 16 * 16);
-  bool later = target.panels || target.p.half;  // laid out from a piece
-  if (later) most_n = smaller(most_n, larger(16, long(OUT_BYTES) / (4 * most_m) / 16 * 16));
-  if (later && most_m * most_n * 4 > long(OUT_BYTES)) return false;
-  for (long q = 0; q < n; q += most_n)
-    for (long r = 0; r < m; r += most_m)
-      if (!blas().plan(smaller(most_m, m - r), smaller(most_n, n - q), k, later ? smaller(most_n, n - q) : target.ld).usable)
-        return false;
-  for (long q = 0; q < n; q += most_n) {
-    long columns = smaller(most_n, n - q);
-    launch(c, round_right_kernel, dim3(blocks_of(columns * k, 256)), 256, 0, right, b, q, columns, k);
-    for (long r = 0; r < m; r += most_m) {
-      long rows = smaller(most_m, m - r);
-      Left piece{left.p.from(r * left.row), left.row, left.column};
-      bool ready = left.p.half && left.column == 1 && left.row == k && reinterpret_cast<uintptr_t>(piece.p.p) % 16 == 0;
-      if (!ready) launch(c, round_left_kernel, dim3(blocks_of(rows * k, 256)), 256, 0, piece, a, rows, k);
-      const Plan& p = blas().plan(rows, columns, k, later ? columns : target.ld);
-      float one = 1, carry = prior.p && !later ? 1.f : 0.f;
-      void* to = later ? out : target.p.from(r * target.ld + q).p;
-      const void* from = carry == 1 ? prior.from(r * target.ld + q).p : to;
-      if (c.error[0]) return true;
-      const void* rounded = ready ? piece.p.p : a;
-      auto status = blas().cublasLtMatmul(blas().handle, p.product, &one, b, p.a, rounded, p.b, &carry, from, p.c, to, p.c, &p.algorithm,
-                                          workspace, WORKSPACE, c.stream);
-      if (status != CUBLAS_STATUS_SUCCESS) return fail(c, "cuBLASLt gave status %d", int(status)), true;
-      long width = target.panels ? parts(columns, 16) * 16 : columns;
-      if (later)
-        launch(c, lay_out_kernel, dim3(blocks_of(rows * width, 256)), 256, 0, out, target, prior, r, q, rows, columns, width);
-    }
-  }
+  if (choice() == Choice::none || !left.p.half || !right.p.half || target.panels) return false;
+  if (m == 0 || n == 0 || k == 0 || (right.form != Right::rows && right.form != Right::columns)) return false;
+  if (choice() == Choice::usual && m <= FEW && right.form == Right::columns && multiply_few(c, left, right, target, prior, m, n, k)) return true;
+  // A matrix of rows is, column by column, the turned one.
+  Side a{right.p.p, right.ld, right.form == Right::columns};
+  Side b{left.p.p, left.column == 1 ? left.row : left.column, left.column != 1};
+  if (left.column != 1 && left.row != 1) return false;
+  if (!in_sixteens(a.p, a.ld, true) || !in_sixteens(b.p, b.ld, true) || !in_sixteens(target.p.p, target.ld, target.p.half)) return false;
+  if (prior.p && (prior.half != target.p.half || !in_sixteens(prior.p, target.ld, prior.half))) return false;
+  if (target.bias.p && !target.bias.half) return false;
+  Plans& all = plans();
+  if (!all.handle) return false;
+  const void* from = prior.p ? prior.p : target.p.p;
+  const Plan& p = all.plan({m, n, k, a.ld, b.ld, target.ld, a.turned, b.turned, target.p.half, target.bias.p != nullptr, a.alignment(),
+                            b.alignment(), Side{from, 0, false}.alignment(), Side{target.p.p, 0, false}.alignment()});
+  if (!p.usable) return false;
+  if (c.error[0]) return true;
+  if (target.bias.p) all.blas->MatmulDescSetAttribute(p.product, Blas::BIAS, &target.bias.p, sizeof target.bias.p);
+  float one = 1, carry = prior.p ? 1.f : 0.f;
+  int status = all.blas->Matmul(all.handle, p.product, &one, a.p, p.a, b.p, p.b, &carry, from, p.c, target.p.p, p.c, &p.algorithm,
+                                c.scratch + SCRATCH_BYTES, PRODUCT_BYTES, c.stream);
+  if (status != Blas::SUCCESS) fail(c, "cuBLASLt gave status %d", status);
   return true;
 }
-#else
-bool multiply_blas(Call&, Left, Right, Target, Numbers, long, long, long) { return false; }
-#endif
 
 }  // namespace baton
