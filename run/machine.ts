@@ -145,7 +145,8 @@ async function assumed(
 }
 
 /** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
-const onGpus = ({ gpus }: Devices): boolean => gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
+export const onGpus = ({ gpus }: Devices): boolean =>
+  gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(
