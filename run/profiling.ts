@@ -47,6 +47,7 @@ export async function profileMachine(
     name: `${name}, ${isa}`,
     source: "baton profile",
     ...capacity !== undefined && { capacity },
+    ...gpus && { overlaps: true },
     elementBytes: 4,
     memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),
