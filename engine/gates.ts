@@ -10,7 +10,8 @@ export class Gates {
   readonly #open = new Map<number, PromiseWithResolvers<void>>();
   #failure: { readonly reason: unknown } | null = null;
 
-  constructor(readonly replicas: number) {}
+  /** @param broken called when some of what belongs together was submitted and the rest cannot be: devices would wait for it */
+  constructor(readonly replicas: number, readonly broken: () => void) {}
 
   /** Resolves when the work of every replica has been submitted at this gate. Rejects when one of them does not come any more. */
   async pass(gate: number, replica: number, submit: () => void): Promise<void> {
@@ -27,6 +28,7 @@ export class Gates {
         for (const [, submit] of [...waiting].toSorted(([a], [b]) => a - b)) submit();
         open.resolve();
       } catch (error) {
+        this.broken();
         open.reject(error);
       }
     }

@@ -45,7 +45,7 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
       const compare = epoch === 0 && m === 0;
       // A replica without samples has no backward pass in which it could meet the others.
       const gates = bound.has("closing", 0) && parts.every((part) => part.length > 0)
-        ? new Gates(replicas.length)
+        ? new Gates(replicas.length, () => bound.engine.devices.cancel(true))
         : null;
       const done = new Progress(replicas.length, request.onMicroBatch);
       const worst = await settleAll(

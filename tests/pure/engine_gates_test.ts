@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Gates } from "../../engine/gates.ts";
 
 Deno.test("the last replica to come submits for all, in their order and at one moment", async () => {
-  const gates = new Gates(3), seen = new Array<string>();
+  const gates = new Gates(3, () => {}), seen = new Array<string>();
   const pass = (gate: number, replica: number) =>
     gates.pass(gate, replica, () => {
       seen.push(`${replica} at ${gate}`);
@@ -23,7 +23,7 @@ Deno.test("the last replica to come submits for all, in their order and at one m
 });
 
 Deno.test("whoever waits for a replica that failed, or comes later, fails with its reason", async () => {
-  const gates = new Gates(2), reason = new Error("device 3 is gone");
+  const gates = new Gates(2, () => {}), reason = new Error("device 3 is gone");
   const waits = gates.pass(0, 1, () => assert.fail("it was submitted"));
   gates.fail(reason);
   gates.fail(new Error("what that caused"));
@@ -31,12 +31,14 @@ Deno.test("whoever waits for a replica that failed, or comes later, fails with i
   await assert.rejects(gates.pass(1, 1, () => assert.fail("it was submitted")), reason);
 });
 
-Deno.test("what a submission throws reaches every replica", async () => {
-  const gates = new Gates(2), reason = new Error("closed");
+Deno.test("what a submission throws reaches every replica, and whoever has to end what was submitted", async () => {
+  let broken = 0;
+  const gates = new Gates(2, () => broken++), reason = new Error("closed");
   const first = gates.pass(0, 0, () => {});
   const second = gates.pass(0, 1, () => {
     throw reason;
   });
   await assert.rejects(first, reason);
   await assert.rejects(second, reason);
+  assert.equal(broken, 1);
 });
