@@ -114,7 +114,15 @@ export function compileBench(
   return {
     ...placed,
     schedule: schedulesOf([placed])[0]!,
-    programs: compilePlan(graph, plan, configs, sizes, {}),
+    programs: compilePlan(
+      graph,
+      plan,
+      configs,
+      sizes,
+      {},
+      {},
+      layout.overlap ? { overlap: layout.overlap } : {},
+    ),
   };
 }
 
@@ -128,6 +136,8 @@ export interface BenchLayout {
   readonly timeline?: Timeline;
   /** Told what is going to be allocated. */
   readonly onMemory?: (rows: readonly MemoryRow[]) => void;
+  /** Gradients are summed during the last backward pass: by default on GPUs, as in a run. */
+  readonly overlap?: { readonly bytes?: number } | undefined;
   /** Where weights come from, instead of random numbers made on the host. */
   readonly load?: EngineModel["load"];
 }
@@ -147,7 +157,8 @@ export async function benchStage(
         return [name, { ...single, ...(lora && { lora }), ...(storage && !ema && { storage }) }];
       }),
     );
-  const compiled = compileBench(graph, configs, sizes, layout);
+  const gpu = devices.all[0]!.gpu !== null;
+  const compiled = compileBench(graph, configs, sizes, { ...gpu && { overlap: {} }, ...layout });
   const models = Object.fromEntries(
     Object.entries(graph.models).map((
       [name, spec],

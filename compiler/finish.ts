@@ -24,6 +24,8 @@ export interface FinishOptions {
   readonly maxima: Maxima;
   /** Bytes of fence around every arena buffer, for tests; see `buffers.ts`. */
   readonly guard?: number | undefined;
+  /** Operations that memory is planned without: two programs that differ by them only have one plan of the arena. */
+  readonly unplanned?: (op: Op) => boolean;
 }
 
 /** The name of a program that a rank runs. */
@@ -36,7 +38,8 @@ export const lowerOps = (b: Builder, ops: readonly Op[]): Op[] =>
 
 /** Turns recorded operations into a program. */
 export function finish(name: string, b: Builder, recorded: readonly Op[], o: FinishOptions): Program {
-  const ops = lowerOps(b, recorded), plan = planBuffers(ops, o.maxima, o.guard);
+  const ops = lowerOps(b, recorded), { unplanned } = o;
+  const plan = planBuffers(unplanned ? ops.filter((op) => !unplanned(op)) : ops, o.maxima, o.guard);
   const placeOf = (v: Value): Place | undefined => v.place ?? plan.places.get(v);
   const segmentBytes = Object.fromEntries(
     SEGMENTS.map((s) => [s, s === "arena" ? plan.arenaBytes : b.segmentBytes(s)]),

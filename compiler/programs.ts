@@ -63,7 +63,17 @@ export interface Programs {
   readonly train: Readonly<Record<string, TrainPrograms>>;
   /** By trained model, and last by rank of the data-parallel group. */
   readonly update: Readonly<Record<string, Grid<readonly Program[]>>>;
+  /** The same behind a closing backward pass, of models whose train calls have one. */
+  readonly summedUpdate: Readonly<Record<string, Grid<readonly Program[]>>>;
   readonly compute: Readonly<Record<string, Program>>;
+}
+
+export interface CompilePlanOptions {
+  /**
+   * Devices compute and communicate at the same time: gradients are summed during the last backward pass, `bytes` at once at least,
+   * and not behind it.
+   */
+  readonly overlap?: { readonly bytes?: number };
 }
 
 /**
@@ -78,10 +88,11 @@ export function compilePlan(
   sizes: DataSizes,
   stops: Readonly<Record<string, number>>,
   pages: Readonly<Record<string, number>> = {},
+  o: CompilePlanOptions = {},
 ): Programs {
   const generate: Record<string, GeneratePrograms> = {}, infer: Record<string, Grid<Program>> = {};
   const train: Record<string, TrainPrograms> = {}, update: Record<string, Grid<readonly Program[]>> = {};
-  const compute: Record<string, Program> = {};
+  const compute: Record<string, Program> = {}, summedUpdate: Record<string, Grid<readonly Program[]>> = {};
   for (const call of graph.calls) {
     if (isHostCall(call)) continue;
     const group = groupAt(graph, call, sizes.group),
@@ -97,11 +108,12 @@ export function compilePlan(
       generate[call.id] = generatePrograms(call, shards, a, here, cacheSizes(config, a, here, o));
     } else if (call.kind === "infer") infer[call.id] = inferPrograms(call, graph, shards, a, here);
     else {
-      train[call.id] = trainPrograms(call, graph, shards, a, here);
+      train[call.id] = trainPrograms(call, graph, shards, a, here, o);
       update[call.model] ??= updatePrograms(model, shards, a);
+      if (o.overlap && a.strategy.dp > 1) summedUpdate[call.model] ??= updatePrograms(model, shards, a, true);
     }
   }
-  return { generate, infer, train, update, compute };
+  return { generate, infer, train, update, summedUpdate, compute };
 }
 
 /** One program for every rank of a stage and a tensor-parallel group. */
@@ -141,6 +153,7 @@ function trainPrograms(
   shards: Grid<Shard>,
   a: Assignment,
   s: DataSizes,
+  { overlap }: CompilePlanOptions,
 ): TrainPrograms {
   const kept = keptWidth(graph, call.reads.tokens);
   const o = {
@@ -149,6 +162,7 @@ function trainPrograms(
     recompute: a.recompute,
     maxima: microMaxima(a, s),
     kept,
+    ...overlap && { sums: { dp: a.strategy.dp, zero: a.zero, ...overlap } },
   };
   return {
     ranks: onEach(shards, (shard) => compileTrain(shard, o)),
@@ -157,11 +171,13 @@ function trainPrograms(
   };
 }
 
-function updatePrograms(model: ModelSpec, shards: Grid<Shard>, a: Assignment): Grid<readonly Program[]> {
-  const { strategy: { dp }, zero } = a;
-  return onEach(
-    shards,
-    (shard) =>
-      Array.from({ length: dp }, (_, rank) => compileUpdate(shard, model.optimizer!, { dp, rank, zero })),
-  );
+function updatePrograms(
+  model: ModelSpec,
+  shards: Grid<Shard>,
+  { strategy: { dp }, zero }: Assignment,
+  summed = false,
+): Grid<readonly Program[]> {
+  const one = (shard: Shard, rank: number) =>
+    compileUpdate(shard, model.optimizer!, { dp, rank, zero, summed });
+  return onEach(shards, (shard) => Array.from({ length: dp }, (_, rank) => one(shard, rank)));
 }

@@ -1,4 +1,4 @@
-/** Cuts one recording into two programs: what the second reads of the first lies in the `saved` segment between them. */
+/** Cuts one recording into programs: what the second reads of the first lies in the `saved` segment between them. */
 import type { Op, Value } from "../ir/op.ts";
 import type { Program } from "../ir/program.ts";
 import type { Builder } from "./builder.ts";
@@ -8,13 +8,16 @@ import { removeDead } from "./simplify.ts";
 /**
  * The forward and the backward program of a pipeline stage. Both declare every input, output and saved value, so that one set of
  * segments serves both.
+ *
+ * @param closing a backward pass with more operations, if there is one
  */
 export function finishSplit(
   name: string,
   b: Builder,
   [forward, backward]: readonly [readonly Op[], readonly Op[]],
   o: FinishOptions,
-): { readonly forward: Program; readonly backward: Program } {
+  closing?: Pick<FinishOptions, "unplanned"> & { readonly ops: readonly Op[] },
+): { readonly forward: Program; readonly backward: Program; readonly closing: Program | null } {
   const saved = new Map<Value, Value>(), made = new Set(forward.flatMap((op) => op.outs));
   const pinned = new Set(b.pinned.map(([v]) => v));
   for (const v of new Set(removeDead(backward, pinned).flatMap((op) => op.ins))) {
@@ -27,5 +30,6 @@ export function finishSplit(
   return {
     forward: finish(`${name}, forward`, b, moved(forward), o),
     backward: finish(`${name}, backward`, b, moved(backward), o),
+    closing: closing ? finish(`${name}, closing`, b, moved(closing.ops), { ...o, ...closing }) : null,
   };
 }

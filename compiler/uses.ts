@@ -14,8 +14,10 @@ export type Part =
   | "infer"
   | "forward"
   | "backward"
+  | "closing"
   | "fold"
   | "update"
+  | "summedUpdate"
   | "compute";
 
 /** One program of a call, bound on one rank. */
@@ -82,14 +84,15 @@ function partsOf(call: Call, programs: Programs, at: Coordinates, slot: number):
     case "infer":
       return [{ part: "infer", program: programs.infer[call.id]![stage]![tp]! }];
     case "train": {
-      const train = programs.train[call.id]!, { forward, backward } = train.ranks[stage]![tp]!;
-      const last = stage === train.ranks.length - 1;
+      const train = programs.train[call.id]!, { forward, backward, closing } = train.ranks[stage]![tp]!;
+      const last = stage === train.ranks.length - 1, io = `${call.model} update`;
+      const summed = programs.summedUpdate[call.model]?.[stage]![tp]![dp]!;
       return [
         ...forward ? [{ part: "forward", program: forward } as const] : [],
         { part: "backward", program: backward },
-        ...slot === 0
-          ? [{ part: "update", program: updateOf(call, programs, at), io: `${call.model} update` } as const]
-          : [],
+        ...closing ? [{ part: "closing", program: closing } as const] : [],
+        ...slot === 0 ? [{ part: "update", program: updateOf(call, programs, at), io } as const] : [],
+        ...slot === 0 && summed ? [{ part: "summedUpdate", program: summed, io } as const] : [],
         ...slot === 0 && last && tp === 0 && dp === 0
           ? [{ part: "fold", program: train.fold, io: `${call.id} fold` } as const]
           : [],

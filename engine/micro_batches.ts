@@ -3,6 +3,7 @@ import { oneForwardOneBackward } from "../compiler/pipeline.ts";
 import type { Job } from "../ffi/device.ts";
 import { cutMicroBatches, pack, type Packed } from "./batch.ts";
 import type { BoundCall } from "./bound.ts";
+import type { Gates } from "./gates.ts";
 import { groupEnds, writeFields, writePacked } from "./infer.ts";
 import { type Lanes, settled } from "./lanes.ts";
 import type { TrainRequest } from "./train_request.ts";
@@ -11,11 +12,15 @@ import type { TrainRequest } from "./train_request.ts";
 interface Slot {
   readonly forward: Lanes | null;
   readonly backward: Lanes;
+  /** The backward pass of the last micro-batch, which sums gradients over replicas. */
+  readonly closing: Lanes | null;
 }
 
 export interface AccumulateOptions {
   /** Compare with the log-probabilities recorded when sampling. */
   readonly compare: boolean;
+  /** Where replicas meet to sum their gradients in their last backward passes; null where the update does that. */
+  readonly gates: Gates | null;
   readonly onMicroBatch: (done: number, of: number) => void;
 }
 
@@ -30,6 +35,7 @@ export class Accumulation {
         Array.from({ length: bound.slots(stage) }, (_, slot) => ({
           forward: stage === pp - 1 ? null : bound.lanes("forward", dp, stage, slot),
           backward: bound.lanes("backward", dp, stage, slot),
+          closing: bound.has("closing", 0) ? bound.lanes("closing", dp, stage, slot) : null,
         })),
     );
   }
@@ -66,7 +72,8 @@ export class Accumulation {
     });
     for (const [slot] of this.#stages) for (const b of slot!.backward.bindings) b.zero("grads");
     for (const b of this.#last.bindings) b.zero("outputs");
-    const packs = runs.map((run) => pack(column, run)), flow = new Flow(this.#stages);
+    const packs = runs.map((run) => pack(column, run)),
+      flow = new Flow(this.#stages, o.gates ? runs.length - 1 : Infinity);
     let worst = NaN, done = 0;
     const last = this.#stages.length - 1;
     /** The last stage's memory holds one micro-batch: its results are read before the next one is written. */
@@ -80,10 +87,14 @@ export class Accumulation {
       for (const work of oneForwardOneBackward(this.#stages.length, runs.length)) {
         const { stage, micro } = work, run = runs[micro]!, packed = packs[micro]!;
         if (stage === last) await finish(micro - 1);
-        if (stage === last || work.pass === "forward") {
-          const lanes = await flow.enter(stage, micro), live = this.#write(lanes, run, packed, counts);
-          flow.forward(stage, micro, live);
-        } else flow.backward(stage, micro, this.#live(run, packed));
+        const forward = stage === last || work.pass === "forward";
+        const live = forward
+          ? this.#write(await flow.enter(stage, micro), run, packed, counts)
+          : this.#live(run, packed);
+        const submit = () => forward ? flow.forward(stage, micro, live) : flow.backward(stage, micro, live);
+        if (o.gates && work.pass === "backward" && micro === runs.length - 1) {
+          await o.gates.pass(stage, this.dp, submit);
+        } else submit();
       }
       await finish(runs.length - 1);
     } finally {
@@ -125,7 +136,8 @@ class Flow {
   readonly #backward: Job[][][];
   readonly #copies: Job[][][];
 
-  constructor(readonly stages: readonly (readonly Slot[])[]) {
+  /** @param closes micro-batch whose backward passes are closing ones */
+  constructor(readonly stages: readonly (readonly Slot[])[], readonly closes: number) {
     this.#forward = stages.map(() => []);
     this.#backward = stages.map(() => []);
     this.#copies = stages.map(() => []);
@@ -140,13 +152,18 @@ class Flow {
   async enter(stage: number, micro: number): Promise<Lanes> {
     const before = this.#backward[stage]![micro - this.stages[stage]!.length];
     if (before) await settled(before);
-    const { forward, backward } = this.#slot(stage, micro);
-    return forward ?? backward;
+    return this.#slot(stage, micro).forward ?? this.#last(stage, micro);
+  }
+
+  /** The program that a stage's backward pass of a micro-batch is; the memory is that of all of them. */
+  #last(stage: number, micro: number): Lanes {
+    const { backward, closing } = this.#slot(stage, micro);
+    return micro === this.closes ? closing! : backward;
   }
 
   /** The forward pass of a stage; on the last one all of the micro-batch. */
   forward(stage: number, micro: number, live: object): void {
-    const { forward, backward } = this.#slot(stage, micro), lanes = forward ?? backward;
+    const { forward } = this.#slot(stage, micro), lanes = forward ?? this.#last(stage, micro);
     if (stage > 0) {
       const from = this.#slot(stage - 1, micro).forward!;
       lanes.pull("inputs/x", from, "outputs/y", live, this.#forward[stage - 1]![micro]!);
@@ -157,8 +174,8 @@ class Flow {
 
   /** The backward pass of a stage that is not the last. */
   backward(stage: number, micro: number, live: object): void {
-    const { backward } = this.#slot(stage, micro), from = this.#slot(stage + 1, micro).backward;
-    this.#copies[stage]![micro] = backward.pull(
+    const from = this.#slot(stage + 1, micro).backward;
+    this.#copies[stage]![micro] = this.#last(stage, micro).pull(
       "inputs/dy",
       from,
       "outputs/dx",
@@ -172,8 +189,10 @@ class Flow {
   #submitBackward(stage: number, micro: number, live: object): void {
     const earlier = micro - this.stages[stage]!.length;
     const fetched = stage > 0 ? this.#copies[stage - 1]![earlier] : undefined;
-    const { backward } = this.#slot(stage, micro);
-    this.#backward[stage]![micro] = backward.submit(live, (lane) => fetched ? [fetched[lane]!] : []);
+    this.#backward[stage]![micro] = this.#last(stage, micro).submit(
+      live,
+      (lane) => fetched ? [fetched[lane]!] : [],
+    );
   }
 
   ended(stage: number, micro: number): Promise<void> {

@@ -3,6 +3,7 @@ import type { AdamW } from "../ir/graph.ts";
 import type { Batch } from "./batch.ts";
 import type { Binding } from "./binding.ts";
 import type { BoundCall } from "./bound.ts";
+import { Gates } from "./gates.ts";
 import { writeFields } from "./infer.ts";
 import { settled } from "./lanes.ts";
 import { Accumulation } from "./micro_batches.ts";
@@ -42,10 +43,18 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
         weight: (s) => column.ids[s]!.length,
       });
       const compare = epoch === 0 && m === 0;
+      // A replica without samples has no backward pass in which it could meet the others.
+      const gates = bound.has("closing", 0) && parts.every((part) => part.length > 0)
+        ? new Gates(replicas.length, () => bound.engine.devices.cancel(true))
+        : null;
       const done = new Progress(replicas.length, request.onMicroBatch);
       const worst = await settleAll(
         replicas.map((replica, dp) =>
-          replica.run(parts[dp]!, counts, { compare, onMicroBatch: done.of(dp) })
+          replica.run(parts[dp]!, counts, { compare, gates, onMicroBatch: done.of(dp) })
+            .catch((error) => {
+              gates?.fail(error);
+              throw error;
+            })
         ),
       );
       for (const w of worst) if (!Number.isNaN(w)) parity = Number.isNaN(parity) ? w : Math.max(parity, w);
@@ -63,7 +72,8 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
       if (stopped) break;
       const lr = learningRate(optimizer, updates, request.totalUpdates), [b1, b2] = optimizer.betas;
       updates++;
-      const hyper = Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates), programs = bound.all("update");
+      const hyper = Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates),
+        programs = bound.all(gates ? "summedUpdate" : "update");
       for (const update of programs) update.write("inputs/hyper", hyper);
       await settled(programs.map((update) => update.submit({})));
       const norm = programs[0]!.read("outputs/norm")[0]!;

@@ -199,7 +199,7 @@ export class Costs implements Pricing {
     const live = liveOf(micro, layout.strategy, sizes.group),
       passed = this.handOver(call, layout, micro.tokens);
     const optimizer = graph.models[call.model]!.optimizer!, share = { dp, rank: dp - 1, zero };
-    const both = remembered((s: Shard) => compileTrain(s, o));
+    const both = remembered((s: Shard) => compileTrain(s, o)), hides = this.input.profile.overlaps && dp > 1;
     const programs = stages.map((stage) => ({
       forward: stage.last ? null : of(stage, `${what} forward`, (s) => both(s).forward!),
       backward: of(stage, `${what} backward`, (s) => both(s).backward),
@@ -208,12 +208,26 @@ export class Costs implements Pricing {
         `update ${zero ? dp : Math.min(dp, 2)} ${zero}`,
         (s) => compileUpdate(s, optimizer, share),
       ),
+      summed: hides
+        ? of(
+          stage,
+          `update of sums ${zero ? dp : 2} ${zero}`,
+          (s) => compileUpdate(s, optimizer, { ...share, summed: true }),
+        )
+        : null,
     }));
     const each = programs.map(({ forward, backward }, i) =>
       (forward ? this.price(forward, live, groups) : 0) + this.price(backward, live, groups) +
       (i ? passed : this.hostRound(micro.tokens)) + (forward ? passed : 0)
     );
-    const update = Math.max(...programs.map((p) => this.price(p.update, live, groups)));
+    const update = Math.max(...programs.map(({ forward, backward, update, summed }) => {
+      const whole = this.price(update, live, groups);
+      if (!summed) return whole;
+      // The last stage's program is forward and backward pass in one, and two thirds of the work are backward.
+      const behind = this.price(backward, live, groups) * (forward ? 1 : 2 / 3);
+      const rest = this.price(summed, live, groups);
+      return rest + Math.max(0, whole - rest - behind);
+    }));
     const wide = dp * layout.strategy.tp, times = call.minibatches * call.epochs;
     const { seconds, bubble, work } = pipelined(each, micro.count, wide), begin = this.hostRound(0);
     const bytes = programs.map(({ forward, backward, update }, i): StageBytes => {

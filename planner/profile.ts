@@ -1,7 +1,18 @@
 /** What a kind of device can do: measured seconds of operations by size, links, memory. Plain JSON, `baton profile` makes one. */
 import type { OpKind } from "../ir/op.ts";
 import type { Cluster } from "../ir/plan.ts";
-import { array, count, leaf, literal, number, object, record, type Shape, string } from "../ir/shape_of.ts";
+import {
+  array,
+  boolean,
+  count,
+  leaf,
+  literal,
+  number,
+  object,
+  record,
+  type Shape,
+  string,
+} from "../ir/shape_of.ts";
 import { type Table, tableProblems } from "../ir/table.ts";
 
 /** Time of a collective among some devices of one node: microseconds, then its bytes at GBps (Thakur et al. 2005: α–β). */
@@ -23,6 +34,8 @@ export interface Profile {
    * processors of their machine and the thread that feeds them. Absent where each has processors of its own.
    */
   readonly capacity?: number;
+  /** Whether devices compute and communicate at the same time: sums of gradients then hide behind the last backward pass. */
+  readonly overlaps?: boolean;
   /** Bytes of the numbers that its tables were measured with: 2 for bf16, 4 for fp32. A plan is for that precision unless another is asked for. */
   readonly elementBytes: number;
   /** Bytes that programs may use on a device. */
@@ -78,7 +91,7 @@ const profileShape = object({
     GBps: positive,
   })),
   links: linksShape,
-}, { capacity: positive });
+}, { capacity: positive, overlaps: boolean });
 
 /** @throws TypeError naming everything in which the value is no profile */
 export function parseProfile(value: unknown, file: string): Profile {

@@ -39,6 +39,8 @@ const schema = z.strictObject({
   memoryGiB: number.optional(),
   /** Devices that can be busy at once without making one another slower. */
   capacity: number.optional(),
+  /** Whether devices communicate while they compute. */
+  overlaps: z.boolean().optional(),
   links: links.optional(),
   /** Seconds of score calls. */
   host: z.record(z.string(), z.number().nonnegative()).default({}),
@@ -73,9 +75,13 @@ export async function readCluster(path: string): Promise<ClusterFile> {
     memoryBytes: said.memoryGiB * 2 ** 30,
     links: parsed.data.links!,
   });
-  const { capacity } = parsed.data;
+  const { capacity, overlaps } = parsed.data;
   return {
-    profile: capacity === undefined ? profile : { ...profile, capacity },
+    profile: {
+      ...profile,
+      ...capacity !== undefined && { capacity },
+      ...overlaps !== undefined && { overlaps },
+    },
     hostSeconds: parsed.data.host,
     cluster: {
       nodes,

@@ -149,7 +149,9 @@ async function assumed(
   const made = named !== undefined ? await readProfile(named, "a run") : file?.profile ??
     (devices.gpus ? await readProfile(shipped, "a run") : await profileOfMachine(count(devices), threads));
   // Wherever it was measured, virtual devices of this run share the processors of this machine.
-  const profile = onGpus(devices) ? made : { ...made, capacity: capacityOf(threads) };
+  const profile = onGpus(devices)
+    ? { ...made, overlaps: true }
+    : { ...made, capacity: capacityOf(threads), overlaps: false };
   const hostSeconds = { ...file?.hostSeconds, ...hosts(o, config) as Readonly<Record<string, number>> };
   return { profile, links: file?.cluster.links ?? profile.links, hostSeconds };
 }

@@ -9,7 +9,7 @@ import { planGraph } from "../planner/plan_graph.ts";
 import { schedulesOf } from "../planner/schedule.ts";
 import type { AutoPlan } from "./auto_plan.ts";
 import { costInput } from "./assumptions.ts";
-import type { Machine } from "./machine.ts";
+import { type Machine, onGpus } from "./machine.ts";
 import type { LoadedModel } from "./models.ts";
 import type { Prediction } from "./prediction.ts";
 import { deviceBytes } from "./pools.ts";
@@ -117,7 +117,7 @@ async function placeGraph(
   const predicted = input && (await import("./prediction.ts")).predictionOf(input, plan);
   const counts = Object.fromEntries(Object.entries(stops).map(([k, v]) => [k, v.length]));
   const withPages = (pages: Readonly<Record<string, number>>) =>
-    compilePlan(graph, plan, configs, sizes, counts, pages);
+    compilePlan(graph, plan, configs, sizes, counts, pages, onGpus(machine.devices) ? { overlap: {} } : {});
   return {
     ...read,
     plan,

@@ -52,6 +52,7 @@ export async function profileMachine(
     name: `${name}, ${isa}`,
     source: "baton profile",
     ...capacity !== undefined && { capacity },
+    ...gpus && { overlaps: true },
     elementBytes: BYTES[storage.weights],
     memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),

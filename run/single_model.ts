@@ -23,7 +23,14 @@ import { widest } from "./scratch.ts";
 
 export const NONE: Maxima = { one: 1, tokens: 0, actions: 0, sequences: 0, groups: 0, pairs: 0, shard: 0 };
 
-const NO_PROGRAMS: Programs = { generate: {}, infer: {}, train: {}, update: {}, compute: {} };
+const NO_PROGRAMS: Programs = {
+  generate: {},
+  infer: {},
+  train: {},
+  update: {},
+  summedUpdate: {},
+  compute: {},
+};
 const REPLICA: ReplicaSpec = {
   model: "model",
   mesh: { node: 0, nodes: 1, device: 0, devices: 1 },

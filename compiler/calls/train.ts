@@ -9,6 +9,7 @@ import { differentiate } from "../autodiff.ts";
 import { Builder } from "../builder.ts";
 import { checkExpression, lower } from "../expression.ts";
 import { finish, named } from "../finish.ts";
+import { type Sharing, sumsOnly, withSums } from "../gradient_sums.ts";
 import type { Shard } from "../layout.ts";
 import type { Model } from "../models/transformer.ts";
 import { rematerialise } from "../rematerialise.ts";
@@ -24,6 +25,11 @@ export interface TrainOptions {
   readonly fields: Schema;
   readonly recompute: Assignment["recompute"];
   readonly kept?: InferOptions["kept"];
+  /**
+   * Makes a closing program too where there is more than one data-parallel rank: the backward pass of a mini-batch's last micro-batch,
+   * which sums gradients over ranks while it goes on. `bytes` of gradients at least are summed at once.
+   */
+  readonly sums?: Sharing & { readonly bytes?: number };
   /** Bytes of fence around every arena buffer, for tests. */
   readonly guard?: number;
 }
@@ -38,6 +44,8 @@ export interface RankTrain {
   /** Null on the last stage, whose `backward` is all of it: forward pass, loss, backward pass. */
   readonly forward: Program | null;
   readonly backward: Program;
+  /** `backward`, in its memory, with the sums of gradients over ranks; null where these are left to the update. */
+  readonly closing: Program | null;
 }
 
 /**
@@ -67,9 +75,16 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
     return o.recompute === "cheap" ? CHEAP.includes(op.kind) : !op.outs.some((v) => kept.has(v));
   };
   const ops = rematerialise(b, b.ops, forward, dropped), name = named(`${shard.head} train`, shard);
-  return shard.last
-    ? { forward: null, backward: finish(name, b, ops, o) }
-    : finishSplit(name, b, [ops.slice(0, forward), ops.slice(forward)], o);
+  const { sums } = o, before = shard.last ? 0 : forward, backward = ops.slice(before);
+  const closing = sums && sums.dp > 1
+    ? { ops: withSums(b, shard, sums, backward, sums.bytes), unplanned: sumsOnly }
+    : undefined;
+  if (!shard.last) return finishSplit(name, b, [ops.slice(0, forward), backward], o, closing);
+  return {
+    forward: null,
+    backward: finish(name, b, ops, o),
+    closing: closing ? finish(`${name}, closing`, b, closing.ops, { ...o, ...closing }) : null,
+  };
 }
 
 /** Records the loss; its metrics are left to the fold, and need their sums. */

@@ -1,17 +1,19 @@
 /** The optimizer: AdamW with decoupled weight decay (Loshchilov and Hutter 2019) after global-norm clipping. */
 import type { AdamW } from "../../ir/graph.ts";
-import { type Axis, BYTES, type Value } from "../../ir/op.ts";
+import { BYTES, type Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
-import { type LocalParameter, type Range, type Shard, trainedOf } from "../layout.ts";
-import { lineOf, storageOf } from "../models/storage.ts";
+import { again, firstOf, restOf, rowsAt, sumGradients, wholeOf } from "../gradient_sums.ts";
+import { type Range, type Shard, trainedOf } from "../layout.ts";
 import { parameters, tiedGradient } from "../models/transformer.ts";
 import { NO_ROWS, reservedBytes } from "../shape.ts";
-import { ALL, ownElements, type OwnPiece, ownPieces, type Share, trainedElements } from "../zero.ts";
+import { ALL, ownElements, type OwnPiece, ownPieces, type Share } from "../zero.ts";
 
 export interface UpdateOptions extends Partial<Share> {
+  /** The last backward pass has summed what it could (`compileTrain`, `sums`). */
+  readonly summed?: boolean;
   /** Bytes of fence around every arena buffer, for tests. */
   readonly guard?: number;
 }
@@ -27,7 +29,13 @@ export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions =
   const share = { ...ALL, ...o }, b = new Builder((v) => reservedBytes(v, NO_ROWS));
   const hyper = b.input("hyper", [3]);
   for (const p of shard.parameters) b.parameter(p);
-  sumGradients(b, shard, share);
+  const tied = tiedGradient(shard);
+  for (const p of trainedOf(shard)) {
+    b.parameter(p, "grads");
+    if (tied?.name.endsWith(p.name)) b.parameter(tied, "grads");
+  }
+  if (!o.summed) sumGradients(b, shard, share);
+  else for (const bucket of restOf(shard)) sumGradients(b, shard, share, bucket);
   const pieces = ownPieces(shard, share), gradients = new Map(pieces.map((p) => [p, gradientOf(b, p)]));
   const norm = gradientNorm(b, shard, share, gradients);
   for (const [piece, gradient] of gradients) update(b, optimizer, piece, gradient, hyper, norm);
@@ -36,67 +44,16 @@ export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions =
     b.emit("allGatherRows", [at(ownElements(shard, share))], [whole], [...whole.shape, axisNumber("dp")]);
   }
   b.output("norm", norm);
-  return finish(named(`${shard.head} update`, shard), b, b.ops, { ...o, maxima: NO_ROWS });
-}
-
-/** Leaves whole gradients in `grads`: all of them, or with ZeRO those that this rank updates. */
-function sumGradients(b: Builder, shard: Shard, share: Share): void {
-  const tied = tiedGradient(shard);
-  for (const p of trainedOf(shard)) {
-    const g = b.parameter(p, "grads");
-    if (!tied?.name.endsWith(p.name)) continue;
-    b.sum(g, b.parameter(tied, "grads"), again(b, g));
-  }
-  const at = (range: Range) => rowsAt(b, shard, "grads", range);
-  for (const { axis, ...range } of partialSums(shard)) b.allReduce(at(range), axis);
-  if (share.dp === 1) return;
-  const whole = at(wholeOf(shard));
-  if (!share.zero) b.allReduce(whole, "dp");
-  else {
-    b.emit("reduceScatterRows", [whole], [at(ownElements(shard, share))], [
-      ...whole.shape,
-      axisNumber("dp"),
-    ]);
-  }
-}
-
-interface PartialSum extends Range {
-  readonly axis: Axis;
-}
-
-/** Elements that are summed over an axis: neighbours are summed at once. */
-function partialSums(shard: Shard): readonly PartialSum[] {
-  const sums: PartialSum[] = [], line = lineOf(shard.config), all = trainedOf(shard);
-  all.forEach((p, i) => {
-    if (!p.sync) return;
-    const from = firstOf(p), to = Math.ceil((from + p.elements) / line) * line, last = sums.at(-1);
-    if (all[i - 1]?.sync === p.sync) sums[sums.length - 1] = { ...last!, to };
-    else sums.push({ axis: p.sync, from, to });
+  return finish(named(`${shard.head} update${o.summed ? " of sums" : ""}`, shard), b, b.ops, {
+    ...o,
+    maxima: NO_ROWS,
   });
-  return sums;
-}
-
-const wholeOf = (shard: Shard): Range => ({ from: 0, to: trainedElements(shard) });
-
-/** Elements before a parameter in its segment. */
-const firstOf = (p: LocalParameter): number => p.offset / BYTES[p.dtype];
-
-/** Elements of a segment as rows, from … to; it sees what was written there before. */
-function rowsAt(b: Builder, { config }: Shard, segment: "params" | "grads", { from, to }: Range) {
-  const { weights, gradients } = storageOf(config), line = lineOf(config);
-  const dtype = segment === "params" ? weights : gradients, offset = from * BYTES[dtype];
-  const shape = [(to - from) / line, line] as const;
-  return { ...b.value(`all ${segment}`, shape, { dtype, place: { segment, offset } }), shape };
 }
 
 const gradientOf = (b: Builder, { parameter: p, from, to }: OwnPiece): Value => {
   const offset = (firstOf(p) + from) * BYTES[p.gradient];
   return b.value(p.name, [to - from], { dtype: p.gradient, place: { segment: "grads", offset } });
 };
-
-/** What is at the place of v once it is written again. */
-const again = (b: Builder, { name, shape, dtype, place }: Value): Value =>
-  b.value(name, shape, { dtype, place });
 
 /** Every gradient is counted by one rank; squares are added up by parameter, so that the order does not depend on the plan. */
 function gradientNorm(

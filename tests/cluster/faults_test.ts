@@ -17,8 +17,10 @@ async function failing(
   when: string,
   deadlineSeconds: number,
   happen: (opened: Opened) => void,
+  overlap?: { readonly bytes: number },
 ): Promise<Error> {
-  const opened = await openPpo(ppoWorkflow(), WIDE, { deadlineSeconds }), { stage, close } = opened;
+  const opened = await openPpo(ppoWorkflow(), WIDE, { deadlineSeconds, ...overlap && { overlap } });
+  const { stage, close } = opened;
   let done = false;
   const never = Promise.withResolvers<never>(),
     timer = setTimeout(() => never.reject(new Error("it hangs")), 30_000);
@@ -60,6 +62,15 @@ for (const call of ["actor.generate", "ref.infer", "actor.train", "critic.train"
     );
   });
 }
+
+Deno.test("a device that dies where gradients are summed beside the backward pass ends the step with its name", async () => {
+  const close = ({ devices }: Opened) => queueMicrotask(() => devices.all[3]!.close());
+  const error = await failing("actor.train", 60, close, { bytes: 4000 });
+  assert.match(error.message, /^Cannot run actor\.train: .*(device 3|rank 1|closed)/);
+  const silent = ({ devices }: Opened) => silence(devices.all[1]!);
+  const absent = await failing("actor.train", 0.5, silent, { bytes: 4000 });
+  assert.match(absent.message, /^Cannot run actor\.train: .*rank \d of \d did not arrive within/);
+});
 
 /** From now on the device is given nothing, and says that it did it. */
 function silence(device: Device): void {

@@ -115,8 +115,11 @@ export interface Opened {
 export async function openPpo(
   flow: Workflow,
   plan: PpoPlan,
-  { deadlineSeconds = 60, timeline }: { readonly deadlineSeconds?: number; readonly timeline?: Timeline } =
-    {},
+  { deadlineSeconds = 60, timeline, overlap }: {
+    readonly deadlineSeconds?: number;
+    readonly timeline?: Timeline;
+    readonly overlap?: { readonly bytes: number };
+  } = {},
 ): Promise<Opened> {
   const devices = Devices.open({ count: plan.devices, threads: 1, deadlineSeconds });
   const longestPrompt = Math.max(...rows().map((r) => r.prompt!.ids.length)),
@@ -134,6 +137,7 @@ export async function openPpo(
     ...plan,
     file: { ...plan.file, calls },
     ...(timeline && { timeline }),
+    ...(overlap && { overlap }),
   });
   return {
     stage,

@@ -51,3 +51,12 @@ Deno.test("the tests of jobs, groups of ranks and collective operations pass in 
     );
   }
 });
+
+Deno.test("gradients that are summed beside the backward pass are whole before the update, in every order", async () => {
+  const file = new URL("../cluster/overlap_test.ts", import.meta.url).pathname;
+  const filter = ["--filter", "/llama dp2 (tp2 pp1|tp1 pp2)/"];
+  for (const order of ["lazy", "eager"]) {
+    const env = { BATON_LIBRARY: emulated, BATON_CUDA_MATH: "fp32", EMULATION_STREAMS: order };
+    assert.match(await deno(["test", "-A", "--no-check", ...filter, file], env), /\| 2 passed \| 0 failed/);
+  }
+});

@@ -174,6 +174,32 @@ Deno.test("costs grow with context, with length and with depth, and fall with de
   assert.ok(seconds(4, 256, 1) > 2 * seconds(4, 256, 8));
 });
 
+Deno.test("where devices overlap, sums of gradients cost what is left behind a backward pass", () => {
+  const graph = grpoGraph({ batch: 64 }), units = unitsOf({ graph });
+  const train = (overlaps: boolean, GBps: number, strategy: { dp: number; tp: number; pp: number }) => {
+    const base = inputOf(graph, { devicesPerNode: 4 }), links = [{ devices: 8, microseconds: 10, GBps }];
+    const profile = { ...base.profile, collectives: [], overlaps };
+    const input = { ...base, cluster: { ...base.cluster, links }, profile };
+    const mesh = { nodes: 1, devices: 4 };
+    const layout = {
+      mesh,
+      strategy,
+      microBatchTokens: 2048,
+      zero: 0,
+      recompute: "nothing",
+      pages: 1,
+    } as const;
+    return new Candidates(new Costs(input)).candidate(units.at(-1)!, layout).seconds;
+  };
+  const saved = (GBps: number, strategy = { dp: 4, tp: 1, pp: 1 }) =>
+    train(false, GBps, strategy) - train(true, GBps, strategy);
+  // Fast links: all of it is hidden, and twice as fast is half as much. Slow ones: a backward pass is hidden, however slow they are.
+  assert.ok(saved(900) > 0 && Math.abs(saved(900) / saved(1800) - 2) < 0.05, `${saved(900)} ${saved(1800)}`);
+  assert.ok(saved(2) > saved(900) && Math.abs(saved(2) / saved(1) - 1) < 1e-6);
+  assert.ok(saved(900, { dp: 2, tp: 1, pp: 2 }) > 0);
+  assert.equal(saved(100, { dp: 1, tp: 4, pp: 1 }), 0);
+});
+
 // The published search had no cost for gradients, and none for what tensor parallelism exchanges.
 Deno.test("gradient sums and tensor parallelism cost time that grows when links are slow", () => {
   const graph = grpoGraph({ batch: 64 }), units = unitsOf({ graph });
