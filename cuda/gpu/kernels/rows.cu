@@ -1,5 +1,5 @@
-// Rows and elements moved by index: embedding, gather, scatter, strides, rope, copies.
-#include "kernel.cuh"
+// Rows and elements moved by index: embedding, gather, scatter, strides, copies.
+#include "packs.cuh"
 
 namespace baton {
 namespace {
@@ -102,24 +102,6 @@ __global__ void stride_scatter_kernel(const float* y, float* x, long n, long str
   for (long i = first_index(); i < n * stride; i += index_step()) x[i] = i % stride == phase ? y[i / stride] : 0.f;
 }
 
-template <class T>
-__global__ void rope_kernel(Reporter r, const T* x, const int* positions, const float* table, T* y, long heads, long d,
-                            float direction, long limit) {
-  long i = blockIdx.x, half = d / 2;
-  int position = positions[i];
-  if (position < 0 || position >= limit) {
-    if (threadIdx.x == 0) r.inside(POSITION, i, position, limit);
-    return;
-  }
-  const float *cosine = table + position * d, *sine = cosine + half;
-  for (long e = threadIdx.x; e < heads * half; e += blockDim.x) {
-    long n = e / half, j = e % half, a = (i * heads + n) * d + j;
-    float u = number(x[a]), v = number(x[a + half]), k = cosine[j], s = sine[j] * direction;
-    y[a] = stored<T>(u * k - v * s);
-    y[a + half] = stored<T>(v * k + u * s);
-  }
-}
-
 __global__ void fill_kernel(float* y, long n, float value) {
   for (long i = first_index(); i < n; i += index_step()) y[i] = value;
 }
@@ -189,16 +171,6 @@ void stride_gather(Call& c) {
 void stride_scatter(Call& c) {
   long n = size(c, 0), stride = size(c, 1);
   launch(c, stride_scatter_kernel, dim3(blocks_of(n * stride, 256)), 256, 0, floats(c, 0), floats(c, 1), n, stride, size(c, 2));
-}
-
-// Rotary position embedding (Su et al. 2021), halves rotated against each other.
-void rope(Call& c) {
-  long t = size(c, 0), heads = size(c, 1), d = size(c, 2);
-  by_type(c, 0, [&](auto type) {
-    typedef decltype(type) T;
-    launch(c, rope_kernel<T>, dim3(unsigned(t)), threads_for(heads * d / 2), 0, reporter(c), at<T>(c, 0), ints(c, 1), floats(c, 2),
-           at<T>(c, 3), heads, d, real(c, 3), elements(c, 2) / d);
-  });
 }
 
 void copy(Call& c) {
