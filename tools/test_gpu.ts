@@ -148,6 +148,7 @@ const operations = [
   "attention",
   "collective",
   "head",
+  "joined",
   "matmul",
   "norm",
   "optimizer",

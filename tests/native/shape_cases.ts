@@ -106,6 +106,38 @@ function rowCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
   ];
 }
 
+/** What is moved in packs and has no sums: whole packs, a tail, and weights in rows and in panels. */
+function packCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const chain = [POINTWISE.mul, 0, 1, 0, POINTWISE.add, 3, 2, 0], [t, v, h] = [9, 20, 64];
+  const ids = Int32Array.from({ length: t }, (_, i) => (7 * i) % v), hyper = Float32Array.of(.01, .1, .05);
+  return [
+    ...[2048, 2049].flatMap((size): Case[] => {
+      const [x, y, z] = [n(size), n(size), n(size)], adamw = [size, .9, .95, 1e-8, .1, 1];
+      const state = [x, y, z, z.map((m) => m * m), hyper, Float32Array.of(2)];
+      return [
+        { kind: "swiglu", ins: [x, y], outs: [{ inPlace: 1 }], attrs: [size] },
+        { kind: "swigluGrad", ins: [z, x, y], outs: [{ inPlace: 1 }, { inPlace: 2 }], attrs: [size] },
+        {
+          kind: "pointwise",
+          ins: [x, n(1), y],
+          outs: [size, size],
+          attrs: [size, 3, 2, 2, 1, 0, 1, ...chain, 4, 3],
+        },
+        {
+          kind: "adamw",
+          ins: state,
+          outs: [...[0, 2, 3].map((inPlace) => ({ inPlace })), new Uint16Array(size)],
+          attrs: [...adamw, 1],
+        },
+        { kind: "adamw", ins: state, outs: [size, size, size], attrs: [...adamw, 0] },
+      ];
+    }),
+    { kind: "embedding", ins: [ids, n(v * h)], outs: [t * h], attrs: [t, v, h, 0, 0, v] },
+    { kind: "embedding", ins: [ids, panels(n(v * h), v, h)], outs: [t * h], attrs: [t, v, h, 1, 3, v + 3] },
+    { kind: "gatherRows", ins: [n(v * h), ids], outs: [t * h], attrs: [t, h, v] },
+  ];
+}
+
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
 export function shapeCases(): readonly Case[] {
   const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
@@ -135,5 +167,5 @@ export function shapeCases(): readonly Case[] {
       ];
     },
   );
-  return [...attention, ...products, ...pagedCases(n), ...singleCases(n), ...rowCases(n)];
+  return [...attention, ...products, ...pagedCases(n), ...singleCases(n), ...rowCases(n), ...packCases(n)];
 }
