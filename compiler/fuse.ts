@@ -54,7 +54,8 @@ export function fuse(ops: readonly Op[]): Op[] {
   });
 }
 
-const worksInPlace = (op: Op): boolean => {
+/** Whether an operation writes to the place of something that it reads. */
+export const worksInPlace = (op: Op): boolean => {
   const place = op.outs[0]!.place;
   return place !== undefined &&
     op.ins.some((v) => v.place?.segment === place.segment && v.place.offset === place.offset);

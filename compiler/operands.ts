@@ -56,6 +56,10 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   keptLogprobGrad: [0],
   linearLogprobDx: [0],
   reduceOwnRows: [],
+  addRmsnorm: [0],
+  ropes: [0],
+  ropeKvWrite: [0],
+  rmsnormGrad: [0],
 };
 
 /** Operations that can continue a sum: position of the flag, and the output that continues the last input. */
@@ -70,6 +74,7 @@ const CONTINUES: Partial<Record<OpKind, readonly [flag: number, output: number]>
   scatterRows: [3, 0],
   total: [1, 0],
   keptLogitsDw: [4, 0],
+  rmsnormGrad: [3, 1],
 };
 
 /** The output that continues the sum in the last input, when there is one. */
@@ -80,8 +85,9 @@ export function continued(op: Op): number | undefined {
 
 /** [output, input] pairs that may share memory, best first. Kernels work elementwise there; results never depend on it. */
 export function reusable(op: Op): readonly (readonly [output: number, input: number])[] {
-  const output = continued(op);
-  if (output !== undefined) return [[output, op.ins.length - 1]];
+  const output = continued(op), own = output === undefined ? [] : [[output, op.ins.length - 1] as const];
+  if (op.kind === "rmsnormGrad") return op.attrs[2] === 1 ? [...own, [0, 4]] : own;
+  if (output !== undefined) return own;
   switch (op.kind) {
     case "addBias":
     case "rope":
@@ -91,6 +97,12 @@ export function reusable(op: Op): readonly (readonly [output: number, input: num
       return [[0, 0]];
     case "swiglu":
       return [[0, 0], [0, 1]];
+    case "addRmsnorm":
+      return [[0, 0], [0, 1], [1, 1], [1, 0]];
+    case "ropes":
+      return [[0, 0], [1, 1]];
+    case "ropeKvWrite":
+      return op.attrs[9] === 1 ? [[0, 0], [1, 1]] : [[0, 0]];
     case "swigluGrad":
       return [[0, 1], [1, 2], [0, 0], [1, 0]];
     case "pointwise": {
@@ -178,6 +190,14 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
       return [6 + 2 * a[2]!, 1];
     case "linearLogprobDx":
       return [6 + 2 * a[3]!, 1];
+    case "addRmsnorm":
+      return [3, 3];
+    case "rmsnormGrad":
+      return [4 + a[2]! + prior, 2];
+    case "ropes":
+      return [4 + 2 * a[6]!, 2 + 2 * a[6]!];
+    case "ropeKvWrite":
+      return [8 + 2 * a[8]!, 2 + a[9]!];
     case "copyPages":
       return [3, 1];
     case "shardLogprob":

@@ -6,6 +6,8 @@ import type { Work } from "../ir/program.ts";
 function touched({ kind, attrs, elements }: Work, live: Maxima): number[] {
   const at = (i: number) => extent(attrs[i]!, live), last = elements.length - 1;
   const these = (by: Readonly<Record<number, number>>) => elements.map((_, i) => by[i] ?? 0);
+  const all = (but: Readonly<Record<number, number>>) =>
+    elements.map((d, i) => but[i] ?? d.times * live[d.symbol]);
   switch (kind) {
     case "embedding":
     case "embeddingGrad":
@@ -33,12 +35,16 @@ function touched({ kind, attrs, elements }: Work, live: Maxima): number[] {
       return these({ [last]: 2 * PANEL * at(0) * at(1) * at(3) });
     case "rope":
       return these({ 0: at(0) * at(1) * at(2), [last]: at(0) * at(1) * at(2) });
+    case "ropes":
+      return all({ 2: 0, 3: 0 });
+    case "ropeKvWrite":
+      return all({ 3: 0, 4: 0, 5: 0, 6: 0, 7: 0, [last]: 2 * at(0) * at(2) * at(3) });
     case "ownRows": {
       const own = elements[last]!.times * live[elements[last]!.symbol];
       return these({ 0: own, [last]: own });
     }
     default:
-      return elements.map((d) => d.times * live[d.symbol]);
+      return all({});
   }
 }
 

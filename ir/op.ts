@@ -201,6 +201,20 @@ export const OPCODE = {
    * owns ({@link ownRows}) become the sums over ranks in their order, the others are as in x.
    */
   reduceOwnRows: 63,
+  /** x[R,H], r[R,H], w[H] → s, y, rstd[R] · R: H eps. s = x + r, and `rmsnorm` of s as it is stored. */
+  addRmsnorm: 59,
+  /**
+   * q[T,heads·D], k[T,kv·D], positions[T] i32, table[P,D], [qw[D], kw[D]] → qr, kr, [qrstd[T,heads], krstd[T,kv]] · T: heads kv D
+   * direction eps norm. `rope` of both; where `norm` is 1 after `rmsnorm` of every head, rounded as if it were stored in between.
+   */
+  ropes: 60,
+  /**
+   * q, k, v[T,kv·D], positions[T], table, slots[T], pageTable, finished, [qw, kw] → qr, [kr], kv · T: heads kv D layer pages maxPages
+   * eps norm keep. `ropes` forward, then `kvWrite` of the rotated keys; kr is there where `keep` is 1.
+   */
+  ropeKvWrite: 61,
+  /** dy[R,H], x, w[H], rstd[R], [prior], [prior of dw] → dx, dw[H] · R: H flag dwFlag. `rmsnormDx` and `rmsnormDw`, which read the same. */
+  rmsnormGrad: 62,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 

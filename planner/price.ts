@@ -1,4 +1,5 @@
 /** Seconds of the operations of a compiled program on a kind of device: the only place where cost comes from. */
+import { partsOf } from "../compiler/parts.ts";
 import { bytesTouched, elementsOf } from "../compiler/traffic.ts";
 import { AXES, type Axis, type Dim, extent, type Maxima, type OpKind } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
@@ -141,6 +142,12 @@ function elementwise(work: Work, live: Live, p: Profile): number {
   const elements = elementsOf(work, live), own = p.tables[work.kind];
   if (elements === 0) return 0;
   if (own) return lookUp(own, [elements]);
+  // Measured before there was this operation: what it stands for took longer, but it was measured.
+  const parts = partsOf(work);
+  if (parts.some((part) => p.tables[part.kind])) {
+    const launch = p.launchMicroseconds * 1e-6;
+    return parts.reduce((n, part) => n + Math.max(launch, elementwise(part, live, p)), 0);
+  }
   return traffic(bytesTouched(work, live), p);
 }
 

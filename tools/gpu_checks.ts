@@ -134,6 +134,7 @@ const OPERATIONS = [
   "attention",
   "collective",
   "head",
+  "joined",
   "matmul",
   "norm",
   "optimizer",

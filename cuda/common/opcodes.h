@@ -20,8 +20,9 @@ struct Opcode {
   const char* operands;
 };
 
-constexpr uint16_t ROPE = 11, POINTWISE = 20, SQUARE_SUMS = 30, ALL_GATHER_COLUMNS = 43;  // checked by more than the table says
-constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, OWN_ROWS = 42, SUM_DOUBLES = 44, REDUCE_OWN_ROWS = 63;
+constexpr uint16_t ROPE = 11, POINTWISE = 20, SQUARE_SUMS = 30, ALL_GATHER_COLUMNS = 43, ROPES = 60, ROPE_KV_WRITE = 61;  // checked by more than the table says
+constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, OWN_ROWS = 42,
+                   SUM_DOUBLES = 44, REDUCE_OWN_ROWS = 63;
 constexpr int OPCODES = 64;  // slots of a table by opcode
 constexpr int AXES = 5;      // of ir/op.ts
 
@@ -103,6 +104,15 @@ constexpr Opcode opcodes[] = {
     {52, "linearLogprobDx", "A: H V entropyFlag first total panels",
      "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
     {63, "reduceOwnRows", "R H from total axis", "=x[R*H]:a >y[R*H]:a"},
+    {59, "addRmsnorm", "R: H eps~", "x[R*H]:a r[R*H]:a w[H]:a >s[R*H]:a >y[R*H]:a >rstd[R]"},
+    {60, "ropes", "T: heads kv D direction~ eps~ norm",
+     "q[T*heads*D]:a k[T*kv*D]:a #positions[T] table[D] (norm)qw[D]:a (norm)kw[D]:a >qr[T*heads*D]:a >kr[T*kv*D]:a "
+     "(norm)>qrstd[T*heads] (norm)>krstd[T*kv]"},
+    {61, "ropeKvWrite", "T: heads kv D layer@ pages maxPages eps~ norm keep",
+     "q[T*heads*D]:a k[T*kv*D]:a v[T*kv*D]:a #positions[T] table[D] #slots[T] #pageTable[maxPages] #finished[] (norm)qw[D]:a "
+     "(norm)kw[D]:a >qr[T*heads*D]:a (keep)>kr[T*kv*D]:a >kv[layer*pages*kv*D*32]:a"},
+    {62, "rmsnormGrad", "R: H flag dwFlag",
+     "dy[R*H]:a x[R*H]:a w[H]:a rstd[R] (flag)prior[R*H]:a (dwFlag)dwPrior[H]:g >dx[R*H]:a >dw[H]:g"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

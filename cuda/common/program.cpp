@@ -205,7 +205,8 @@ struct Checker {
       if (kv < 1 || heads < kv || uint64_t(heads) % uint64_t(kv)) return "heads is not a multiple of kv";
       if (named("D") < 1 || named("D") > MAX_HEAD_DIM) return "D is not between 1 and " + std::to_string(MAX_HEAD_DIM);
     }
-    if (op.code == ROPE && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
+    bool rotates = op.code == ROPE || op.code == ROPES || op.code == ROPE_KV_WRITE;
+    if (rotates && (named("D") < 2 || uint64_t(named("D")) % 2)) return "D is not even";
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
     if (has("first") && named("first") + named("V") > named("total")) return "first + V is more than total";
     if (has("roundedFlag") && named("roundedFlag") == 1 && op.operands.back().type != Type::bf16) return "rounded is not bf16";

@@ -75,7 +75,7 @@ int32_t CpuDevice::execute(Job& job, std::string& error) {
       break;
     }
     Call call{operands.at.data(), operands.bytes.data(), operands.attributes.data(), int(operands.at.size()),
-              int(operands.attributes.size()), &pool_, groups.data(), ranks.data(), int(groups.size()), nullptr, text};
+              int(operands.attributes.size()), &pool_, groups.data(), ranks.data(), int(groups.size()), nullptr, text, narrow};
     isa.kernels[op.code](call);
     if (narrow && !text[0] && !call.stopped) widened_.close(pool_);
     uint64_t t = clock_ns();

@@ -23,6 +23,7 @@ struct Call {
   int axes;
   Group* stopped;  // set by a collective operation whose group has failed; it then writes no error
   char* error;  // ERROR_BYTES; a kernel that fails writes why, without touching memory outside its operands
+  bool narrow;  // floats are stored in bf16 (widen.h): a kernel that goes on with what it stores rounds it before
 };
 
 typedef void (*Kernel)(Call&);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "half.h"
+
 namespace baton {
 namespace {
 
@@ -14,12 +16,6 @@ template <class F>
 void each(Pool& pool, uint64_t n, F f) {
   auto task = [&](long i) { f(uint64_t(i) * GRAIN, std::min(n, uint64_t(i + 1) * GRAIN)); };
   pool.run(long((n + GRAIN - 1) / GRAIN), [](void* t, long i, int) { (*static_cast<decltype(task)*>(t))(i); }, &task);
-}
-
-uint16_t rounded(uint32_t bits) {
-  // A NaN keeps its sign and upper payload and becomes quiet.
-  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 0x40);
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 }  // namespace
@@ -74,7 +70,7 @@ void Widened::close(Pool& pool) const {
       for (uint64_t i = begin; i < end; i++) {
         uint32_t bits;
         memcpy(&bits, c.wide + i, sizeof bits);
-        c.home[i] = rounded(bits);
+        c.home[i] = half_of(bits);
       }
     });
   }

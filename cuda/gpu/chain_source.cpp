@@ -28,12 +28,21 @@ inline half_bits half_of(float v) {
 }
 )";
 
-const char* const GPU_END = R"(extern "C" __global__ void chain(baton::Ports p, long long n) {
-  long long step = (long long)gridDim.x * blockDim.x;
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) baton::element(p, i);
+// Packs of eight elements, then what is left of n.
+const char* const WALK = R"(__device__ inline void walk(const Ports& p, long long first, long long step, long long n) {
+  long long packs = PACKS ? n / 8 : 0;
+  for (long long i = first; i < packs; i += step) pack(p, 8 * i);
+  for (long long i = 8 * packs + first; i < n; i += step) element(p, i);
+}
 }
 )";
-const char* const HOST_END = R"(extern "C" void chain(const baton::Ports* p, long long i) { baton::element(*p, i); }
+const char* const GPU_END = R"(extern "C" __global__ void chain(baton::Ports p, long long n) {
+  baton::walk(p, (long long)blockIdx.x * blockDim.x + threadIdx.x, (long long)gridDim.x * blockDim.x, n);
+}
+)";
+const char* const HOST_END = R"(extern "C" void chain(const baton::Ports* p, long long first, long long step, long long n) {
+  baton::walk(*p, first, step, n);
+}
 )";
 
 std::string reg(int i) { return "r" + std::to_string(i); }
@@ -66,24 +75,41 @@ std::string expression(const ChainShape::Step& s) {
 
 }  // namespace
 
+bool ChainShape::packed() const { return inputs.size() + outputs.size() <= 8 && steps.size() <= 32; }
+
 std::string ChainShape::source(bool host) const {
-  std::string body;
-  auto port = [](size_t k, bool half) {
-    return std::string(half ? "((half_bits*)" : "((float*)") + "p.at[" + std::to_string(k) + "])";
-  };
-  for (size_t k = 0; k < inputs.size(); k++) {
-    std::string value = port(k, inputs[k].half) + (inputs[k].one ? "[0]" : "[i]");
-    body += "  float " + reg(int(k)) + " = " + (inputs[k].half ? "__int_as_float(int(unsigned(" + value + ") << 16))" : value) + ";\n";
+  auto number = [](size_t k) { return std::to_string(k); };
+  auto type = [](const Port& z) { return std::string(z.half ? "half_bits" : "float"); };
+  auto widened = [](const Port& z, const std::string& v) { return z.half ? "__int_as_float(int(unsigned(" + v + ") << 16))" : v; };
+  auto narrowed = [](const Port& z, const std::string& v) { return z.half ? "half_of(" + v + ")" : v; };
+  size_t n = inputs.size();
+  const std::string EACH = "#pragma unroll\n  for (int e = 0; e < 8; e++) ";
+  std::string compute, element, pack;
+  for (size_t k = 0; k < n; k++) {
+    std::string at = "((" + type(inputs[k]) + "*)p.at[" + number(k) + "])", one = at + "[0]";
+    compute += "  float " + reg(int(k)) + " = x[" + number(k) + "];\n";
+    element += "  x[" + number(k) + "] = " + widened(inputs[k], at + (inputs[k].one ? "[0]" : "[i]")) + ";\n";
+    std::string from = inputs[k].one ? one : "t" + number(k) + ".v[e]";
+    if (!inputs[k].one) pack += "  Pack<" + type(inputs[k]) + "> t" + number(k) + " = *(Pack<" + type(inputs[k]) + ">*)(" + at + " + i);\n";
+    pack += EACH + "x[e][" + number(k) + "] = " + widened(inputs[k], from) + ";\n";
   }
-  for (size_t k = 0; k < steps.size(); k++)
-    body += "  float " + reg(int(inputs.size() + k)) + " = " + expression(steps[k]) + ";\n";
+  for (size_t k = 0; k < steps.size(); k++) compute += "  float " + reg(int(n + k)) + " = " + expression(steps[k]) + ";\n";
+  element += "  compute(x, y);\n", pack += EACH + "compute(x[e], y[e]);\n";
   for (size_t k = 0; k < outputs.size(); k++) {
-    std::string value = reg(results[k]);
-    body += "  " + port(inputs.size() + k, outputs[k].half) + "[i] = " + (outputs[k].half ? "half_of(" + value + ")" : value) + ";\n";
+    std::string at = "((" + type(outputs[k]) + "*)p.at[" + number(n + k) + "])", to = "u" + number(k);
+    compute += "  y[" + number(k) + "] = " + reg(results[k]) + ";\n";
+    element += "  " + at + "[i] = " + narrowed(outputs[k], "y[" + number(k) + "]") + ";\n";
+    pack += "  Pack<" + type(outputs[k]) + "> " + to + ";\n" + EACH + to + ".v[e] = " +
+            narrowed(outputs[k], "y[e][" + number(k) + "]") + ";\n  *(Pack<" + type(outputs[k]) + ">*)(" + at + " + i) = " + to + ";\n";
   }
-  const char* end = host ? HOST_END : GPU_END;
-  return std::string("#define BATON_NO_HEADERS 1\n") + (host ? HOST : GPU) + math_text() + "namespace baton {\nstruct Ports { void* at[" +
-         std::to_string(CHAIN_PORTS) + "]; };\n__device__ inline void element(const Ports& p, long long i) {\n" + body + "}\n}\n" + end;
+  if (!packed()) pack.clear();
+  std::string x = "[" + number(n + 1) + "]", y = "[" + number(outputs.size() + 1) + "];\n";
+  std::string head = "__device__ inline void ";
+  return std::string("#define BATON_NO_HEADERS 1\n#define PACKS ") + (packed() ? "1\n" : "0\n") + (host ? HOST : GPU) + math_text() +
+         "namespace baton {\nstruct Ports { void* at[" + number(CHAIN_PORTS) +
+         "]; };\ntemplate <class T>\nstruct alignas(16) Pack { T v[8]; };\n" + head + "compute(const float* x, float* y) {\n" + compute +
+         "}\n" + head + "element(const Ports& p, long long i) {\n  float x" + x + ", y" + y + element + "}\n" + head +
+         "pack(const Ports& p, long long i) {\n  float x[8]" + x + ", y[8]" + y + pack + "}\n" + WALK + (host ? HOST_END : GPU_END);
 }
 
 }  // namespace baton

@@ -27,7 +27,10 @@ struct ChainShape {
   std::vector<Step> steps;
   std::vector<int> results;  // register of each output
 
-  // Defines `extern "C" chain`: for a GPU a kernel over (ChainPorts, long long n), for the host a function of one element.
+  // Whether eight elements go through it at a time: short chains, whose registers are few.
+  bool packed() const;
+  // Defines `extern "C" chain`: for a GPU a kernel over (ChainPorts, long long n), for the host a function that takes every step-th
+  // pack or element from the first one on. Every port that is not one number begins on a boundary of sixteen bytes.
   std::string source(bool host) const;
 };
 

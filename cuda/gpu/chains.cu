@@ -84,11 +84,10 @@ Function load(const std::string& image) {
   unlink(path.c_str());
   return library ? dlsym(library, "chain") : nullptr;
 }
-void run(Call& c, Function f, const ChainPorts& ports, long n) {
-  auto chain = reinterpret_cast<void (*)(const ChainPorts*, long long)>(f);
-  dim3 blocks(blocks_of(n, 256)), threads(256);
+void run(Call& c, Function f, const ChainPorts& ports, long n, unsigned blocks) {
+  auto chain = reinterpret_cast<void (*)(const ChainPorts*, long long, long long, long long)>(f);
   emulation::enqueue_kernel(c.stream, [=] {
-    emulation::run(blocks, threads, 0, [&] { for (long i = first_index(); i < n; i += index_step()) chain(&ports, i); });
+    emulation::run(dim3(blocks), dim3(256), 0, [&] { chain(&ports, first_index(), index_step(), n); });
   });
   succeeded(c, cudaGetLastError());
 }
@@ -166,11 +165,11 @@ Function load(const std::string& image) {
   bool ok = nvrtc().ModuleLoadData(&module, image.data()) == 0 && nvrtc().ModuleGetFunction(&function, module, "chain") == 0;
   return ok ? function : nullptr;
 }
-void run(Call& c, Function f, const ChainPorts& ports, long n) {
+void run(Call& c, Function f, const ChainPorts& ports, long n, unsigned blocks) {
   ChainPorts copy = ports;
   long long count = n;
   void* arguments[] = {&copy, &count};
-  int e = nvrtc().LaunchKernel(f, blocks_of(n, 256), 1, 1, 256, 1, 1, 0, c.stream, arguments, nullptr);
+  int e = nvrtc().LaunchKernel(f, blocks, 1, 1, 256, 1, 1, 0, c.stream, arguments, nullptr);
   if (e != 0) fail(c, "the GPU's driver refused a compiled chain with error %d", e);
 }
 
@@ -198,7 +197,7 @@ Function function_of(const ChainShape& shape, int gpu) {
 bool launch_chain(Call& c, const ChainShape& shape, const ChainPorts& ports, long n) {
   static const bool on = environment("BATON_CUDA_POINTWISE") != "interpreter" && can_compile();
   Function f = on && n > 0 ? function_of(shape, c.device->gpu()) : nullptr;
-  if (f) run(c, f, ports, n);
+  if (f) run(c, f, ports, n, blocks_of(parts(n, shape.packed() ? 8 : 1), 256));
   return f;
 }
 

@@ -23,6 +23,8 @@ export interface Case {
 
 export function cases(): readonly Case[] {
   const next = generator(7), all: Case[] = [], n = (size: number, scale = 1) => normal(size, next, scale);
+  // Numbers of joined operations, so that those of the others stay what they were.
+  const joined = generator(8), m = (size: number) => normal(size, joined);
   const add = (
     kind: OpKind,
     ins: readonly Data[],
@@ -54,8 +56,19 @@ export function cases(): readonly Case[] {
     add("rmsnorm", [x, w], [t * h, t], [t, h, 1e-6]);
     add("rmsnormDx", [n(t * h), x, w, rstd], [t * h], [t, h, 0]);
     add("rmsnormDw", [n(t * h), x, rstd], [h], [t, h, 0]);
+    add("rmsnormGrad", [m(t * h), x, w, rstd], [t * h, h], [t, h, 0, 0]);
+    add("rmsnormGrad", [m(t * h), x, w, rstd, m(t * h), m(h)], [{ inPlace: 4 }, { inPlace: 5 }], [
+      t,
+      h,
+      1,
+      1,
+    ]);
+    add("addRmsnorm", [x, m(t * h), w], [t * h, t * h, t], [t, h, 1e-6]);
     const d = 14, table = n(50 * d);
     add("rope", [n(t * 3 * d), below(t, 50, next), table], [t * 3 * d], [t, 3, d, 1]);
+    const heads = [m(t * 4 * d), m(t * 2 * d), below(t, 50, joined), table];
+    add("ropes", heads, [t * 4 * d, t * 2 * d], [t, 4, 2, d, -1, 0, 0]);
+    add("ropes", [...heads, m(d), m(d)], [t * 4 * d, t * 2 * d, t * 4, t * 2], [t, 4, 2, d, 1, 1e-6, 1]);
   }
   for (
     const [lengths, heads, kv, d, window] of [[[3, 70, 300], 6, 2, 20, 0], [[290, 41], 2, 1, 16, 50]] as const
@@ -93,6 +106,13 @@ export function cases(): readonly Case[] {
       1,
       pages,
       maxPages,
+    ]);
+    const places = [ints(5, 77), m(320 * d), ints(0, 1), table, ints(0, 0)];
+    const rows2 = [m(2 * heads * d), m(2 * kv * d), m(2 * kv * d), ...places];
+    add("ropeKvWrite", rows2, [2 * heads * d, cache], [2, heads, kv, d, 1, pages, maxPages, 0, 0, 0]);
+    add("ropeKvWrite", [...rows2, m(d), m(d)], [2 * heads * d, 2 * kv * d, cache], [
+      ...[2, heads, kv, d, 1, pages, maxPages, 1e-6],
+      ...[1, 1],
     ]);
     add("copyPages", [cache, ints(3), ints(4)], [{ inPlace: 0 }], [1, kv, d, 2, pages]);
   }

@@ -20,6 +20,18 @@ const TENSOR_CORES = [
   "keptLogits",
 ];
 
+/** Operations that have kernels in an order of their own where it need not be the CPU's. */
+const ROWS = [
+  "rmsnorm",
+  "addRmsnorm",
+  "rmsnormDx",
+  "rmsnormDw",
+  "rmsnormGrad",
+  "columnSum",
+  "ropes",
+  "ropeKvWrite",
+];
+
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
 Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block by block on the host", async () => {
@@ -96,6 +108,19 @@ Deno.test("gradients of attention take what shared memory a card has", async () 
   assert.equal(seen.size, 2, "other kernels ran");
 });
 
+Deno.test("norms and sums over rows, sixteen bytes at a time, differ from the CPU's by their order alone", async () => {
+  for (const [half, most] of [[[], 1e-6], [["--half"], 3e-3]] as const) {
+    const kinds = [...half, ...ROWS], cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    const found = distances(gpu, cpu);
+    for (const { name, relative } of found) assert.ok(relative < most, `${name} is ${relative} away`);
+    // bf16 rounds most of it away.
+    for (const kind of half.length ? ["rmsnorm", "rmsnormGrad", "columnSum", "ropes"] : ROWS) {
+      assert.ok(found.some(({ name, bits }) => name.startsWith(`${kind}(`) && bits > 0), `${kind} ran so`);
+    }
+  }
+});
+
 Deno.test("attention over spans of keys is that of the CPU but for rounding, for every row as for the row alone", async () => {
   for (const [half, most] of [[[], 2e-6], [["--half"], 4e-3]] as const) {
     const kinds = [...half, "pagedAttention"];
@@ -120,6 +145,7 @@ Deno.test("the tests of every operation, and of golden models in bf16, pass on t
     "attention",
     "collective",
     "head",
+    "joined",
     "kept",
     "matmul",
     "norm",

@@ -9,7 +9,8 @@ import { TABLE } from "./operand_table.ts";
 function halved(c: Case, letters: (letter: string) => boolean): Case | null {
   const all = marksOf(c).map(letters), ins = all.slice(0, c.ins.length), outs = all.slice(c.ins.length);
   if (!all.some((half) => half) || c.updates) return null;
-  const half = (data: Data): Data => toBfloat16(data as Float32Array<ArrayBuffer>);
+  const half = (data: Data): Data =>
+    data instanceof Uint16Array ? data : toBfloat16(data as Float32Array<ArrayBuffer>);
   return {
     ...c,
     ins: c.ins.map((data, i) => ins[i] ? half(data) : data),

@@ -1,5 +1,6 @@
 /** bf16 operands: an operation gives what the fp32 one gives on the same numbers, rounded when it is stored. */
 import assert from "node:assert/strict";
+import type { OpKind } from "../../ir/op.ts";
 import { storedAs, widened } from "../../engine/half.ts";
 import { type Case, cases } from "./cases.ts";
 import { HALF_KINDS, halfCases } from "./half_cases.ts";
@@ -23,10 +24,13 @@ const isHalf = ({ ins, outs }: Case, i: number): boolean => {
   return (typeof out !== "number" && "inPlace" in out ? ins[out.inPlace] : out) instanceof Uint16Array;
 };
 
+/** What stands for several operations rounds between them: op_joined_test.ts has what they give in bf16. */
+const JOINED: readonly OpKind[] = ["addRmsnorm", "ropes", "ropeKvWrite"];
+
 Deno.test("every operation with bf16 operands gives the fp32 result of the same numbers, rounded", async () => {
   const all = halfCases(cases());
   assert.deepEqual(new Set(all.map((c) => c.kind)), new Set(HALF_KINDS));
-  for (const c of all) {
+  for (const c of all.filter(({ kind }) => !JOINED.includes(kind))) {
     const half = await execute(c), single = await execute(widenedCase(c));
     half.forEach((out, i) => {
       const expected = isHalf(c, i) ? widened(storedAs(single[i]!, "bf16")) : single[i]!;

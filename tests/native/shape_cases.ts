@@ -77,6 +77,99 @@ function singleCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
   );
 }
 
+/** Norms over rows and heads of models, and rotations of their heads: what GPUs read sixteen bytes at a time. */
+function rowCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const norms = [[21, 128], [9, 256], [7, 1024], [5, 2048], [3, 4096], [2, 8192], [40, 1000]] as const;
+  const angles = 40, heads = [[64, 4, 2], [80, 3, 1], [96, 4, 4], [128, 8, 2], [256, 2, 1]] as const;
+  return [
+    ...norms.flatMap(([r, h]): Case[] => {
+      const x = n(r * h), w = n(h), dy = n(r * h), rstd = n(r).map(Math.abs);
+      return [
+        { kind: "rmsnorm", ins: [x, w], outs: [r * h, r], attrs: [r, h, 1e-6] },
+        { kind: "addRmsnorm", ins: [x, dy, w], outs: [{ inPlace: 0 }, r * h, r], attrs: [r, h, 1e-6] },
+        { kind: "rmsnormDx", ins: [dy, x, w, rstd], outs: [r * h], attrs: [r, h, 0] },
+        { kind: "rmsnormDw", ins: [dy, x, rstd], outs: [h], attrs: [r, h, 0] },
+        {
+          kind: "rmsnormGrad",
+          ins: [dy, x, w, rstd, n(r * h), n(h)],
+          outs: [{ inPlace: 4 }, { inPlace: 5 }],
+          attrs: [r, h, 1, 1],
+        },
+        { kind: "columnSum", ins: [x, w], outs: [{ inPlace: 1 }], attrs: [r, h, 1] },
+      ];
+    }),
+    { kind: "rmsnormDw", ins: [n(1100 * 64), n(1100 * 64), n(1100)], outs: [64], attrs: [1100, 64, 0] },
+    ...heads.flatMap(([d, of, kv]): Case[] => {
+      const t = 5,
+        x = [n(t * of * d), n(t * kv * d)],
+        table = n(angles * d),
+        at = Int32Array.of(3, 39, 0, 17, 18);
+      const cache = n(6 * 2 * kv * d * 16),
+        places = [Int32Array.of(0, 1, 0, 1, 0), Int32Array.of(5, 1, 2, 0, 4, 3)];
+      const into = [...x, n(t * kv * d), at, table, ...places, Int32Array.of(0, 0)], where = [0, 6, 3, 1e-6];
+      return [
+        { kind: "rope", ins: [x[0]!, at, table], outs: [{ inPlace: 0 }], attrs: [t, of, d, 1] },
+        {
+          kind: "ropes",
+          ins: [...x, at, table],
+          outs: [t * of * d, { inPlace: 1 }],
+          attrs: [t, of, kv, d, -1, 0, 0],
+        },
+        {
+          kind: "ropes",
+          ins: [...x, at, table, n(d), n(d)],
+          outs: [t * of * d, t * kv * d, t * of, t * kv],
+          attrs: [t, of, kv, d, 1, 1e-6, 1],
+        },
+        {
+          kind: "ropeKvWrite",
+          ins: into,
+          outs: [{ inPlace: 0 }, cache],
+          attrs: [t, of, kv, d, ...where, 0, 0],
+        },
+        {
+          kind: "ropeKvWrite",
+          ins: [...into, n(d), n(d)],
+          outs: [t * of * d, { inPlace: 1 }, cache],
+          attrs: [t, of, kv, d, ...where, 1, 1],
+        },
+      ];
+    }),
+  ];
+}
+
+/** What is moved in packs and has no sums: whole packs, a tail, and weights in rows and in panels. */
+function packCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const chain = [POINTWISE.mul, 0, 1, 0, POINTWISE.add, 3, 2, 0], [t, v, h] = [9, 20, 64];
+  const ids = Int32Array.from({ length: t }, (_, i) => (7 * i) % v), hyper = Float32Array.of(.01, .1, .05);
+  return [
+    ...[2048, 2049].flatMap((size): Case[] => {
+      const [x, y, z] = [n(size), n(size), n(size)], adamw = [size, .9, .95, 1e-8, .1, 1];
+      const state = [x, y, z, z.map((m) => m * m), hyper, Float32Array.of(2)];
+      return [
+        { kind: "swiglu", ins: [x, y], outs: [{ inPlace: 1 }], attrs: [size] },
+        { kind: "swigluGrad", ins: [z, x, y], outs: [{ inPlace: 1 }, { inPlace: 2 }], attrs: [size] },
+        {
+          kind: "pointwise",
+          ins: [x, n(1), y],
+          outs: [size, size],
+          attrs: [size, 3, 2, 2, 1, 0, 1, ...chain, 4, 3],
+        },
+        {
+          kind: "adamw",
+          ins: state,
+          outs: [...[0, 2, 3].map((inPlace) => ({ inPlace })), new Uint16Array(size)],
+          attrs: [...adamw, 1],
+        },
+        { kind: "adamw", ins: state, outs: [size, size, size], attrs: [...adamw, 0] },
+      ];
+    }),
+    { kind: "embedding", ins: [ids, n(v * h)], outs: [t * h], attrs: [t, v, h, 0, 0, v] },
+    { kind: "embedding", ins: [ids, panels(n(v * h), v, h)], outs: [t * h], attrs: [t, v, h, 1, 3, v + 3] },
+    { kind: "gatherRows", ins: [n(v * h), ids], outs: [t * h], attrs: [t, h, v] },
+  ];
+}
+
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
 export function shapeCases(): readonly Case[] {
   const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
@@ -111,5 +204,13 @@ export function shapeCases(): readonly Case[] {
       ];
     },
   );
-  return [...attention, ...products, ...headCases(n, next), ...pagedCases(n), ...singleCases(n)];
+  return [
+    ...attention,
+    ...products,
+    ...headCases(n, next),
+    ...pagedCases(n),
+    ...singleCases(n),
+    ...rowCases(n),
+    ...packCases(n),
+  ];
 }

@@ -244,7 +244,7 @@ Deno.test("layers of a stage have the cache's pages to themselves, and heads of 
     "two heads that two shards have each",
   );
   const layers = decode(compileDecode(shardsOf(CONFIGS[0]!, "lm", { tp: 1, pp: 3 })[2]![0]!, generate).bytes)
-    .ops.filter((op) => op.kind === "kvWrite").map((op) => op.attributes[3]);
+    .ops.filter((op) => op.kind === "ropeKvWrite").map((op) => op.attributes[4]);
   assert.deepEqual(layers, [0]);
 });
 

@@ -65,7 +65,7 @@ Deno.test("prefill and decode have their state and cache at the same places, eac
 
 Deno.test("every layer writes and reads the cache of its own index", () => {
   const program = compileDecode(wholeShard(tiny({ num_hidden_layers: 3 }), "lm"), generate);
-  assert.deepEqual(opsOf(program, "kvWrite").map((op) => op.attributes[3]), [0, 1, 2]);
+  assert.deepEqual(opsOf(program, "ropeKvWrite").map((op) => op.attributes[4]), [0, 1, 2]);
   assert.deepEqual(opsOf(program, "pagedAttention").map((op) => op.attributes[6]), [0, 1, 2]);
 });
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../half.h"
 #include "../kernels.h"
 #include "math.h"
 
@@ -91,6 +92,17 @@ inline v16 load_live(const float* p, long live) { return live == 16 ? load(p) : 
 inline void store_live(float* p, v16 a, long live) {
   if (live == 16) store(p, a);
   else store(p, a, live);
+}
+
+// What is stored of n numbers, where that is less than f32.
+inline void round_stored(const Call& c, float* p, long n) {
+  if (!c.narrow) return;
+  for (long i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, p + i, sizeof bits);
+    bits = uint32_t(half_of(bits)) << 16;
+    memcpy(p + i, &bits, sizeof bits);
+  }
 }
 
 }  // namespace BATON_ISA

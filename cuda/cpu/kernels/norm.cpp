@@ -19,13 +19,37 @@ void rmsnorm(Call& c) {
   });
 }
 
-// dx = rstd · (dy·w) − x · rstd³ / H · Σ dy·w·x
-void rmsnorm_dx(Call& c) {
+// s = x + r, then the norm of s: the sum of squares is that of `rmsnorm`, while s is at hand.
+void add_rmsnorm(Call& c) {
   long rows = size(c, 0), h = size(c, 1);
-  bool carry = size(c, 2) == 1;
+  float eps = real(c, 2);
+  const float *x = floats(c, 0), *r = floats(c, 1), *w = floats(c, 2);
+  float *s = floats(c, 3), *y = floats(c, 4), *rstd = floats(c, 5);
+  split(*c.pool, rows, rows_of(h), [&](long begin, long end) {
+    for (long i = begin; i < end; i++) {
+      const float *xi = x + i * h, *ri = r + i * h;
+      float *si = s + i * h, *yi = y + i * h;
+      v16 squares = zero();
+      by_lanes(0, h, [&](long j, long n) {
+        v16 a = load_live(xi + j, n) + load_live(ri + j, n);
+        store_live(si + j, a, n);
+        squares = fma(a, a, squares);
+      });
+      float total = sum(squares);
+      if (c.narrow) round_stored(c, si, h), total = dot(si, si, h);
+      float scale = 1.f / __builtin_sqrtf(total / float(h) + eps);
+      rstd[i] = scale;
+      by_lanes(0, h, [&](long j, long n) { store_live(yi + j, load_live(si + j, n) * all(scale) * load_live(w + j, n), n); });
+    }
+  });
+}
+
+namespace {
+
+// dx = rstd · (dy·w) − x · rstd³ / H · Σ dy·w·x
+void gradient_of_rows(Call& c, const float* prior, float* dx) {
+  long rows = size(c, 0), h = size(c, 1);
   const float *dy = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), *rstd = floats(c, 3);
-  const float* prior = carry ? floats(c, 4) : nullptr;
-  float* dx = floats(c, c.operands - 1);
   split(*c.pool, rows, rows_of(h), [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
       const float *g = dy + i * h, *xi = x + i * h;
@@ -35,7 +59,7 @@ void rmsnorm_dx(Call& c) {
       });
       float r = rstd[i], scale = sum(s) * r * r * r / float(h);
       float* d = dx + i * h;
-      if (carry)
+      if (prior)
         for (long j = 0; j < h; j++) d[j] = prior[i * h + j] + (g[j] * w[j] * r - xi[j] * scale);
       else
         for (long j = 0; j < h; j++) d[j] = g[j] * w[j] * r - xi[j] * scale;
@@ -44,17 +68,30 @@ void rmsnorm_dx(Call& c) {
 }
 
 // Rows in order: a thread owns columns.
-void rmsnorm_dw(Call& c) {
+void gradient_of_weight(Call& c, const float* rstd, const float* prior, float* dw) {
   long rows = size(c, 0), h = size(c, 1);
-  const float *dy = floats(c, 0), *x = floats(c, 1), *rstd = floats(c, 2);
-  float* dw = floats(c, c.operands - 1);
-  continue_or_zero(size(c, 2) == 1, floats(c, 3), dw, h);
+  const float *dy = floats(c, 0), *x = floats(c, 1);
+  continue_or_zero(prior, prior, dw, h);
   split(*c.pool, h, 64, [&](long begin, long end) {
     for (long i = 0; i < rows; i++) {
       float r = rstd[i];
       for (long j = begin; j < end; j++) dw[j] += dy[i * h + j] * (x[i * h + j] * r);
     }
   });
+}
+
+}  // namespace
+
+void rmsnorm_dx(Call& c) { gradient_of_rows(c, size(c, 2) == 1 ? floats(c, 4) : nullptr, floats(c, c.operands - 1)); }
+
+void rmsnorm_dw(Call& c) {
+  gradient_of_weight(c, floats(c, 2), size(c, 2) == 1 ? floats(c, 3) : nullptr, floats(c, c.operands - 1));
+}
+
+void rmsnorm_grad(Call& c) {
+  bool carry = size(c, 2) == 1, carry_dw = size(c, 3) == 1;
+  gradient_of_weight(c, floats(c, 3), carry_dw ? floats(c, c.operands - 3) : nullptr, floats(c, c.operands - 1));
+  gradient_of_rows(c, carry ? floats(c, 4) : nullptr, floats(c, c.operands - 2));
 }
 
 }  // namespace BATON_ISA

@@ -1,65 +1,30 @@
-// The key-value cache in pages of 16 tokens, and attention over it with the bits of `attention`. Page p of a layer holds
-// K as [kv][D][16] and V as [kv][16][D]: a page of keys is a panel, a page of values is 16 rows.
+// The key-value cache in pages of 16 tokens, and attention over it with the bits of `attention`.
+#include "paged.h"
 #include "softmax.h"
 #include "tile.h"
 
 namespace baton {
 namespace BATON_ISA {
-namespace {
-
-constexpr long PAGE = 16, BLOCK_PAGES = 16;  // 256 keys, as in `attention`
-constexpr long BLOCK = PAGE * BLOCK_PAGES, BLOCK_SCORES = BLOCK + 16;
-
-struct Cache {
-  float* base;  // of a layer
-  long kv, d, pages;
-  const int32_t* table;
-  long slots, max_pages;
-
-  Cache(float* kv_memory, long kv, long d, long layer, long pages, const int32_t* table, long table_elements, long max_pages)
-      : base(kv_memory + layer * pages * page_size(kv, d)), kv(kv), d(d), pages(pages), table(table),
-        slots(max_pages ? table_elements / max_pages : 0), max_pages(max_pages) {}
-  static long page_size(long kv, long d) { return 2 * kv * d * PAGE; }
-  // Page that holds a token of a slot, or −1.
-  long page(long slot, long position) const {
-    if (position < 0 || position >= max_pages * PAGE) return -1;
-    long p = table[slot * max_pages + position / PAGE];
-    return p >= 0 && p < pages ? p : -1;
-  }
-  float* keys(long page, long head) const { return base + page * page_size(kv, d) + head * d * PAGE; }
-  float* values(long page, long head) const { return keys(page, head) + kv * d * PAGE; }
-};
-
-}  // namespace
-
 void kv_write(Call& c) {
   long t = size(c, 0), kv = size(c, 1), d = size(c, 2);
   const float *k = floats(c, 0), *v = floats(c, 1);
   const int32_t *slots = ints(c, 2), *positions = ints(c, 3), *finished = ints(c, 5);
   Cache cache(floats(c, 6), kv, d, size(c, 3), size(c, 4), ints(c, 4), elements(c, 4), size(c, 5));
-  if (!check_indexes(c, "slot", slots, t, smaller(cache.slots, elements(c, 5)))) return;
-  for (long i = 0; i < t; i++)
-    if (!finished[slots[i]] && cache.page(slots[i], positions[i]) < 0) {
-      fail(c, "slot %d has no page for position %d", slots[i], positions[i]);
-      return;
-    }
+  if (!check_places(c, cache, slots, positions, finished, t, elements(c, 5))) return;
   // Row by row, as `paged_attention` goes: a thread then reads the pages that it wrote.
   split(*c.pool, t, 1, [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
       if (finished[slots[i]]) continue;
       long page = cache.page(slots[i], positions[i]), lane = positions[i] % PAGE;
-      for (long h = 0; h < kv; h++) {
-        // Every element of a key has its own cache line; all are asked for before the first is needed.
-        float* keys = cache.keys(page, h) + lane;
-        for (long j = 0; j < d; j++) __builtin_prefetch(keys + PAGE * j, 1);
-        for (long j = 0; j < d; j++) keys[PAGE * j] = k[(i * kv + h) * d + j];
-        memcpy(cache.values(page, h) + lane * d, v + (i * kv + h) * d, size_t(d) * 4);
-      }
+      for (long h = 0; h < kv; h++) cache.put(page, lane, h, k + (i * kv + h) * d, v + (i * kv + h) * d);
     }
   });
 }
 
 namespace {
+
+constexpr long BLOCK_PAGES = 16;  // 256 keys, as in `attention`
+constexpr long BLOCK = PAGE * BLOCK_PAGES, BLOCK_SCORES = BLOCK + 16;
 
 // Keys and values of a block, by page. The pages of a sequence lie anywhere, so no processor guesses the next one: while a
 // block is read, the same lines of the block that comes next are asked for.

@@ -1,4 +1,4 @@
-// Rows and elements moved by index: embedding, gather, scatter, strides, rope, copies.
+// Rows and elements moved by index: embedding, gather, scatter, strides, copies.
 #include "kernel.h"
 
 namespace baton {
@@ -88,31 +88,6 @@ void stride_scatter(Call& c) {
   float* x = floats(c, 1);
   memset(x, 0, size_t(n * stride) * 4);
   for (long i = 0; i < n; i++) x[stride * i + phase] = y[i];
-}
-
-// Rotary position embedding (Su et al. 2021), halves rotated against each other.
-void rope(Call& c) {
-  long t = size(c, 0), heads = size(c, 1), d = size(c, 2), half = d / 2;
-  float direction = real(c, 3);
-  const float *x = floats(c, 0), *table = floats(c, 2);
-  const int32_t* positions = ints(c, 1);
-  float* y = floats(c, 3);
-  if (!check_indexes(c, "position", positions, t, elements(c, 2) / d)) return;
-  split(*c.pool, t, rows_of(heads * d), [&](long begin, long end) {
-    for (long i = begin; i < end; i++) {
-      const float *cosine = table + positions[i] * d, *sine = cosine + half;
-      for (long n = 0; n < heads; n++) {
-        const float* a = x + (i * heads + n) * d;
-        float* o = y + (i * heads + n) * d;
-        by_lanes(0, half, [&](long j, long live) {
-          v16 u = load_live(a + j, live), v = load_live(a + half + j, live);
-          v16 k = load_live(cosine + j, live), s = load_live(sine + j, live) * all(direction);
-          store_live(o + j, u * k - v * s, live);
-          store_live(o + half + j, v * k + u * s, live);
-        });
-      }
-    }
-  });
 }
 
 void copy(Call& c) {

@@ -91,10 +91,9 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// A thread takes one element of a page, of the width of T, through all copies in their order.
-template <class T>
-__global__ void copy_pages_kernel(Reporter r, T* kv, const int* from, const int* to, long n, long page, long pages) {
-  T* layer = kv + blockIdx.y * pages * page;
+// A thread takes sixteen bytes of a page through all copies in their order.
+__global__ void copy_pages_kernel(Reporter r, uint4* kv, const int* from, const int* to, long n, long page, long pages) {
+  uint4* layer = kv + blockIdx.y * pages * page;
   long e = first_index();
   for (long i = 0; i < n; i++) {
     int a = from[i], b = to[i];
@@ -132,15 +131,12 @@ void paged_attention(Call& c) {
 void copy_pages(Call& c) {
   long n = size(c, 0), layers = size(c, 3), pages = size(c, 4), page = page_size(size(c, 1), size(c, 2));
   if (n == 0) return;
-  auto run = [&](auto type) {
-    typedef decltype(type) T;
-    T *from = at<T>(c, 0), *to = at<T>(c, 3);
-    if (from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(layers * pages * page) * sizeof(T), cudaMemcpyDefault, c.stream));
-    launch(c, copy_pages_kernel<T>, dim3(unsigned(parts(page, 256)), unsigned(layers)), 256, 0, reporter(c), to, ints(c, 1), ints(c, 2),
-           n, page, pages);
-  };
-  if (is_half(c, 0)) run(uint16_t());
-  else run(uint32_t());
+  // A page has 32 numbers or a multiple of that, and operands begin on cache lines.
+  page = page * long(bytes_of(c.type[0])) / long(sizeof(uint4));
+  uint4 *from = at<uint4>(c, 0), *to = at<uint4>(c, 3);
+  if (from != to) succeeded(c, cudaMemcpyAsync(to, from, size_t(layers * pages * page) * sizeof(uint4), cudaMemcpyDefault, c.stream));
+  launch(c, copy_pages_kernel, dim3(unsigned(parts(page, 256)), unsigned(layers)), 256, 0, reporter(c), to, ints(c, 1), ints(c, 2), n, page,
+         pages);
 }
 
 }  // namespace baton

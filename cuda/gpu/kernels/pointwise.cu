@@ -1,25 +1,41 @@
 // swiglu, and the register machine that runs a fused chain of element-by-element operations.
 #include "../chains.h"
-#include "kernel.cuh"
+#include "packs.cuh"
 
 namespace baton {
 namespace {
 
-template <class T>
+template <class T, int PER>
 __global__ void swiglu_kernel(const T* gate, const T* up, T* y, long n) {
-  for (long i = first_index(); i < n; i += index_step()) {
-    float g = number(gate[i]);
-    y[i] = stored<T>(g * sigmoid_of(g) * number(up[i]));
+  for (long i = first_index() * PER; i < n; i += index_step() * PER) {
+    float g[PER], u[PER];
+    read<PER>(gate + i, g), read<PER>(up + i, u);
+#pragma unroll
+    for (int e = 0; e < PER; e++) g[e] = g[e] * sigmoid_of(g[e]) * u[e];
+    write<PER>(y + i, g);
   }
 }
 
-template <class T>
+template <class T, int PER>
 __global__ void swiglu_grad_kernel(const T* dy, const T* gate, const T* up, T* dgate, T* dup, long n) {
-  for (long i = first_index(); i < n; i += index_step()) {
-    float d = number(dy[i]), g = number(gate[i]), u = number(up[i]), s = sigmoid_of(g), silu = g * s;
-    dgate[i] = stored<T>(d * u * (s * (1.f + (g - silu))));
-    dup[i] = stored<T>(d * silu);
+  for (long i = first_index() * PER; i < n; i += index_step() * PER) {
+    float d[PER], g[PER], u[PER];
+    read<PER>(dy + i, d), read<PER>(gate + i, g), read<PER>(up + i, u);
+#pragma unroll
+    for (int e = 0; e < PER; e++) {
+      float s = sigmoid_of(g[e]), silu = g[e] * s;
+      g[e] = d[e] * u[e] * (s * (1.f + (g[e] - silu)));
+      u[e] = d[e] * silu;
+    }
+    write<PER>(dgate + i, g), write<PER>(dup + i, u);
   }
+}
+
+// f(packs of sixteen bytes, or one number at a time).
+template <class T, class F>
+void by_packs(bool wide, F f) {
+  if (wide) f(std::integral_constant<int, WIDE<T>>());
+  else f(std::integral_constant<int, 1>());
 }
 
 __device__ float apply(int op, float a, float b, float c) {
@@ -45,11 +61,6 @@ __device__ float apply(int op, float a, float b, float c) {
   return a;
 }
 
-// PER neighbours in one access.
-template <class T, int PER>
-struct alignas(PER * sizeof(T)) Pack {
-  T v[PER];
-};
 // One instruction, which needs no registers in memory: the additions to the residual stream.
 template <class T>
 struct Single {
@@ -151,6 +162,8 @@ bool run_compiled(Call& c) {
     else shape.steps.back().a = int(s[1]), shape.steps.back().b = int(s[2]), shape.steps.back().c = int(s[3]);
   }
   for (int k = 0; k < outputs; k++) shape.results.push_back(int(out[k]));
+  for (int k = 0; k < inputs + outputs; k++)
+    if (!aligned(ports.at[k])) return false;  // operands of programs are
   return launch_chain(c, shape, ports, size(c, 0));
 }
 
@@ -162,16 +175,14 @@ bool run_single(Call& c) {
   if (size(c, 2) != 1 || size(c, 3) != 1 || int(code[0]) == CONSTANT || long(out[0]) != inputs) return false;
   for (int k = 1; k <= inputs; k++)
     if (is_half(c, k) != is_half(c, 0)) return false;
-  constexpr int PER = 16 / sizeof(T);
   Single<T> z{int(code[0]), {}, {}, at<T>(c, int(inputs))};
-  bool whole = n % PER == 0 && uintptr_t(z.out) % 16 == 0;
+  bool whole = n % WIDE<T> == 0 && aligned(z.out);
   for (int k = 0; k < 3; k++) {
     int from = int(code[1 + k]);
     z.in[k] = at<T>(c, from), z.one[k] = stride[from] == 0;
-    whole = whole && (z.one[k] || uintptr_t(z.in[k]) % 16 == 0);
+    whole = whole && (z.one[k] || aligned(z.in[k]));
   }
-  if (whole) launch(c, single_kernel<T, PER>, dim3(blocks_of(n / PER, 256)), 256, 0, z, n);
-  else launch(c, single_kernel<T, 1>, dim3(blocks_of(n, 256)), 256, 0, z, n);
+  by_packs<T>(whole, [&](auto per) { launch(c, single_kernel<T, per()>, dim3(blocks_of(n / per(), 256)), 256, 0, z, n); });
   return true;
 }
 
@@ -181,7 +192,11 @@ void swiglu(Call& c) {
   long n = size(c, 0);
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
-    launch(c, swiglu_kernel<T>, dim3(blocks_of(n, 256)), 256, 0, at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), n);
+    const T *gate = at<T>(c, 0), *up = at<T>(c, 1);
+    T* y = at<T>(c, 2);
+    by_packs<T>(n % WIDE<T> == 0 && aligned(gate, up, y), [&](auto per) {
+      launch(c, swiglu_kernel<T, per()>, dim3(blocks_of(n / per(), 256)), 256, 0, gate, up, y, n);
+    });
   });
 }
 
@@ -189,7 +204,11 @@ void swiglu_grad(Call& c) {
   long n = size(c, 0);
   by_type(c, 0, [&](auto type) {
     typedef decltype(type) T;
-    launch(c, swiglu_grad_kernel<T>, dim3(blocks_of(n, 256)), 256, 0, at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), at<T>(c, 3), at<T>(c, 4), n);
+    const T *dy = at<T>(c, 0), *gate = at<T>(c, 1), *up = at<T>(c, 2);
+    T *dgate = at<T>(c, 3), *dup = at<T>(c, 4);
+    by_packs<T>(n % WIDE<T> == 0 && aligned(dy, gate, up, dgate, dup), [&](auto per) {
+      launch(c, swiglu_grad_kernel<T, per()>, dim3(blocks_of(n / per(), 256)), 256, 0, dy, gate, up, dgate, dup, n);
+    });
   });
 }
 

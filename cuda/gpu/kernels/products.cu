@@ -1,5 +1,6 @@
 // Matrix products in fp32: every element of the result is one chain of multiply-adds over k, as on the CPU.
 #include "operands.cuh"
+#include "packs.cuh"
 
 namespace baton {
 namespace {
@@ -104,16 +105,6 @@ __global__ void add_bias_kernel(const T* x, const T* b, T* y, long m, long n) {
   for (long i = first_index(); i < m * n; i += index_step()) y[i] = stored<T>(number(x[i]) + number(b[i % n]));
 }
 
-// Rows in order: a thread owns a column.
-template <class T, class G>
-__global__ void column_sum_kernel(const T* dy, const G* prior, G* db, long m, long n) {
-  for (long j = first_index(); j < n; j += index_step()) {
-    float s = prior ? number(prior[j]) : 0.f;
-    for (long i = 0; i < m; i++) s = s + number(dy[i * n + j]);
-    db[j] = stored<G>(s);
-  }
-}
-
 }  // namespace
 
 void add_bias(Call& c) {
@@ -125,13 +116,8 @@ void add_bias(Call& c) {
 }
 
 void column_sum(Call& c) {
-  long m = size(c, 0), n = size(c, 1);
-  by_types(c, 0, c.operands - 1, [&](auto type, auto gradient) {
-    typedef decltype(type) T;
-    typedef decltype(gradient) G;
-    const G* prior = size(c, 2) == 1 ? at<G>(c, 1) : nullptr;
-    launch(c, column_sum_kernel<T, G>, dim3(blocks_of(n, 64)), 64, 0, at<T>(c, 0), prior, at<G>(c, c.operands - 1), m, n);
-  });
+  Numbers prior = size(c, 2) == 1 ? numbers(c, 1) : NO_NUMBERS;
+  sum_columns(c, numbers(c, 0), NO_NUMBERS, nullptr, size(c, 0), size(c, 1), prior, out_numbers(c, c.operands - 1));
 }
 
 }  // namespace baton

@@ -1,10 +1,10 @@
-// Rows and elements moved by index: embedding, gather, scatter, strides, rope, copies.
-#include "kernel.cuh"
+// Rows and elements moved by index: embedding, gather, scatter, strides, copies.
+#include "packs.cuh"
 
 namespace baton {
 namespace {
 
-template <class T>
+template <class T, int PER>
 __global__ void embedding_kernel(Reporter r, const int* ids, const T* w, T* x, long v, long h, bool panels, long first, long total) {
   long i = blockIdx.x;
   int id = ids[i];
@@ -12,7 +12,15 @@ __global__ void embedding_kernel(Reporter r, const int* ids, const T* w, T* x, l
   if (threadIdx.x == 0 && !r.inside(TOKEN_ID, i, id, total)) here = false;
   here = here && id >= 0 && id < total;
   WeightRow row(here ? id - first : 0, h, panels);
-  for (long j = threadIdx.x; j < h; j += blockDim.x) x[i * h + j] = here ? w[row.start + j * row.step] : stored<T>(0.f);
+  for (long j = long(threadIdx.x) * PER; j < h; j += long(blockDim.x) * PER) {
+    Pack<T, PER> p;
+    if (!here)
+      for (int e = 0; e < PER; e++) p.v[e] = stored<T>(0.f);
+    else if (row.step == 1) p = *reinterpret_cast<const Pack<T, PER>*>(w + row.start + j);
+    else
+      for (int e = 0; e < PER; e++) p.v[e] = w[row.start + (j + e) * row.step];
+    *reinterpret_cast<Pack<T, PER>*>(x + i * h + j) = p;
+  }
 }
 
 // The row of out[·] that belongs to element i of `at`; negative for none.
@@ -75,7 +83,7 @@ __global__ void __launch_bounds__(SCATTER_THREADS)
 }
 unsigned column_blocks(long h) { return unsigned(parts(h, SCATTER_THREADS * SCATTER_EACH)); }
 
-// Elements of any type, by their width: bits are kept.
+// Elements of any type, by their width, or packs of them: bits are kept.
 template <class T>
 __global__ void gather_kernel(Reporter r, const T* x, const int* rows, T* y, long h, long t) {
   long i = blockIdx.x;
@@ -93,24 +101,6 @@ __global__ void stride_gather_kernel(const float* x, float* y, long n, long stri
 
 __global__ void stride_scatter_kernel(const float* y, float* x, long n, long stride, long phase) {
   for (long i = first_index(); i < n * stride; i += index_step()) x[i] = i % stride == phase ? y[i / stride] : 0.f;
-}
-
-template <class T>
-__global__ void rope_kernel(Reporter r, const T* x, const int* positions, const float* table, T* y, long heads, long d,
-                            float direction, long limit) {
-  long i = blockIdx.x, half = d / 2;
-  int position = positions[i];
-  if (position < 0 || position >= limit) {
-    if (threadIdx.x == 0) r.inside(POSITION, i, position, limit);
-    return;
-  }
-  const float *cosine = table + position * d, *sine = cosine + half;
-  for (long e = threadIdx.x; e < heads * half; e += blockDim.x) {
-    long n = e / half, j = e % half, a = (i * heads + n) * d + j;
-    float u = number(x[a]), v = number(x[a + half]), k = cosine[j], s = sine[j] * direction;
-    y[a] = stored<T>(u * k - v * s);
-    y[a + half] = stored<T>(v * k + u * s);
-  }
 }
 
 __global__ void fill_kernel(float* y, long n, float value) {
@@ -133,8 +123,12 @@ void embedding(Call& c) {
   long t = size(c, 0), v = size(c, 1), h = size(c, 2);
   by_type(c, 1, [&](auto type) {
     typedef decltype(type) T;
-    launch(c, embedding_kernel<T>, dim3(unsigned(t)), threads_for(h), 0, reporter(c), ints(c, 0), at<T>(c, 1), at<T>(c, 2), v, h,
-           size(c, 3) == 1, size(c, 4), size(c, 5));
+    auto run = [&](auto kernel, long width) {
+      launch(c, kernel, dim3(unsigned(t)), threads_for(width), 0, reporter(c), ints(c, 0), at<T>(c, 1), at<T>(c, 2), v, h,
+             size(c, 3) == 1, size(c, 4), size(c, 5));
+    };
+    if (h % WIDE<T> == 0 && aligned(at<T>(c, 1), at<T>(c, 2))) run(embedding_kernel<T, WIDE<T>>, h / WIDE<T>);
+    else run(embedding_kernel<T, 1>, h);
   });
 }
 
@@ -154,12 +148,15 @@ void embedding_grad(Call& c) {
 
 void gather_rows(Call& c) {
   long n = size(c, 0), h = size(c, 1);
-  auto run = [&](auto type) {
+  auto run = [&](auto type, long width) {
     typedef decltype(type) T;
-    launch(c, gather_kernel<T>, dim3(unsigned(n)), threads_for(h), 0, reporter(c), at<T>(c, 0), ints(c, 1), at<T>(c, 2), h, size(c, 2));
+    launch(c, gather_kernel<T>, dim3(unsigned(n)), threads_for(width), 0, reporter(c), at<T>(c, 0), ints(c, 1), at<T>(c, 2), width,
+           size(c, 2));
   };
-  if (is_half(c, 0)) run(uint16_t());
-  else run(uint32_t());
+  long bytes = h * long(bytes_of(c.type[0]));
+  if (bytes % 16 == 0 && aligned(floats(c, 0), floats(c, 2))) run(uint4(), bytes / 16);
+  else if (is_half(c, 0)) run(uint16_t(), h);
+  else run(uint32_t(), h);
 }
 
 void scatter_rows(Call& c) {
@@ -182,16 +179,6 @@ void stride_gather(Call& c) {
 void stride_scatter(Call& c) {
   long n = size(c, 0), stride = size(c, 1);
   launch(c, stride_scatter_kernel, dim3(blocks_of(n * stride, 256)), 256, 0, floats(c, 0), floats(c, 1), n, stride, size(c, 2));
-}
-
-// Rotary position embedding (Su et al. 2021), halves rotated against each other.
-void rope(Call& c) {
-  long t = size(c, 0), heads = size(c, 1), d = size(c, 2);
-  by_type(c, 0, [&](auto type) {
-    typedef decltype(type) T;
-    launch(c, rope_kernel<T>, dim3(unsigned(t)), threads_for(heads * d / 2), 0, reporter(c), at<T>(c, 0), ints(c, 1), floats(c, 2),
-           at<T>(c, 3), heads, d, real(c, 3), elements(c, 2) / d);
-  });
 }
 
 void copy(Call& c) {
