@@ -72,7 +72,7 @@ async function products(dtype: "f32" | "bf16"): Promise<void> {
       kind: "matmul",
       ins: [m * k, n * k],
       outs: [m * n],
-      attrs: [m, n, k],
+      attrs: [m, n, k, 0],
       dtype,
     });
     await op.seconds();
@@ -83,7 +83,7 @@ async function products(dtype: "f32" | "bf16"): Promise<void> {
     for (let i = 0; i < 64; i++) {
       const row = Math.floor(i * m / 64), j = (i * 61) % n;
       let exact = 0;
-      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[(j >> 4) * 16 * k + 16 * e + (j & 15)]!;
+      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[j * k + e]!;
       off += (y[row * n + j]! - exact) ** 2, norm += exact ** 2;
     }
     const relative = Math.sqrt(off / norm), TFlops = round(2e-12 * m * n * k / seconds);

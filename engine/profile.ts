@@ -96,10 +96,8 @@ export async function measureDevices(
   onProgress: (share: number) => void = () => {},
   storage: Storage = SINGLE,
 ): Promise<DeviceProfile> {
-  const { weights } = storage, stored = weights === "f32" ? {} : { storage };
-  const cases = MODELS.flatMap((config) => casesOf({ ...config, ...stored })),
-    found: Measured[] = [],
-    [first] = devices.all;
+  const { weights } = storage, found: Measured[] = [], [first] = devices.all;
+  const cases = MODELS.flatMap((config) => casesOf({ ...config, storage }));
   for (const [i, c] of cases.entries()) {
     found.push(await measureCase(devices.all, c));
     onProgress(0.7 * (i + 1) / cases.length);

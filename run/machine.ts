@@ -80,7 +80,7 @@ export async function machineOf(o: RunOptions, config: Config, file: ClusterFile
   return {
     devices,
     threads: each,
-    storage: storedIn(precision, gradients),
+    storage: storedIn(precision, gradients, onGpus(devices) ? "rows" : "panels"),
     ...memories,
     ...(count(devices) > 1 || plan !== undefined) && {
       assumptions: await assumed(o, config, file, { devices, threads: each, shipped }),
@@ -155,7 +155,8 @@ async function assumed(
 }
 
 /** Whether devices are GPUs (`docs/gpu.md`), each with processors of its own. */
-const onGpus = ({ gpus }: Devices): boolean => gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
+export const onGpus = ({ gpus }: Pick<Devices, "gpus">): boolean =>
+  gpus !== undefined || Boolean(Deno.env.get("BATON_GPUS"));
 
 /** A strategy or plan among the options replaces whichever of the two the file has. */
 function layoutSaid(

@@ -38,7 +38,7 @@ export async function profileMachine(
   // More virtual devices than there are processors for would measure their waiting for one another, which the planner adds itself.
   const capacity = gpus ? undefined : capacityOf(threads), most = Math.max(1, Math.floor(capacity ?? count));
   // Tables are of the numbers that runs on such devices have when nobody says otherwise.
-  const storage = storedIn(usualPrecision({ ...gpus && { gpus } }));
+  const storage = storedIn(usualPrecision({ ...gpus && { gpus } }), "fp32", gpus ? "rows" : "panels");
   const measured = await measureDevices(Devices.of(...devices.all.slice(0, most)), onProgress, storage),
     links = await measureLinks(devices, capacity);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));

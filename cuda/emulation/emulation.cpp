@@ -1,10 +1,8 @@
 #include "cuda_runtime.h"
 
 #include <stdio.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -14,6 +12,8 @@
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "streams.h"
 
 namespace emulation {
 
@@ -258,12 +258,6 @@ unsigned ballot(bool mine) {
 
 // ---- the runtime -------------------------------------------------------------------------------------------------
 
-struct EmulatedGraph { std::vector<std::function<void()>> work; };
-struct EmulatedEvent {
-  timespec time;
-  std::shared_ptr<std::atomic<int>> stalled;  // of the stream that it was recorded on
-};
-
 namespace {
 
 constexpr int GPUS = 16, HOST = GPUS;
@@ -289,8 +283,7 @@ cudaError_t allocate(void** p, size_t bytes, int where) {
 }
 
 // An illegal access takes everything that the process has on GPUs.
-std::atomic<bool> faulted{false};
-cudaError_t state() { return faulted ? cudaErrorIllegalAddress : cudaSuccess; }
+std::atomic<bool> gone{false};
 bool faults_now() {
   static const long at = [] {
     const char* text = getenv("EMULATION_FAULT");
@@ -302,12 +295,23 @@ bool faults_now() {
 
 }  // namespace
 
-void emulation::enqueue(cudaStream_t stream, std::function<void()> work) {
-  if (stream && stream->capture) stream->capture->work.push_back(std::move(work));
-  else if (!faulted) work();
-}
+bool emulation::faulted() { return gone; }
+cudaError_t emulation::state() { return gone ? cudaErrorIllegalAddress : cudaSuccess; }
+using emulation::state;
+
+// Kernels are compiled with -ftz=true: subnormals are zero while they run, on whatever thread.
 void emulation::enqueue_kernel(cudaStream_t stream, std::function<void()> kernel) {
-  enqueue(stream, [kernel = std::move(kernel)] { faults_now() ? faulted.store(true) : kernel(); });
+  enqueue(stream, [kernel = std::move(kernel)] {
+    if (faults_now()) return gone.store(true);
+#if defined(__x86_64__)
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    kernel();
+    __builtin_ia32_ldmxcsr(before);
+#else
+    kernel();
+#endif
+  });
 }
 
 const char* cudaGetErrorString(cudaError_t e) {
@@ -345,6 +349,7 @@ cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, current); }
 cudaError_t cudaFree(void* p) {
+  emulation::drain();
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
@@ -378,46 +383,5 @@ cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t s) {
     else
       memset(p, byte, bytes);
   });
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = new EmulatedStream, cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s->capture, delete s, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s && s->capture ? cudaErrorInvalidValue : state(); }
-cudaError_t cudaStreamQuery(cudaStream_t) { return state(); }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
-  if (s->capture) return cudaErrorInvalidValue;
-  s->capture = new EmulatedGraph;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
-  if (!s->capture) return cudaErrorInvalidValue;
-  *graph = s->capture, s->capture = nullptr;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
-  return *e = new EmulatedGraph(*g), cudaSuccess;
-}
-cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
-  for (auto& work : e->work) emulation::enqueue(s, work);
-  return cudaSuccess;
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSuccess; }
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-  e->stalled = s->stalled;
-  return clock_gettime(CLOCK_MONOTONIC, &e->time), cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t e) { return e->stalled && *e->stalled ? cudaErrorNotReady : state(); }
-cudaError_t cudaEventSynchronize(cudaEvent_t e) {
-  while (cudaEventQuery(e) == cudaErrorNotReady) sched_yield();
-  return state();
-}
-cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
-  *ms = float(double(b->time.tv_sec - a->time.tv_sec) * 1e3 + double(b->time.tv_nsec - a->time.tv_nsec) * 1e-6);
   return cudaSuccess;
 }

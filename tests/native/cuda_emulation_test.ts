@@ -29,6 +29,29 @@ Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block 
   for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
 });
 
+Deno.test("with weights in rows every operation of the CUDA kernels gives the bits of the CPU", async () => {
+  for (const half of [[], ["--half"]]) {
+    const kinds = [...half, "--rows"], env = { BATON_CUDA_MATH: "fp32" };
+    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+    const gpu = await outcomes({ BATON_LIBRARY: emulated, ...env }, kinds);
+    assert.equal(gpu.length, cpu.length);
+    for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
+  }
+});
+
+Deno.test("with weights in rows products on emulated tensor cores differ by what is rounded in between", async () => {
+  for (const [half, most] of [[[], 1e-2], [["--half"], 5e-3]] as const) {
+    const kinds = [...half, "--rows", ...TENSOR_CORES];
+    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    assert.ok(gpu.length > 20);
+    for (const { name, relative } of distances(gpu, cpu)) {
+      const allowed = !half.length && /^linearLogprob(Grad|Dx)/.test(name) ? 4e-2 : most;
+      assert.ok(relative < allowed, `${name} is ${relative} away`);
+    }
+  }
+});
+
 Deno.test("products and attention on emulated tensor cores stay within what bf16 rounds away", async () => {
   const cpu = await outcomes({ BATON_LIBRARY: find()! }, TENSOR_CORES);
   const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);

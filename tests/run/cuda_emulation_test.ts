@@ -10,10 +10,17 @@ const emulated = await buildEmulation(() => {});
 const FP32 = ["--precision", "fp32"], SIZE = ["--steps", "2", "--save-every", "0"];
 
 /** Rewards, losses and gradient norms of two steps of PPO. */
-async function ppo(world: string, library: string, ...devices: string[]): Promise<Record<string, number>[]> {
-  const out = `${world}/${devices.join()}`;
+const ppo = (world: string, library: string, ...devices: string[]) => ppoWith({}, world, library, ...devices);
+
+async function ppoWith(
+  env: Record<string, string>,
+  world: string,
+  library: string,
+  ...devices: string[]
+): Promise<Record<string, number>[]> {
+  const out = await Deno.makeTempDir({ dir: world });
   await succeeds("ppo.ts", ["--world", world, ...SIZE, "--out", out, "--devices", ...devices], {
-    env: { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32" },
+    env: { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32", ...env },
   });
   const lines = (await Deno.readTextFile(`${out}/metrics.jsonl`)).trim().split("\n");
   return lines.map((line) =>
@@ -37,6 +44,39 @@ Deno.test("PPO on cuda:0 gives the numbers of cpu:1, and on cuda:0x4 those of an
         assert.ok(apart <= 1e-5 + 1e-3 * Math.abs(value), `${name} of step ${i + 1} is ${apart} away`);
       }
     });
+  });
+});
+
+/** Calls on other layouts than their models' homes, two at once on disjoint meshes, and a model that lies in host memory between uses. */
+const PLAN = {
+  cluster: { nodes: 1, devicesPerNode: 4 },
+  calls: {
+    "actor.generate": { devices: "0-3", dp: 4 },
+    "critic.infer": { devices: "0-1", dp: 2 },
+    "ref.infer": { devices: "2-3", tp: 2, offload: true },
+    "actor.train": { devices: "0-3", dp: 2, tp: 2, zero: 1 },
+    "critic.train": { devices: "0-3", dp: 2, pp: 2 },
+  },
+};
+
+Deno.test("in any order of streams PPO on four devices gives the numbers of four CPU devices, bit for bit", async () => {
+  await withWorld(async (world) => {
+    const plan = `${world}/plan.json`;
+    await Deno.writeTextFile(plan, JSON.stringify(PLAN));
+    for (const layout of [["--strategy", "dp2tp2"], ["--plan", plan]]) {
+      const cpu = await ppo(world, find()!, "cpu:4", ...layout);
+      for (const order of ["lazy", "eager", "3"]) {
+        const found = await ppoWith(
+          { EMULATION_STREAMS: order },
+          world,
+          emulated,
+          "cuda:0x4",
+          ...layout,
+          ...FP32,
+        );
+        assert.deepEqual(found, cpu, `${layout.join(" ")}, ${order}`);
+      }
+    }
   });
 });
 
