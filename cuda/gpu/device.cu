@@ -56,13 +56,15 @@ bool GpuDevice::prepare() {
   auto ok = [](cudaError_t e) { return e == cudaSuccess; };
   void *scratch = nullptr, *fault = nullptr, *faults = nullptr;
   int least = 0, greatest = 0;
-  if (!ok(cudaSetDevice(gpu_)) || !ok(cudaDeviceGetStreamPriorityRange(&least, &greatest)) ||
+  cudaDeviceProp properties;
+  if (!ok(cudaSetDevice(gpu_)) || !ok(cudaGetDeviceProperties(&properties, gpu_)) || !ok(cudaDeviceGetStreamPriorityRange(&least, &greatest)) ||
       !ok(cudaStreamCreateWithFlags(&compute_.stream, cudaStreamNonBlocking)) ||
       // What other devices wait for goes first where both streams have blocks to run.
       !ok(cudaStreamCreateWithPriority(&copies_.stream, cudaStreamNonBlocking, greatest)) ||
       !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
       !ok(cudaHostAlloc(&faults, IN_FLIGHT * sizeof(Fault), cudaHostAllocPortable)))
     return false;
+  shared_memory_ = properties.sharedMemPerBlockOptin;
   compute_.scratch = scratch_ = static_cast<char*>(scratch);
   copies_.scratch = scratch_ + SCRATCH_BYTES + PRODUCT_BYTES;
   fault_ = static_cast<Fault*>(fault), faults_ = static_cast<Fault*>(faults);

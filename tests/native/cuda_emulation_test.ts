@@ -137,7 +137,7 @@ Deno.test("attention over spans of keys is that of the CPU but for rounding, for
     env: { BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16", NO_COLOR: "1" },
   }).output();
   assert.ok(success, decode(stdout) + decode(stderr));
-  assert.match(decode(stdout), /\| 2 passed \| 0 failed/);
+  assert.match(decode(stdout), /\| 3 passed \| 0 failed/);
 });
 
 Deno.test("the tests of every operation, and of golden models in bf16, pass on the emulated CUDA backend", async () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { toBfloat16 } from "../../engine/half.ts";
 import { assertClose, assertSameBits, ends, floats, generator, ints, normal, run } from "./harness.ts";
 
 type Floats = Float32Array<ArrayBuffer>;
@@ -224,6 +225,52 @@ Deno.test("pagedAttention() gives a row the same bits in any batch", async () =>
   const all = await rows([0, 1, 2, 3, 4]);
   for (const r of [0, 1, 2, 3, 4]) {
     assertSameBits(await rows([r]), all.slice(r * width, (r + 1) * width), `row ${r}`);
+  }
+});
+
+Deno.test("pagedAttention() in bf16 gives rows that share pages the same bits in any batch", async () => {
+  const next = generator(10), maxPages = 40, pages = 400;
+  for (
+    const [heads, kv, d, window] of [[8, 2, 64, 0], [4, 4, 128, 0], [6, 1, 32, 300], [2, 1, 256, 0]] as const
+  ) {
+    const width = heads * d, rows = 9, shared = [34, 34, 34, 34, 34, 20, 20, 20, 0];
+    const memory = toBfloat16(normal(2 * pages * kv * d * PAGE, next)),
+      q = toBfloat16(normal(rows * width, next));
+    // Samples of two prompts, whose pages are 360 … and 330 …, and a row alone.
+    const table = Int32Array.from({ length: rows * maxPages }, (_, i) => {
+      const [row, page] = [Math.floor(i / maxPages), i % maxPages];
+      return page < shared[row]! ? (row < 5 ? 360 : 330) + page : 36 * row + page % 36;
+    });
+    const positions = [545, 600, 544, 551, 639, 321, 400, 333, 77];
+    const attend = async (picked: readonly number[], table: Int32Array<ArrayBuffer>) => {
+      const x = Uint16Array.from(picked.flatMap((r) => [...q.subarray(r * width, (r + 1) * width)]));
+      const [o] = await run(
+        "pagedAttention",
+        [x, memory, ints(...picked), ints(...picked.map((r) => positions[r]!)), table],
+        [new Uint16Array(x.length)],
+        [picked.length, heads, kv, d, window, d ** -.5, 0, pages, maxPages],
+      );
+      return o!;
+    };
+    const all = await attend(positions.keys().toArray(), table);
+    for (const r of positions.keys()) {
+      assertSameBits(
+        await attend([r], table),
+        all.slice(r * width, (r + 1) * width),
+        `head size ${d}, row ${r}`,
+      );
+    }
+    const some = [2, 0, 3, 6];
+    const few = await attend(some, table);
+    for (const [i, r] of some.entries()) {
+      const found = few.slice(i * width, (i + 1) * width);
+      assertSameBits(found, all.slice(r * width, (r + 1) * width), `head size ${d}, row ${r} of few`);
+    }
+    const lacking = table.slice();
+    lacking[4 * maxPages + 33] = -1;
+    const others = await attend(positions.keys().toArray(), lacking), four = 4 * width;
+    assertSameBits(others.slice(0, four), all.slice(0, four), "rows before the one that lacks a page");
+    assert.ok(others.slice(four, four + width).every(Number.isNaN), "the row that lacks a page");
   }
 });
 

@@ -8,15 +8,6 @@ namespace {
 
 using namespace flash;
 
-// Bytes of shared memory that a block may have: 227 KB on an H100, 163 on an A100, 99 on smaller cards.
-size_t shared_memory(const GpuDevice& device) {
-  thread_local std::map<int, size_t> known;
-  size_t& bytes = known[device.gpu()];
-  cudaDeviceProp properties;
-  if (!bytes && cudaGetDeviceProperties(&properties, device.gpu()) == cudaSuccess) bytes = properties.sharedMemPerBlockOptin;
-  return bytes;
-}
-
 // ---- by the query: a warp has 32 queries and walks over tiles of keys -------------------------------------------------
 
 namespace by_query {
@@ -221,7 +212,7 @@ __global__ void __launch_bounds__(THREADS)
 bool flash_attention_grad(Call& c, const AttentionShapes& z, const AttentionGradient<bf16>& x, const int* ends, bf16* dq, bf16* dk,
                           bf16* dv) {
   if (!in_pieces(z, {x.q, x.k, x.v, x.dO, dq, dk, dv})) return false;
-  size_t room = shared_memory(*c.device);
+  size_t room = c.device->shared_memory();
   bool fits = false;
   by_head_size(z.d, [&](auto size) {
     constexpr int D = decltype(size)::value;

@@ -2,12 +2,12 @@
 // up to four heads that share keys and values, and a second kernel joins the spans of a row by their log-sum-exp, in order
 // (Dao et al. 2023: Flash-Decoding). Spans do not depend on the batch, and neither do results. Rows next to each other run at the same
 // time, so pages that they share, a prompt's, come from the cache of the GPU.
-#include "paged.cuh"
+#include "spans.cuh"
 
 namespace baton {
 namespace {
 
-constexpr int SPAN = 256, GROUP = 4, THREADS = SPAN / 2, WARPS = THREADS / 32;
+constexpr int GROUP = 4, THREADS = SPAN / 2, WARPS = THREADS / 32;
 
 // Two neighbours in one access.
 __device__ inline void two(const float* p, float& a, float& b) {
@@ -18,14 +18,6 @@ __device__ inline void two(const bf16* p, float& a, float& b) {
   unsigned v = *reinterpret_cast<const unsigned*>(p);
   a = __int_as_float(int(v << 16)), b = __int_as_float(int(v & 0xffff0000u));
 }
-
-// What a span comes to for one row and head: the largest score, Σ e, and Σ e·v of every column.
-struct Parts {
-  float* base;
-  long heads, spans, d;
-  __device__ float* at(long row, long head, long span) const { return base + ((row * heads + head) * spans + span) * (d + 2); }
-  long bytes_of_row() const { return heads * spans * (d + 2) * 4; }
-};
 
 // The same for all heads of the group, from the warps' shares.
 __device__ inline void over_block(float (&x)[GROUP], float* share, bool largest) {
@@ -161,7 +153,10 @@ bool spans_attention(Call& c, const Cache<T>& cache) {
   for (long row = 0; row < rows; row += most) {
     unsigned count = unsigned(smaller(most, rows - row));
     const int *slots = ints(c, 2) + row, *positions = ints(c, 3) + row;
-    launch(c, span_kernel<T>, dim3(count, unsigned(cache.kv * groups), unsigned(z.spans)), THREADS, 0, reporter(c), cache,
+    bool shared = false;
+    if constexpr (sizeof(T) == 2)
+      shared = shared_spans(c, cache, at<T>(c, 0) + row * heads * d, slots, positions, count, z, window, real(c, 5));
+    if (!shared) launch(c, span_kernel<T>, dim3(count, unsigned(cache.kv * groups), unsigned(z.spans)), THREADS, 0, reporter(c), cache,
            at<T>(c, 0) + row * heads * d, slots, positions, z, window, real(c, 5));
     launch(c, join_kernel<T>, dim3(count, unsigned(heads)), THREADS, 0, cache, slots, positions, z, at<T>(c, 5) + row * heads * d, window);
   }
