@@ -31,7 +31,7 @@ function cases(
     kind: "matmul",
     ins: [m * inputs, n * inputs],
     outs: [m * n],
-    attrs: [m, n, inputs, 0],
+    attrs: [m, n, inputs, 0, 0],
     flops: 2 * m * n * inputs,
     bytes: 4 * (m * inputs + n * inputs + m * n),
   });

@@ -70,7 +70,7 @@ async function products(dtype: "f32" | "bf16"): Promise<void> {
       kind: "matmul",
       ins: [m * k, n * k],
       outs: [m * n],
-      attrs: [m, n, k, 0],
+      attrs: [m, n, k, 0, 0],
       dtype,
     });
     await op.seconds();
