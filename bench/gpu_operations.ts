@@ -1,4 +1,4 @@
-/** Part of `deno task bench:gpu`: operations of a training and of a decode step at the sizes of an 8B model, beside their floors. */
+/** Part of `deno task bench:gpu`: operations of a training and of a decode step at the sizes of an 8B model in bf16, beside their floors. */
 import { describe, Device } from "../ffi/device.ts";
 import { openGpus } from "../ffi/gpus.ts";
 import type { OpKind } from "../ir/op.ts";
@@ -11,6 +11,8 @@ interface Case extends Work {
   readonly ins: readonly Input[];
   readonly outs: readonly number[];
   readonly attrs: readonly number[];
+  /** Operands that are not bf16. */
+  readonly f32?: readonly number[];
 }
 
 const range = (n: number, f: (i: number) => number) => Int32Array.from({ length: n }, (_, i) => f(i));
@@ -31,17 +33,18 @@ function cases(
     kind: "matmul",
     ins: [m * inputs, n * inputs],
     outs: [m * n],
-    attrs: [m, n, inputs, 0],
+    attrs: [m, n, inputs, 0, 0],
     flops: 2 * m * n * inputs,
-    bytes: 4 * (m * inputs + n * inputs + m * n),
+    bytes: 2 * (m * inputs + n * inputs + m * n),
   });
-  const a = Math.min(t, 1024);
+  const a = Math.min(t, 4096);
   const rows = Math.min(64, t),
     context = Math.min(1024, t),
     maxPages = Math.ceil(context / 16),
     pages = rows * maxPages;
   return [
     { name: "training product", ...product(t, inner, h) },
+    { name: "decode product, 8 rows", ...product(Math.min(8, t), inner, h) },
     { name: "decode product, 64 rows", ...product(rows, inner, h) },
     {
       name: "attention",
@@ -50,7 +53,8 @@ function cases(
       outs: [q, t * heads],
       attrs: attention,
       flops: half,
-      bytes: 4 * (2 * q + 2 * k),
+      bytes: 2 * (2 * q + 2 * k),
+      f32: [5],
     },
     {
       name: "attention, backward",
@@ -59,7 +63,8 @@ function cases(
       outs: [q, k, k],
       attrs: attention,
       flops: 2.5 * half,
-      bytes: 4 * (4 * q + 4 * k),
+      bytes: 2 * (4 * q + 4 * k),
+      f32: [5],
     },
     {
       name: "decode attention, 64 rows",
@@ -74,7 +79,7 @@ function cases(
       outs: [rows * heads * d],
       attrs: [rows, heads, kv, d, 0, d ** -.5, 0, pages, maxPages],
       flops: 4 * rows * context * heads * d,
-      bytes: 4 * 2 * pages * kv * d * 16,
+      bytes: 2 * 2 * pages * kv * d * 16,
     },
     {
       name: "rmsnorm",
@@ -83,7 +88,8 @@ function cases(
       outs: [t * h, t],
       attrs: [t, h, 1e-6],
       flops: 0,
-      bytes: 8 * t * h,
+      bytes: 4 * t * h,
+      f32: [3],
     },
     {
       name: "swiglu",
@@ -92,7 +98,7 @@ function cases(
       outs: [t * inner],
       attrs: [t * inner],
       flops: 0,
-      bytes: 12 * t * inner,
+      bytes: 6 * t * inner,
     },
     {
       name: "log-probabilities",
@@ -101,7 +107,18 @@ function cases(
       outs: [a, a],
       attrs: [a, h, vocabulary, 0, 0],
       flops: 2 * a * h * vocabulary,
-      bytes: 4 * (a * h + vocabulary * h),
+      bytes: 2 * (a * h + vocabulary * h),
+      f32: [3, 4, 5],
+    },
+    {
+      name: "log-probabilities, backward",
+      kind: "linearLogprobGrad",
+      ins: [a, a * h, vocabulary * h, range(a, (i) => i % vocabulary), 1, a, vocabulary * h],
+      outs: [a * h, vocabulary * h],
+      attrs: [a, h, vocabulary, 1, 0, 0, vocabulary, 0],
+      flops: 6 * a * h * vocabulary,
+      bytes: 2 * (2 * a * h + vocabulary * h) + 8 * vocabulary * h,
+      f32: [0, 4, 5, 6, 8],
     },
   ];
 }
@@ -111,8 +128,12 @@ using device = Device.open({ threads: 1, gpu: 0 });
 const small = describe().gpus?.[0]?.name === "emulation";
 const all = small ? cases(40, 32, 2, 1, 16, 48, 160) : cases(8192, 4096, 32, 8, 128, 14336, 128256);
 const shares: string[] = [];
-for (const { name, kind, ins, outs, attrs, ...work } of all) {
-  const seconds = await operationSeconds(device, { kind, ins, outs, attrs }, small ? 3 : 11),
+for (const { name, kind, ins, outs, attrs, f32, ...work } of all) {
+  const seconds = await operationSeconds(
+      device,
+      { kind, ins, outs, attrs, dtype: "bf16", ...f32 && { f32 } },
+      small ? 3 : 11,
+    ),
     floor = floorSeconds(work);
   const percent = Number((100 * floor / seconds).toPrecision(3));
   shares.push(`${name} ${percent} %`);

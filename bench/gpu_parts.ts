@@ -2,7 +2,7 @@
 import { shapeJson } from "./gpu_models.ts";
 import { type Part, peerOf, script } from "./parts.ts";
 
-const BF16 = { BATON_CUDA_MATH: "bf16" }, CUBLAS = { BATON_CUDA_PRODUCTS: "cublas" };
+const BF16 = { BATON_CUDA_MATH: "bf16" };
 
 /** A part of the probe that takes longer hangs; one of the bench has to make 8B parameters. */
 const PROBE_SECONDS = 90, BENCH_SECONDS = 240;
@@ -12,10 +12,10 @@ export const PROBE: readonly Part[] = ([
   ["machine", "machine", {}],
   ["copies", "copies", {}],
   ["products, fp32", "products", { BATON_CUDA_MATH: "fp32" }],
-  ["products, bf16, own kernels", "products", BF16],
-  ["products, bf16, cuBLASLt", "products", { ...BF16, ...CUBLAS }],
-  ["products, bf16 in memory", "productsInBf16", BF16],
-  ["the same by cuBLASLt", "productsInBf16", { ...BF16, ...CUBLAS }],
+  ["products, bf16, own kernels", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "own" }],
+  ["products, bf16, cuBLASLt", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "cublas" }],
+  ["products of fp32, rounded", "products", BF16],
+  ["products, bf16 in panels", "productsInPanels", BF16],
   ["attention, bf16", "attention", BF16],
   ["graphs", "graphs", {}],
   ["ranks on one GPU, copies", "ranks", { BATON_CUDA_COLLECTIVES: "copies" }],

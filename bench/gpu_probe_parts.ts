@@ -60,54 +60,74 @@ async function copies(): Promise<void> {
 const bits = (x: Float32Array<ArrayBuffer>, count: number) => new Uint32Array(x.buffer, 0, count).join();
 
 /** Products over row counts: speed, how far from float64, and whether a row has the same bits whatever is beside it. */
-async function products(dtype: "f32" | "bf16"): Promise<void> {
+async function products(dtype: "f32" | "bf16", layout: "rows" | "panels" = "rows"): Promise<void> {
   openGpus([0]);
   using device = Device.open({ threads: 1, gpu: 0 });
-  const small = isSmall(), [n, k] = small ? [64, 64] : [4096, 4096];
-  const counts = small ? [1, 3, 40] : [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
-  const rows = new Set<string>();
+  const small = isSmall(), [n, k] = small ? [64, 64] : [4096, 4096], panels = Number(layout === "panels");
+  const counts = small ? [1, 3, 40] : [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+  const rows = new Set<string>(), decoding = new Set<string>();
   let best = "", worst = 0;
   for (const m of counts) {
     using op = prepareOperation(device, {
       kind: "matmul",
       ins: [m * k, n * k],
       outs: [m * n],
-      attrs: [m, n, k, 0],
+      attrs: [m, n, k, panels, 0],
       dtype,
     });
     await op.seconds();
     const times: number[] = [];
     for (let i = 0; i < 7; i++) times.push(await op.seconds());
     const x = op.read(0), w = op.read(1), y = op.read(2), seconds = median(times);
+    const place = (j: number, e: number) => panels ? (j >> 4) * 16 * k + 16 * e + (j & 15) : j * k + e;
     let off = 0, norm = 0;
     for (let i = 0; i < 64; i++) {
       const row = Math.floor(i * m / 64), j = (i * 61) % n;
       let exact = 0;
-      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[j * k + e]!;
+      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[place(j, e)]!;
       off += (y[row * n + j]! - exact) ** 2, norm += exact ** 2;
     }
     const relative = Math.sqrt(off / norm), TFlops = round(2e-12 * m * n * k / seconds);
     rows.add(bits(y, n)), worst = Math.max(worst, relative);
+    if (m <= 128) decoding.add(bits(y, n));
     if (!(relative < 2e-2)) throw new Error(`products of ${m} rows are ${relative} from the truth`);
     best = `${m} rows ${TFlops} TFLOP/s`;
-    print({ what: best, m, n, k, ms: round(seconds * 1e3), TFlops, relative: round(relative) });
+    const GBps = round(1e-9 * (dtype === "bf16" ? 2 : 4) * (m * k + n * k + m * n) / seconds);
+    print({ what: best, m, n, k, layout, ms: round(seconds * 1e3), TFlops, GBps, relative: round(relative) });
   }
-  if (dtype === "f32") gradients(device, counts.at(-1)!, n, k);
+  if (!panels) await gradients(device, counts.at(-1)!, n, k, dtype);
   print({
     what: `${best}; ${
       round(worst)
-    } from float64 at most; row 0 has ${rows.size} different results over ${counts.length} row counts`,
+    } from float64 at most; row 0 has ${rows.size} different results over ${counts.length} row counts, ${decoding.size} up to 128 rows`,
     best: true,
   });
 }
 
-/** The other two products of training. */
-function gradients(device: Device, m: number, n: number, k: number): void {
-  for (const mode of ["input", "weight"] as const) {
-    const seconds = device.productSeconds(mode, m, n, k, 5), TFlops = round(2e-12 * m * n * k / seconds);
+/** The other two products of training: that of the weight goes on with a sum in fp32. */
+async function gradients(
+  device: Device,
+  m: number,
+  n: number,
+  k: number,
+  dtype: "f32" | "bf16",
+): Promise<void> {
+  const cases: readonly (readonly [string, OperationCase])[] = [
+    ["input", { kind: "matmulDx", ins: [m * n, n * k], outs: [m * k], attrs: [m, n, k, 0, 0], dtype }],
+    ["weight", {
+      kind: "matmulDw",
+      ins: [m * n, m * k, n * k],
+      outs: [n * k],
+      attrs: [m, n, k, 1, 0],
+      dtype,
+      f32: [2, 3],
+    }],
+  ];
+  for (const [of, c] of cases) {
+    const seconds = await operationSeconds(device, c, 5), TFlops = round(2e-12 * m * n * k / seconds);
     print({
-      what: `gradient of the ${mode}, ${m} rows ${TFlops} TFLOP/s`,
-      mode,
+      what: `gradient of the ${of}, ${m} rows ${TFlops} TFLOP/s`,
+      of,
       m,
       n,
       k,
@@ -263,6 +283,7 @@ export const PARTS = {
   copies,
   products: () => products("f32"),
   productsInBf16: () => products("bf16"),
+  productsInPanels: () => products("bf16", "panels"),
   attention,
   graphs,
   ranks,

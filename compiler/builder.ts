@@ -46,14 +46,8 @@ export class Builder extends Collectives {
   /** x[M, K] · wᵀ → [M, N], stored as x is unless told otherwise. */
   matmul(x: Value, w: Weight, dtype: FloatType = x.dtype as FloatType): Value {
     this.#checkProduct(x, w);
-    const rows = rowsOf(x.shape);
-    return this.one(
-      "matmul",
-      [x, w.value],
-      [rows, w.outputs],
-      [rows, w.outputs, w.inputs, Number(w.panels)],
-      dtype,
-    );
+    const rows = rowsOf(x.shape), attrs = [rows, w.outputs, w.inputs, Number(w.panels), 0];
+    return this.one("matmul", [x, w.value], [rows, w.outputs], attrs, dtype);
   }
 
   addBias(x: Value, bias: Value): Value {

@@ -16,6 +16,7 @@ import { encode } from "./encode.ts";
 import { flops } from "./flops.ts";
 import { fuse } from "./fuse.ts";
 import { join } from "./join.ts";
+import { joinBiases } from "./join_bias.ts";
 import type { Shard } from "./layout.ts";
 import { bytesOf, reservedBytes, size } from "./shape.ts";
 import { forwardCopies, pinOutputs, removeDead } from "./simplify.ts";
@@ -35,7 +36,7 @@ export const named = (name: string, { stage, stages }: Pick<Shard, "stage" | "st
 
 /** Rewrites that change no result: what is planned and encoded. */
 export const lowerOps = (b: Builder, ops: readonly Op[]): Op[] =>
-  join(removeDead(fuse(removeDead(forwardCopies(pinOutputs(b, ops))))));
+  join(removeDead(fuse(joinBiases(removeDead(forwardCopies(pinOutputs(b, ops)))))));
 
 /** Turns recorded operations into a program. */
 export function finish(name: string, b: Builder, recorded: readonly Op[], o: FinishOptions): Program {

@@ -121,7 +121,6 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
   const prior = continued(op) === undefined ? 0 : 1, a = op.attrs as readonly number[];
   switch (op.kind) {
     case "embedding":
-    case "matmul":
     case "addBias":
     case "gatherRows":
     case "segmentSum":
@@ -130,6 +129,8 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "segmentAtEnd":
     case "swiglu":
       return [2, 1];
+    case "matmul":
+      return [2 + a[4]!, 1];
     case "embeddingGrad":
     case "matmulDx":
     case "matmulDw":

@@ -86,7 +86,7 @@ export const OPCODE = {
   embedding: 1,
   /** ids, dx, [prior] → dw · T: V H panels flag first total. Tokens in order; ids of other shards are left out. */
   embeddingGrad: 2,
-  /** x[M,K], w → y[M,N] · M: N K panels. y = x·wᵀ. */
+  /** x[M,K], w, [bias[N]] → y[M,N] · M: N K panels biasFlag. y = x·wᵀ, and the bias added to every sum. */
   matmul: 3,
   /** dy[M,N], w, [prior] → dx[M,K] · M: N K flag panels. */
   matmulDx: 4,

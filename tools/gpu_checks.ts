@@ -94,9 +94,8 @@ async function tiny(env: Env = {}): Promise<Found> {
   return await comparePpo(["tests/run/scripts/ppo.ts", "--world", world, ...TINY_STEPS], env);
 }
 
-/** @param half with operands that are bf16 in memory */
-const operations = (env: Env, most: number, half = false) => async (): Promise<Found> => {
-  const kinds = half ? ["--half"] : [];
+/** @param kinds `--half` with operands that are bf16 in memory, `--rows` of all that takes a weight, with it in rows */
+const operations = (env: Env, most: number, ...kinds: readonly string[]) => async (): Promise<Found> => {
   const expected = await outcomes(await reference(), kinds),
     all = distances(await outcomes({ ...await library(), ...env }, kinds), expected);
   const worst = all.reduce((a, b) => b.relative <= a.relative ? a : b);
@@ -115,7 +114,7 @@ const operations = (env: Env, most: number, half = false) => async (): Promise<F
 async function byCublas(): Promise<Found> {
   const found = describeCuda()?.libraries?.["cublasLt"] ?? "the CUDA library cannot be opened";
   if (!/^\d/.test(found)) return { passed: false, detail: found };
-  return await operations({ BATON_CUDA_MATH: "bf16", BATON_CUDA_PRODUCTS: "cublas" }, 4e-2)();
+  return await operations({ BATON_CUDA_PRODUCTS: "cublas" }, 5e-3, "--half", "--rows")();
 }
 
 async function sanitizer(): Promise<Found> {
@@ -147,7 +146,7 @@ const FP32 = { BATON_CUDA_MATH: "fp32" };
 /** Those that are worth most first. */
 export const CHECKS: readonly Check[] = [
   { name: "operations, fp32", run: operations(FP32, 1e-5), emulated: true },
-  { name: "operations, bf16 in memory", run: operations({}, 5e-3, true), emulated: true },
+  { name: "operations, bf16 in memory", run: operations({}, 5e-3, "--half"), emulated: true },
   { name: "golden models", run: () => tests(["tests/golden/models_test.ts"]), emulated: true },
   {
     name: "golden models in bf16, and parity",
@@ -161,10 +160,16 @@ export const CHECKS: readonly Check[] = [
     emulated: false,
   },
   { name: "operations, bf16", run: operations({ BATON_CUDA_MATH: "bf16" }, 4e-2), emulated: true },
-  { name: "operations, bf16 by cuBLASLt", run: byCublas, emulated: false },
+  { name: "weights in rows, bf16, cuBLASLt", run: byCublas, emulated: false },
+  {
+    name: "weights in rows, bf16, own kernels",
+    run: operations({ BATON_CUDA_PRODUCTS: "own" }, 5e-3, "--half", "--rows"),
+    emulated: true,
+  },
+  { name: "weights in rows, fp32", run: operations(FP32, 1e-5, "--rows"), emulated: true },
   {
     name: "operations, bf16 in memory, fp32 products",
-    run: operations(FP32, 1e-5, true),
+    run: operations(FP32, 1e-5, "--half"),
     emulated: true,
   },
   {

@@ -36,7 +36,7 @@ constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
 constexpr Opcode opcodes[] = {
     {1, "embedding", "T: V H panels first total", "#ids[T] w[V?H]:a >x[T*H]:a"},
     {2, "embeddingGrad", "T: V H panels flag first total", "#ids[T] dx[T*H]:a (flag)prior[V?H]:g >dw[V?H]:g"},
-    {3, "matmul", "M: N K panels", "x[M*K]:a w[N?K]:a >y[M*N]:y"},
+    {3, "matmul", "M: N K panels biasFlag", "x[M*K]:a w[N?K]:a (biasFlag)bias[N]:a >y[M*N]:y"},
     {4, "matmulDx", "M: N K flag panels", "dy[M*N]:y w[N?K]:a (flag)prior[M*K]:a >dx[M*K]:a"},
     {5, "matmulDw", "M: N K flag panels", "dy[M*N]:y x[M*K]:a (flag)prior[N?K]:g >dw[N?K]:g"},
     {6, "addBias", "M: N", "x[M*N]:a b[N]:a >y[M*N]:a"},

@@ -96,7 +96,7 @@ void layers(Case& c, const Model& m, int code, double rows, bool head) {
   auto product = [&](long n, long k, Block x) {
     Block w = c.weight(n, k);
     long padded = (n + 15) / 16 * 16;
-    if (code == 3) c.add(3, {x, w, c.out(long(rows) * n)}, {rows, double(n), double(k), 1});
+    if (code == 3) c.add(3, {x, w, c.out(long(rows) * n)}, {rows, double(n), double(k), 1, 0});
     if (code == 4) c.add(4, {c.reals(long(rows) * n), w, c.out(long(rows) * k)}, {rows, double(n), double(k), 0, 1});
     if (code == 5) c.add(5, {c.reals(long(rows) * n), x, c.out(padded * k)}, {rows, double(n), double(k), 0, 1});
     c.flops += 2 * rows * double(n) * double(k), c.bytes += 4. * double(padded) * double(k);
@@ -113,7 +113,7 @@ void layers(Case& c, const Model& m, int code, double rows, bool head) {
 void one(Case& c, int code, double rows, double n, double k) {
   Block x = c.reals(long(rows * k)), w = c.weight(long(n), long(k)), y = c.reals(long(rows * n));
   c.outputs.push_back(code == 3 ? y : code == 4 ? x : w);
-  if (code == 3) c.add(3, {x, w, y}, {rows, n, k, 1});
+  if (code == 3) c.add(3, {x, w, y}, {rows, n, k, 1, 0});
   if (code == 4) c.add(4, {y, w, x}, {rows, n, k, 0, 1});
   if (code == 5) c.add(5, {y, x, w}, {rows, n, k, 0, 1});
   c.flops = 2 * rows * n * k;

@@ -51,6 +51,7 @@ Deno.test("products by cuBLASLt on weights in rows are those of the CPU, whateve
       "nt f32 carried",
     ]
   ) assert.ok(ways.has(way), `${way} is not among ${[...ways].join(", ")}`);
+  for (const way of ["tn bf16 bias", "tn f32 bias"]) assert.ok(ways.has(way), way);
   assert.ok(asked.some((line) => line.startsWith("136 200 72 tn")), "the products of the cases");
 });
 

@@ -37,6 +37,7 @@ export function cases(): readonly Case[] {
   for (const [m, o, k] of [[1, 100, 70], [5, 37, 300], [19, 33, 29], [230, 90, 270]] as const) {
     const w = weight(o, k), x = n(m * k), dy = n(m * o);
     add("matmul", [x, w], [m * o], [m, o, k]);
+    add("matmul", [x, w, n(o)], [m * o], [m, o, k, 1, 1]);
     add("matmulDx", [dy, w], [m * k], [m, o, k, 0]);
     add("matmulDx", [dy, w, n(m * k)], [{ inPlace: 2 }], [m, o, k, 1]);
     add("matmulDw", [dy, x], [w.length], [m, o, k, 0]);

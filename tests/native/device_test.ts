@@ -229,7 +229,7 @@ function sampleProgram(): Program {
   });
   return program(
     [
-      op("matmul", [x!, w!], [y!], [dim("tokens"), 10, 10, 1]),
+      op("matmul", [x!, w!], [y!], [dim("tokens"), 10, 10, 1, 0]),
       op("pointwise", [y!, g!], [z!], [dim("tokens", 10), 2, 2, 1, 1, 0, 0, .5, 0, 0, 3, 0, 2, 0, 3]),
       op("total", [z!], [g!], [dim("tokens", 10), 0]),
     ],

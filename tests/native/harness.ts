@@ -25,7 +25,7 @@ import {
 } from "../../ir/op.ts";
 import { STATUS } from "../../ffi/symbols.ts";
 import type { Program } from "../../ir/program.ts";
-import { layoutAt } from "./operand_table.ts";
+import { layoutAt, TABLE } from "./operand_table.ts";
 
 /** Numbers, integers, or the bits of bf16 numbers. */
 export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -163,8 +163,13 @@ export function prepare(
   return { program: made, arena, at: inputs.map((v) => places.get(v)!), reads, check };
 }
 
-const withLayout = (kind: OpKind, attrs: readonly Attr[]): readonly Attr[] =>
-  attrs.length === layoutAt(kind) ? [...attrs, 1] : attrs;
+function withLayout(kind: OpKind, attrs: readonly Attr[]): readonly Attr[] {
+  if (attrs.length !== layoutAt(kind)) return attrs;
+  return TABLE.get(kind)!.attributes.slice(attrs.length).reduce(
+    (all, _, i) => [...all, i === 0 ? 1 : 0],
+    attrs,
+  );
+}
 
 /** What one rank brings to an operation. */
 export interface Rank {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { toBfloat16 } from "../../engine/half.ts";
 import { assertClose, assertSameBits, floats, generator, normal, panels, run } from "./harness.ts";
 
 /** What the library promises: c = fma(a, b, c) over k in order. `Math.fround` of a double product is exact up to one rounding. */
@@ -94,4 +95,17 @@ Deno.test("addBias() and columnSum() walk rows in order", async () => {
 Deno.test("matmul() keeps a NaN in its own row", async () => {
   const [y] = await run("matmul", [floats(NaN, 1, 2, 3), panels(floats(1, 1, 2, 2), 2, 2)], [4], [2, 2, 2]);
   assert.deepEqual([...y!], [NaN, NaN, 5, 10]);
+});
+
+Deno.test("a row of a decode step in bf16 has the same bits in any batch", async () => {
+  const n = 70, k = 200, most = 128, next = generator(31), x = toBfloat16(normal(most * k, next));
+  const w = toBfloat16(normal(n * k, next));
+  const product = async (from: number, to: number) => {
+    const out = new Uint16Array((to - from) * n), rows = x.slice(from * k, to * k);
+    return (await run("matmul", [rows, w], [out], [to - from, n, k, 0, 0]))[0]!;
+  };
+  const all = await product(0, most);
+  for (const [from, to] of [[0, 1], [5, 8], [16, 32], [100, 117], [30, 127]] as const) {
+    assertSameBits(await product(from, to), all.slice(from * n, to * n), `rows ${from} … ${to}`);
+  }
 });

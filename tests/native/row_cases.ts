@@ -45,7 +45,7 @@ export function rowCases(of: readonly Case[]): readonly Case[] {
         // Elements that are written decide the type.
         return rowsOf(new (out.constructor as Uint16ArrayConstructor)(out.length), weight);
       }),
-      attrs: [...c.attrs.slice(0, at), 0, ...c.attrs.slice(at + 1)],
+      attrs: [...TABLE.get(c.kind)!.attributes.keys()].map((i) => i === at ? 0 : c.attrs[i] ?? 0),
     };
   });
 }

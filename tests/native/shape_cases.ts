@@ -197,6 +197,7 @@ export function shapeCases(): readonly Case[] {
       const w = panels(n(o * k), o, k), x = n(m * k), dy = n(m * o);
       return [
         { kind: "matmul", ins: [x, w], outs: [m * o], attrs: [m, o, k] },
+        { kind: "matmul", ins: [x, w, n(o)], outs: [m * o], attrs: [m, o, k, 1, 1] },
         { kind: "matmulDx", ins: [dy, w], outs: [m * k], attrs: [m, o, k, 0] },
         { kind: "matmulDx", ins: [dy, w, n(m * k)], outs: [m * k], attrs: [m, o, k, 1] },
         { kind: "matmulDw", ins: [dy, x], outs: [w.length], attrs: [m, o, k, 0] },

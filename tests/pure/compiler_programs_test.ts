@@ -9,7 +9,8 @@ import {
   compileUpdate,
   type InferOutput,
 } from "../../compiler/compile.ts";
-import { wholeShard } from "../../compiler/layout.ts";
+import { type Shard, shardsOf, wholeShard } from "../../compiler/layout.ts";
+import { SINGLE } from "../../compiler/models/storage.ts";
 import { finish } from "../../compiler/finish.ts";
 import { parameters } from "../../compiler/models/transformer.ts";
 import { reservedBytes } from "../../compiler/shape.ts";
@@ -146,4 +147,24 @@ Deno.test("finish() refuses a program that breaks the specification", () => {
     () => finish("broken", b, b.ops, { maxima: MAXIMA }),
     /Cannot compile broken: .*reads nothing before it is made/,
   );
+});
+
+Deno.test("a bias is added by the product before it, unless the sum over ranks comes between the two", () => {
+  const config = tiny({ attention_bias: true }), o = { maxima: MAXIMA, outputs: ["logprobs"] } as const;
+  const biases = (shard: Shard) => {
+    const program = compileInfer(shard, o), products = opsOf(program, "matmul");
+    const joined = products.filter((op) => op.attributes[4] === 1);
+    for (const op of products) assert.equal(op.operands.length, op.attributes[4] === 1 ? 4 : 3);
+    return [joined.length, opsOf(program, "addBias").length];
+  };
+  // q, k, v and o of two layers.
+  assert.deepEqual(biases(wholeShard(config, "lm")), [8, 0]);
+  assert.deepEqual(biases(shardsOf(config, "lm", { tp: 2, pp: 1 })[0]![1]!), [6, 2]);
+  assert.deepEqual(biases(wholeShard(tiny(), "lm")), [0, 0]);
+  // Weights in rows are said to be so.
+  const rows = wholeShard({ ...config, storage: { ...SINGLE, layout: "rows" } }, "lm");
+  for (const shard of [rows, wholeShard(config, "lm")]) {
+    const said = opsOf(compileInfer(shard, o), "matmul").map((op) => op.attributes[3]);
+    assert.deepEqual(new Set(said), new Set([Number(shard !== rows)]));
+  }
 });

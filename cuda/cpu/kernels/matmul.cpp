@@ -4,9 +4,18 @@
 namespace baton {
 namespace BATON_ISA {
 
+static void add(Pool& pool, const float* x, const float* b, float* y, long m, long n) {
+  split(pool, m, rows_of(n), [&](long begin, long end) {
+    for (long i = begin; i < end; i++)
+      for (long j = 0; j < n; j++) y[i * n + j] = x[i * n + j] + b[j];
+  });
+}
+
 void matmul(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  multiply(*c.pool, {floats(c, 0), k, false}, weight_of(floats(c, 1), k, size(c, 3) == 1), {floats(c, 2), n, false}, m, n, k, false);
+  float* y = floats(c, c.operands - 1);
+  multiply(*c.pool, {floats(c, 0), k, false}, weight_of(floats(c, 1), k, size(c, 3) == 1), {y, n, false}, m, n, k, false);
+  if (size(c, 4) == 1) add(*c.pool, y, floats(c, 2), y, m, n);
 }
 
 // The prior of a product is continued where it lies; the usual case is that it lies in the output already.
@@ -30,15 +39,7 @@ void matmul_dw(Call& c) {
   multiply_gradient(*c.pool, floats(c, 0), n, floats(c, 1), dw, panels, m, n, k, carry);
 }
 
-void add_bias(Call& c) {
-  long m = size(c, 0), n = size(c, 1);
-  const float *x = floats(c, 0), *b = floats(c, 1);
-  float* y = floats(c, 2);
-  split(*c.pool, m, rows_of(n), [&](long begin, long end) {
-    for (long i = begin; i < end; i++)
-      for (long j = 0; j < n; j++) y[i * n + j] = x[i * n + j] + b[j];
-  });
-}
+void add_bias(Call& c) { add(*c.pool, floats(c, 0), floats(c, 1), floats(c, 2), size(c, 0), size(c, 1)); }
 
 // Rows in order: a thread owns columns.
 void column_sum(Call& c) {

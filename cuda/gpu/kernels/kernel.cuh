@@ -154,7 +154,7 @@ void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, b
 void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // Both operands in bf16, in memory that 16 bytes at a time can be read of; false for others.
 bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
-// At most sixteen rows and a weight in rows, both in bf16 in such memory; false for others.
+// Few rows and a weight in rows, both in bf16 in such memory; false for others. A row's bits depend on nothing but the row.
 bool multiply_few(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // False when cuBLASLt is not there, not wanted, or does not take these sizes and types as they lie.
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);

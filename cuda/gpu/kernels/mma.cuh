@@ -41,4 +41,67 @@ __device__ inline void mma(float (&sum)[4], const uint32_t (&a)[4], const uint32
 #endif
 }
 
+// ---- operands on their way to the tensor cores ---------------------------------------------------------------------
+
+// Copies sixteen bytes into shared memory, or zeros, some time before `await_copies` ends.
+__device__ inline void copy_ahead(bf16* shared, const bf16* from, bool live) {
+#ifdef BATON_EMULATION
+  if (live) memcpy(shared, from, 16);
+  else memset(shared, 0, 16);
+#else
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(unsigned(__cvta_generic_to_shared(shared))), "l"(from),
+               "r"(live ? 16 : 0) : "memory");
+#endif
+}
+// What was copied since the last time is one group; all but the newest OPEN groups of this thread are there after await_copies<OPEN>.
+__device__ inline void close_copies() {
+#ifndef BATON_EMULATION
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int OPEN>
+__device__ inline void await_copies() {
+#ifndef BATON_EMULATION
+  asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
+#endif
+}
+
+// Four 8 × 8 matrices of shared memory (PTX ldmatrix): lane l names a line of eight numbers, l % 8 of matrix l / 8, and gets of every matrix
+// numbers 2t and 2t + 1 of line g.
+__device__ inline void load_matrices(uint32_t (&out)[4], const bf16* line) {
+#ifdef BATON_EMULATION
+  const char* shown = emulation::show(&line, sizeof line);
+  int lane = int(threadIdx.x % 32);
+  for (int i = 0; i < 4; i++) {
+    const bf16* p;
+    memcpy(&p, shown + 32 * (8 * i + lane / 4), sizeof p);
+    memcpy(&out[i], p + 2 * (lane % 4), 4);
+  }
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(unsigned(__cvta_generic_to_shared(line))) : "memory");
+#endif
+}
+// The same of their transposes: number g of lines 2t and 2t + 1.
+__device__ inline void load_matrices_turned(uint32_t (&out)[4], const bf16* line) {
+#ifdef BATON_EMULATION
+  const char* shown = emulation::show(&line, sizeof line);
+  int lane = int(threadIdx.x % 32);
+  for (int i = 0; i < 4; i++) {
+    uint16_t pair[2];
+    for (int half = 0; half < 2; half++) {
+      const bf16* p;
+      memcpy(&p, shown + 32 * (8 * i + 2 * (lane % 4) + half), sizeof p);
+      memcpy(&pair[half], p + lane / 4, 2);
+    }
+    memcpy(&out[i], pair, 4);
+  }
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(unsigned(__cvta_generic_to_shared(line))) : "memory");
+#endif
+}
+
 }  // namespace baton

@@ -49,6 +49,20 @@ struct OutNumbers {
     if (half) static_cast<bf16*>(p)[i] = stored<bf16>(v);
     else static_cast<float*>(p)[i] = v;
   }
+  // Numbers i and i + 1 at once; i is even, and so is what lies before p.
+  __device__ void set_pair(long i, float first, float second) const {
+    if (half) {
+      bf16 v[2] = {stored<bf16>(first), stored<bf16>(second)};
+      uint32_t word;
+      memcpy(&word, v, sizeof word);
+      *reinterpret_cast<uint32_t*>(static_cast<bf16*>(p) + i) = word;
+    } else {
+      float v[2] = {first, second};
+      uint2 words;
+      memcpy(&words, v, sizeof words);
+      *reinterpret_cast<uint2*>(static_cast<float*>(p) + i) = words;
+    }
+  }
   OutNumbers from(long i) const { return {static_cast<char*>(p) + i * (half ? 2 : 4), half}; }
   Numbers numbers() const { return {p, half}; }
 };

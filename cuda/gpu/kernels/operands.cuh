@@ -26,16 +26,25 @@ inline bool in_eights(const Numbers& p) { return p.half && reinterpret_cast<uint
 __device__ inline void store_sums(const float (&sum)[4][4][4], const Target& target, const Numbers& prior, long row, long column,
                                   long m, long n) {
   long width = target.panels ? parts(n, 16) * 16 : n;  // padding is written too
+  bool pairs = target.panels || (target.ld % 2 == 0 && reinterpret_cast<uintptr_t>(target.p.p) % 8 == 0);
 #pragma unroll
   for (int i = 0; i < 4; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        long r = row + 16 * i + (e >= 2 ? 8 : 0), q = column + 8 * j + e % 2;
+      for (int e = 0; e < 4; e += 2) {
+        long r = row + 16 * i + (e ? 8 : 0), q = column + 8 * j;
         if (r >= m || q >= width) continue;
-        long at = place(target, r, q);
-        target.p.set(at, with_bias(target, q, (prior.p ? prior[at] : 0.f) + sum[i][j][e]));
+        auto value = [&](int f) {
+          float before = prior.p ? prior[place(target, r, q + f)] : 0.f;
+          return with_bias(target, q + f, before + sum[i][j][e + f]);
+        };
+        if (pairs && q + 1 < width) {
+          target.p.set_pair(place(target, r, q), value(0), value(1));
+        } else {
+          target.p.set(place(target, r, q), value(0));
+          if (q + 1 < width) target.p.set(place(target, r, q + 1), value(1));
+        }
       }
 }
 

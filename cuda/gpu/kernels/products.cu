@@ -82,7 +82,9 @@ void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, b
 
 void matmul(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  multiply(c, {numbers(c, 0), k, 1}, weight_of(numbers(c, 1), k, size(c, 3) == 1), {out_numbers(c, 2), n, false}, NO_NUMBERS, m, n, k);
+  Numbers bias = size(c, 4) == 1 ? numbers(c, 2) : NO_NUMBERS;
+  multiply(c, {numbers(c, 0), k, 1}, weight_of(numbers(c, 1), k, size(c, 3) == 1), {out_numbers(c, c.operands - 1), n, false, bias},
+           NO_NUMBERS, m, n, k);
 }
 
 void matmul_dx(Call& c) {
