@@ -297,11 +297,16 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDevice(int* gpu) { return *gpu = 0, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   return *free = MEMORY - allocated, *total = MEMORY, cudaSuccess;
 }
-cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
+// EMULATION_PEERS=0: no GPU reads another one's memory, or would if there were more than one memory.
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  static const char* const text = getenv("EMULATION_PEERS");
+  return *can = !text || text[0] != '0', cudaSuccess;
+}
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
 // Pages cost nothing before they are touched, so only small memory is filled with what was never written.

@@ -23,7 +23,7 @@ struct EmulatedPoint {
   EmulatedStream* stream;
   std::atomic<bool> reached{false};
   timespec time{};
-  std::shared_ptr<std::atomic<int>> stalled;  // of streams that run at once
+  std::shared_ptr<std::atomic<int>> stalled;  // of a stream that ran at once and was stalled by then
 
   void reach() {
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -101,7 +101,8 @@ void wait_for(const EmulatedPoint& point) {
 
 std::shared_ptr<EmulatedPoint> point_of(EmulatedStream* s) {
   auto point = std::make_shared<EmulatedPoint>();
-  point->stream = s, point->stalled = s->stalled;
+  point->stream = s;
+  if (*s->stalled) point->stalled = s->stalled;
   if (deferred()) s->push({[point] { point->reach(); }, nullptr, {}, 0});
   else point->reach();
   return point;
@@ -189,7 +190,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (!e->point) return emulation::state();
   while (deferred() && !e->point->reached && !emulation::faulted())
     if (!advance(e->point->stream)) break;
-  bool waits = deferred() ? !e->point->reached : *e->point->stalled != 0;
+  bool waits = deferred() ? !e->point->reached : e->point->stalled && *e->point->stalled != 0;
   return waits && !emulation::faulted() ? cudaErrorNotReady : emulation::state();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
