@@ -124,7 +124,7 @@ void copy_over(Call& c, Link& link, const std::vector<Move>& moves, double weigh
   uint64_t sending = 0, receiving = 0;
   auto flush = [&] {
     if (pieces.empty() || c.error[0]) return;
-    Event ready(false), sent(false);
+    Event ready(false);
     Call there = c;
     there.stream = sender.stream;
     // What was sent or unpacked before has left the memory for pieces, and what this job waits for has come.
@@ -134,7 +134,11 @@ void copy_over(Call& c, Link& link, const std::vector<Move>& moves, double weigh
       copy_here(there, pack, 1, true);
     }
     if (!c.error[0]) link.exchange(c, pieces);
-    succeeded(c, cudaEventRecord(sent.id, sender.stream)) && succeeded(c, cudaStreamWaitEvent(c.stream, sent.id, 0));
+    {
+      On on(link.source());  // an event is of the GPU of its stream
+      Event sent(false);
+      succeeded(c, cudaEventRecord(sent.id, sender.stream)) && succeeded(c, cudaStreamWaitEvent(c.stream, sent.id, 0));
+    }
     if (!c.error[0]) copy_here(c, unpack, weight, true);
     pieces.clear(), pack.clear(), unpack.clear();
     sending = receiving = 0;

@@ -121,9 +121,7 @@ const copies = async (env: Record<string, string>): Promise<string[]> =>
   JSON.parse(await links(["ends", "0.4"], env));
 
 Deno.test("copies between GPUs by send and receive move what kernels move: strides, weights, bf16, more than is sent at once", async () => {
-  for (const order of ["", "eager"]) {
-    assert.equal((await links(["moves"], { EMULATION_STREAMS: order })).trim(), "well");
-  }
+  assert.equal((await links(["moves"], { EMULATION_STREAMS: "eager" })).trim(), "well");
 });
 
 Deno.test("a copy that NCCL does not take, or does not end, ends with its reason, and the next one goes through", async () => {
