@@ -14,7 +14,7 @@ import { initializeWeights } from "../engine/weights.ts";
 import { checkGraph } from "../ir/check.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
-import { type Compiled, memoryPlan } from "../planner/memory.ts";
+import { type Compiled, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
 import { schedulesOf } from "../planner/schedule.ts";
@@ -136,6 +136,8 @@ export interface BenchLayout {
   readonly timeline?: Timeline;
   /** Gradients are summed during the last backward pass: by default on GPUs, as in a run. */
   readonly overlap?: { readonly bytes?: number } | undefined;
+  /** Told what is going to be allocated. */
+  readonly onMemory?: (rows: readonly MemoryRow[]) => void;
   /** Where weights come from, instead of random numbers made on the host. */
   readonly load?: EngineModel["load"];
 }
@@ -173,9 +175,10 @@ export async function benchStage(
         constants: models[name]!.constants.byteLength,
       }]),
     ),
-    scratch: 0,
+    scratch: devices.all[0]!.scratchBytes,
     host: [],
   });
+  layout.onMemory?.(memory.rows);
   const engine = await Engine.create({
     devices,
     cluster: compiled.plan.cluster,

@@ -32,6 +32,7 @@ struct dim3 {
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 
 namespace emulation {
 
@@ -48,6 +49,11 @@ uint64_t exchange(uint64_t mine, unsigned from);
 unsigned ballot(bool mine);
 // Shows the warp up to 32 bytes and returns those of all lanes, 32 apart; they stay until the exchange after the next one.
 const char* show(const void* mine, size_t bytes);
+// Copies of a thread to shared memory that are made no sooner than it waits for them: what reads before sees what was there.
+// A null source fills with zeros. `wait` leaves the newest groups that were committed under way.
+void copy_later(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_for_copies(int newest);
 
 template <class T>
 T shuffle(T value, unsigned from) {
@@ -114,6 +120,7 @@ struct EmulatedItem {
 struct EmulatedStream {
   std::shared_ptr<std::atomic<int>> stalled = std::make_shared<std::atomic<int>>(0);
   EmulatedGraph* capture = nullptr;
+  int gpu = 0;
   std::deque<EmulatedItem> queue;
   virtual ~EmulatedStream() = default;
   // Virtual, so that the stand-in for NCCL finds them.
@@ -141,6 +148,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp*, int);
 cudaError_t cudaSetDevice(int);
 cudaError_t cudaGetDevice(int*);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaDeviceGetPCIBusId(char*, int, int);
 cudaError_t cudaDeviceCanAccessPeer(int*, int, int);
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned);
 cudaError_t cudaMalloc(void**, size_t);

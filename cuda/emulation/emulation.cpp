@@ -56,11 +56,18 @@ typedef void* Context;
 typedef ucontext_t Context;
 #endif
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fiber {
   Here at;
   Context context;
   State state;
   int parity;
+  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last one is open
 };
 
 struct Warp {
@@ -124,6 +131,7 @@ void entry() {
 void Machine::prepare(unsigned i) {
   Fiber& f = fibers[i];
   f.state = READY, f.parity = 0;
+  f.copies.assign(1, {});
   char* top = stacks + STACK * (i + 1);
 #if defined(__x86_64__)
   // As if `entry` had been called: aligned, with a return address that is never used, and six registers to restore.
@@ -220,6 +228,16 @@ const char* show(const void* mine, size_t bytes) {
   return m.warps[me / WARP].shown[parity][0];
 }
 
+void copy_later(void* to, const void* from, size_t bytes) { machine().fiber().copies.back().push_back({to, from, bytes}); }
+void commit_copies() { machine().fiber().copies.emplace_back(); }
+void wait_for_copies(int newest) {
+  auto& groups = machine().fiber().copies;
+  while (int(groups.size()) - 1 > newest) {
+    for (const Copy& c : groups.front()) c.from ? memcpy(c.to, c.from, c.bytes) : memset(c.to, 0, c.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
 unsigned ballot(bool mine) {
   unsigned bits = 0;
   Machine& m = machine();
@@ -242,10 +260,27 @@ unsigned ballot(bool mine) {
 
 namespace {
 
-constexpr size_t MEMORY = size_t(64) << 30;
+constexpr int GPUS = 16, HOST = GPUS;
+constexpr size_t MEMORY = size_t(64) << 30;  // of each GPU, and of the host
+struct Allocation {
+  size_t bytes;
+  int where;
+};
 std::mutex allocations_mutex;
-std::map<void*, size_t>& allocations = *new std::map<void*, size_t>;
-size_t allocated = 0;
+std::map<void*, Allocation>& allocations = *new std::map<void*, Allocation>;
+size_t allocated[GPUS + 1] = {};
+thread_local int current = 0;  // the GPU that this thread has chosen
+
+// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
+cudaError_t allocate(void** p, size_t bytes, int where) {
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  if (bytes > MEMORY - allocated[where]) return cudaErrorMemoryAllocation;
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
+  allocations[at] = {bytes, where}, allocated[where] += bytes;
+  return *p = at, cudaSuccess;
+}
 
 // An illegal access takes everything that the process has on GPUs.
 std::atomic<bool> gone{false};
@@ -266,6 +301,10 @@ using emulation::state;
 
 // Kernels are compiled with -ftz=true: subnormals are zero while they run, on whatever thread.
 void emulation::enqueue_kernel(cudaStream_t stream, std::function<void()> kernel) {
+  if (stream && stream->gpu != current) {
+    fprintf(stderr, "emulation: a kernel for a stream of GPU %d while GPU %d is chosen\n", stream->gpu, current);
+    abort();
+  }
   enqueue(stream, [kernel = std::move(kernel)] {
     if (faults_now()) return gone.store(true);
 #if defined(__x86_64__)
@@ -291,16 +330,24 @@ cudaError_t cudaGetLastError() { return state(); }
 cudaError_t cudaPeekAtLastError() { return state(); }
 cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* n) { return *n = 16, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* n) { return *n = GPUS, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-  *p = {"emulation", 9, 0, 4, MEMORY, 232448};
+  // EMULATION_SHARED=101376 is a card whose blocks have less shared memory than an H100's.
+  const char* shared = getenv("EMULATION_SHARED");
+  *p = {"emulation", 9, 0, 4, MEMORY, shared ? size_t(atol(shared)) : 232448};
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaGetDevice(int* gpu) { return *gpu = 0, cudaSuccess; }
+cudaError_t cudaSetDevice(int gpu) {
+  if (gpu < 0 || gpu >= GPUS) return cudaErrorInvalidValue;
+  return current = gpu, cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* gpu) { return *gpu = current, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
-  return *free = MEMORY - allocated, *total = MEMORY, cudaSuccess;
+  return *free = MEMORY - allocated[current], *total = MEMORY, cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int gpu) {
+  return snprintf(id, size_t(size), "0000:%02X:00.0", gpu + 1), cudaSuccess;
 }
 // EMULATION_PEERS=0: no GPU reads another one's memory, or would if there were more than one memory.
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
@@ -309,27 +356,18 @@ cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
 }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
-// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
-cudaError_t cudaMalloc(void** p, size_t bytes) {
-  std::lock_guard<std::mutex> lock(allocations_mutex);
-  if (bytes > MEMORY - allocated) return cudaErrorMemoryAllocation;
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
-  allocations[at] = bytes, allocated += bytes;
-  return *p = at, cudaSuccess;
-}
+cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, current); }
 cudaError_t cudaFree(void* p) {
   emulation::drain();
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
-  munmap(p, found->second);
-  allocated -= found->second;
+  munmap(p, found->second.bytes);
+  allocated[found->second.where] -= found->second.bytes;
   allocations.erase(found);
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return cudaMalloc(p, bytes); }
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate(p, bytes, HOST); }
 cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t s) {

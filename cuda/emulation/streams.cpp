@@ -31,7 +31,10 @@ struct EmulatedPoint {
   }
 };
 // Whoever waits for an event waits for what it meant then, though it be recorded again.
-struct EmulatedEvent { std::shared_ptr<EmulatedPoint> point; };
+struct EmulatedEvent {
+  int gpu;
+  std::shared_ptr<EmulatedPoint> point;
+};
 
 namespace {
 
@@ -140,7 +143,7 @@ void emulation::drain() {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
   std::lock_guard<std::mutex> lock(queues_mutex);
   streams.insert(*s = new EmulatedStream);
-  return cudaSuccess;
+  return cudaGetDevice(&(*s)->gpu);
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, cudaSuccess; }
@@ -183,9 +186,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
 cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSuccess; }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return cudaGetDevice(&(*e = new EmulatedEvent{})->gpu); }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return e->point = point_of(s), cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  if (e->gpu != s->gpu) return cudaErrorInvalidValue;  // they have to be of one context
+  return e->point = point_of(s), cudaSuccess;
+}
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (!e->point) return emulation::state();
   while (deferred() && !e->point->reached && !emulation::faulted())

@@ -2,6 +2,7 @@
 // waits for the ends: programs have one stream, copies the other. A job that was told to wait for others is issued when they have
 // ended, behind copies as soon as those are issued; for earlier jobs of its device its stream waits where they touch the same memory.
 #include <algorithm>
+#include <utility>
 
 #include "beside.h"
 #include "kernels/kernel.cuh"
@@ -12,6 +13,7 @@ namespace baton {
 namespace {
 
 constexpr size_t MOST_GRAPHS = 64, MOST_SEEN = 4096;
+constexpr uint32_t FIRST_TIMED = 4;
 constexpr int CAPTURE_AT = 2;  // runs on the same addresses and sizes: the first warms up what is loaded on first use
 
 std::string gpu_error(cudaError_t e) { return std::string("the GPU said: ") + cudaGetErrorString(e); }
@@ -224,7 +226,8 @@ void GpuDevice::end(Issued& issued, Lane& lane) {
   for (size_t i = 0; i + 1 < issued.marks.size() && i < issued.codes.size(); i++) {
     float ms = 0;
     if (cudaEventElapsedTime(&ms, issued.marks[i]->id, issued.marks[i + 1]->id) != cudaSuccess) continue;
-    spent[issued.codes[i]] += double(ms) * 1e6, spent[0] += double(ms) * 1e6;
+    double ns = double(ms) * 1e6 * issued.weight;
+    spent[issued.codes[i]] += ns, spent[0] += ns;
   }
   if (!issued.codes.empty()) spend(spent);
   uint64_t begin = std::max({issued.begin_ns, lane.last_end, job.not_before});
@@ -300,8 +303,20 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, Mode mode) {
   return BATON_OK;
 }
 
+// Executions that this one is timed for, 0 where it is not. The first ones of a program load code and are captured.
+uint32_t GpuDevice::timed(const Program& program) {
+  uint32_t every = every_;
+  if (every <= 1) return every;
+  if (executions_.size() > MOST_SEEN) executions_.clear();
+  Executions& e = executions_[&program];
+  if (++e.untimed < (e.sampled ? every : std::min(every, FIRST_TIMED))) return 0;
+  e.sampled = true;
+  return std::exchange(e.untimed, 0);
+}
+
 int32_t GpuDevice::execute(Job& job, std::string& error) {
-  Mode mode = profiling_ ? Mode::timed : Mode::plain;
+  current_.weight = timed(*job.program);
+  Mode mode = current_.weight ? Mode::timed : Mode::plain;
   if (mode == Mode::timed || checks_each() || meets(*job.program)) return issue_operations(job, error, mode);
   Key key{uint64_t(reinterpret_cast<uintptr_t>(job.program.get()))};
   for (auto& s : job.segments) key.push_back(s ? uint64_t(reinterpret_cast<uintptr_t>(s->base)) : 0);
@@ -362,24 +377,25 @@ int32_t GpuDevice::copy(Job& job, std::string& error) {
 
 double GpuDevice::product(uint32_t mode, long m, long n, long k, uint32_t reps) {
   cudaSetDevice(gpu_);
-  uint64_t columns = (uint64_t(n) + 15) / 16 * 16;
-  auto segment = [&](uint64_t count) { return Segment::create(count * 4, this, false); };
-  auto x = segment(uint64_t(m) * k), w = segment(columns * k), y = segment(uint64_t(m) * n);
+  bool half = mode & 8;
+  mode &= 7;
+  auto segment = [&](uint64_t count) { return Segment::create(count * (half ? 2 : 4), this, false); };
+  auto x = segment(uint64_t(m) * k), w = segment(uint64_t(n) * k), y = segment(uint64_t(m) * n);
   if (!x || !w || !y) return BATON_OUT_OF_MEMORY;
   if (mode > 2) return BATON_BAD_ARGUMENT;  // peak and bandwidth are what the data sheet says
   char text[ERROR_BYTES] = "";
   Operands none;
   Call c = call_on(compute_, none, text);
   if (cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking) != cudaSuccess) return BATON_FAILED;
-  auto single = [](const std::shared_ptr<Segment>& s) { return Numbers{s->base, false}; };
-  auto into = [](const std::shared_ptr<Segment>& s) { return OutNumbers{s->base, false}; };
+  auto single = [half](const std::shared_ptr<Segment>& s) { return Numbers{s->base, half}; };
+  auto into = [half](const std::shared_ptr<Segment>& s) { return OutNumbers{s->base, half}; };
   std::vector<double> seconds;
   Event begin(true), end(true);
   for (uint32_t i = 0; i < reps + 1; i++) {
     cudaEventRecord(begin.id, c.stream);
-    if (mode == 0) multiply(c, {single(x), k, 1}, {Right::panels, single(w), k}, {into(y), n, false}, NO_NUMBERS, m, n, k);
-    if (mode == 1) multiply(c, {single(y), n, 1}, {Right::transposed, single(w), k}, {into(x), k, false}, NO_NUMBERS, m, k, n);
-    if (mode == 2) multiply(c, {single(x), 1, k}, {Right::rows, single(y), n}, {into(w), k, true}, NO_NUMBERS, k, n, m);
+    if (mode == 0) multiply(c, {single(x), k, 1}, weight_of(single(w), k, false), {into(y), n, false}, NO_NUMBERS, m, n, k);
+    if (mode == 1) multiply(c, {single(y), n, 1}, weight_back(single(w), k, false), {into(x), k, false}, NO_NUMBERS, m, k, n);
+    if (mode == 2) multiply_gradient(c, single(y), n, single(x), into(w), false, NO_NUMBERS, m, n, k);
     cudaEventRecord(end.id, c.stream);
     float ms = 0;
     if (cudaEventSynchronize(end.id) != cudaSuccess || cudaEventElapsedTime(&ms, begin.id, end.id) != cudaSuccess) break;

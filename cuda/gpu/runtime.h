@@ -41,6 +41,7 @@ class GpuDevice : public Device {
   bool prepare();  // false when there was no memory
   int gpu() const { return gpu_; }
   double product(uint32_t mode, long m, long n, long k, uint32_t reps) override;
+  void sample(uint32_t every) override { every_ = every; }
 
   // The next of a ring of events for meetings of ranks. One is used again long after all have waited for it.
   cudaEvent_t meeting_event() { return meetings_[next_meeting_++ % MEETINGS]->id; }
@@ -64,13 +65,13 @@ class GpuDevice : public Device {
     cudaError_t lost;  // what took the GPU away, when that was seen while the job was issued
     std::vector<std::shared_ptr<Event>> marks;  // while profiling: before the first operation and after each
     std::vector<uint16_t> codes;
+    uint32_t weight = 1;  // executions that these times are counted for
   };
 
   void enter() override;
   void leave() override;
   int32_t perform(Job& job, std::string& error) override;
   bool follow(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32_t status, const std::string& error) override;
-  void profiled() override { profiling_ = true; }
 
   // A stream, and the thread that waits for the ends of its jobs, in their order. Jobs of two lanes may end in any order.
   struct Lane {
@@ -88,6 +89,7 @@ class GpuDevice : public Device {
   bool idle(const Lane& lane);
 
   int32_t execute(Job& job, std::string& error);
+  uint32_t timed(const Program& program);
   enum class Mode { plain, timed, captured };
   int32_t issue_operations(Job& job, std::string& error, Mode mode);
   std::string place_of(const Issued& issued) const;
@@ -121,7 +123,12 @@ class GpuDevice : public Device {
   uint64_t next_meeting_ = 0, graph_clock_ = 0;
   std::map<Key, Captured> graphs_;
   std::map<Key, int> seen_;
-  std::atomic<bool> profiling_{false};
+  std::atomic<uint32_t> every_{64};  // execution of a program whose operations are timed
+  struct Executions {
+    uint32_t untimed = 0;  // since the last one that was timed
+    bool sampled = false;
+  };
+  std::map<const Program*, Executions> executions_;
   Issued current_;  // of the worker, between perform and follow
 
   std::mutex issued_mutex_;

@@ -47,6 +47,7 @@ export function cases(): readonly Case[] {
     add("embedding", [ids, n(v * h)], [t * h], [t, v, h, 0, 0, v]);
     add("embedding", [ids, weight(v, h)], [t * h], [t, v, h, 1, 0, v]);
     add("embeddingGrad", [ids, n(t * h)], [v * h], [t, v, h, 0, 0, 0, v]);
+    add("embeddingGrad", [ids, n(t * h)], [weight(v, h).length], [t, v, h, 1, 0, 0, v]);
     add("gatherRows", [n(v * h), ids], [t * h], [t, h, v]);
     add("scatterRows", [n(t * h), ids], [v * h], [t, h, v, 0]);
     const x = n(t * h), w = n(h), rstd = n(t).map(Math.abs);

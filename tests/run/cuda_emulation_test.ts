@@ -1,11 +1,14 @@
 /** Whole runs on `--devices cuda:…` with the emulated CUDA library, against the CPU; and what is said where there is no GPU. */
 import assert from "node:assert/strict";
+import { Safetensors } from "../../engine/safetensors.ts";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { fakeNccl } from "../native/fake_nccl.ts";
 import { ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
+
+const FP32 = ["--precision", "fp32"], SIZE = ["--steps", "2", "--save-every", "0"];
 
 /** Rewards, losses and gradient norms of two steps of PPO. */
 const ppo = (world: string, library: string, ...devices: string[]) => ppoWith({}, world, library, ...devices);
@@ -17,8 +20,7 @@ async function ppoWith(
   ...devices: string[]
 ): Promise<Record<string, number>[]> {
   const out = await Deno.makeTempDir({ dir: world });
-  const size = ["--steps", "2", "--save-every", "0"];
-  await succeeds("ppo.ts", ["--world", world, ...size, "--out", out, "--devices", ...devices], {
+  await succeeds("ppo.ts", ["--world", world, ...SIZE, "--out", out, "--devices", ...devices], {
     env: { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32", ...env },
   });
   const lines = (await Deno.readTextFile(`${out}/metrics.jsonl`)).trim().split("\n");
@@ -35,8 +37,8 @@ Deno.test("PPO on cuda:0 gives the numbers of cpu:1, and on cuda:0x4 those of an
   await withWorld(async (world) => {
     const one = await ppo(world, find()!, "cpu:1");
     assert.ok(one[1]!["actor/gradientNorm"]! > 0);
-    assert.deepEqual(await ppo(world, emulated, "cuda:0"), one);
-    const four = await ppo(world, emulated, "cuda:0x4", "--strategy", "dp2tp2");
+    assert.deepEqual(await ppo(world, emulated, "cuda:0", ...FP32), one);
+    const four = await ppo(world, emulated, "cuda:0x4", "--strategy", "dp2tp2", ...FP32);
     one.forEach((step, i) => {
       for (const [name, value] of Object.entries(step)) {
         const apart = Math.abs(four[i]![name]! - value);
@@ -65,7 +67,14 @@ Deno.test("in any order of streams PPO on four devices gives the numbers of four
     for (const layout of [["--strategy", "dp2tp2"], ["--plan", plan]]) {
       const cpu = await ppo(world, find()!, "cpu:4", ...layout);
       for (const order of ["lazy", "eager", "3"]) {
-        const found = await ppoWith({ EMULATION_STREAMS: order }, world, emulated, "cuda:0x4", ...layout);
+        const found = await ppoWith(
+          { EMULATION_STREAMS: order },
+          world,
+          emulated,
+          "cuda:0x4",
+          ...layout,
+          ...FP32,
+        );
         assert.deepEqual(found, cpu, `${layout.join(" ")}, ${order}`);
       }
     }
@@ -81,7 +90,8 @@ Deno.test("on four GPUs that cannot read each other's memory PPO gives those num
     for (const order of ["", "eager"]) {
       const env = { BATON_CUDA_LIBRARIES: folder, EMULATION_PEERS: "0", EMULATION_STREAMS: order };
       // The stand-in adds in the order of the ranks, as the CPU does.
-      assert.deepEqual(await ppoWith(env, world, emulated, "cuda:0-3", "--plan", plan), cpu, order);
+      const found = await ppoWith(env, world, emulated, "cuda:0-3", "--plan", plan, ...FP32);
+      assert.deepEqual(found, cpu, order);
     }
   });
 });
@@ -92,6 +102,36 @@ Deno.test("PPO in bf16 on cuda:0 gives the numbers of cpu:1 too, where products 
       one = await ppo(world, find()!, "cpu:1", ...precision);
     assert.ok(one[1]!["actor/gradientNorm"]! > 0);
     assert.deepEqual(await ppo(world, emulated, "cuda:0", ...precision), one);
+  });
+});
+
+Deno.test("on GPUs numbers are bf16 where nobody says otherwise, on the CPU fp32, and the run says which", async () => {
+  await withWorld(async (world) => {
+    const said = async (devices: string, library: string, ...more: string[]) => {
+      const out = `${world}/${devices}${more.join("")}`;
+      const { err } = await succeeds(
+        "ppo.ts",
+        ["--world", world, ...SIZE, "--out", out, "--devices", devices, ...more],
+        { env: { BATON_LIBRARY: library } },
+      );
+      using file = await Safetensors.open(`${out}/actor`);
+      return {
+        line: /^precision: .*$/m.exec(err)?.[0],
+        exported: file.tensors.get("model.norm.weight")!.dtype,
+        report: /· (fp32|bf16[^·<]*?)</.exec(await Deno.readTextFile(`${out}/report.html`))?.[1],
+      };
+    };
+    const half = "bf16 with fp32 gradients, sums and master copies";
+    const gpu = { line: `precision: ${half}`, exported: "BF16", report: half };
+    assert.deepEqual(await said("cuda:0", emulated), gpu);
+    assert.deepEqual(await said("cuda:0", emulated, "--gradients=bf16"), {
+      line: "precision: bf16 with bf16 gradients and fp32 sums and master copies",
+      exported: "BF16",
+      report: "bf16 with bf16 gradients and fp32 sums and master copies",
+    });
+    const single = { line: "precision: fp32", exported: "F32", report: "fp32" };
+    assert.deepEqual(await said("cuda:0", emulated, ...FP32), single);
+    assert.deepEqual(await said("cpu:1", find()!), single);
   });
 });
 

@@ -265,7 +265,7 @@ void shard_logprob(Call& c) {
   if (!m.valid()) return;
   Way way = m.way();
   if (way == Way::stopped) return;
-  head_rows(c, first, total, entropy, {logprob, lse, lse, work});
+  head_rows(c, first, total, entropy, size(c, 7) == 1, {logprob, lse, lse, work});
   if (c.error[0]) return;
   unsigned blocks = blocks_of(rows, 256);
   auto combine = [&](const Peers<float>& works, const Peers<float>& scores) {
