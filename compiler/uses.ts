@@ -86,7 +86,7 @@ function partsOf(call: Call, programs: Programs, at: Coordinates, slot: number):
     case "train": {
       const train = programs.train[call.id]!, { forward, backward, closing } = train.ranks[stage]![tp]!;
       const last = stage === train.ranks.length - 1, io = `${call.model} update`;
-      const summed = programs.summedUpdate[call.model]?.[stage]![tp]![dp]!;
+      const grid = programs.summedUpdate[call.model], summed = grid && grid[stage]![tp]![dp]!;
       return [
         ...forward ? [{ part: "forward", program: forward } as const] : [],
         { part: "backward", program: backward },

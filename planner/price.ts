@@ -104,6 +104,8 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
     case "allGatherRows":
     case "reduceScatterRows":
       return collectiveSeconds(work.kind, bytesSent(work, live), groups[AXES[at(2)]!], p);
+    case "reduceOwnRows":
+      return collectiveSeconds("reduceScatterRows", bytesSent(work, live), groups[AXES[at(4)]!], p);
     case "allGatherColumns":
       return collectiveSeconds("allGatherRows", at(0) * at(1) * work.widths[0]!, groups[AXES[at(4)]!], p);
     case "sumDoubles":

@@ -23,6 +23,7 @@ constexpr int SPINS = 60;  // about 2 µs
 constexpr int TURNS = 40;  // times that another thread is let onto the core: cheaper than to sleep and be woken
 
 std::atomic<int> busy{0};
+std::atomic<uint32_t> latest{600000};
 
 int cores() {
   static const int count = [] {
@@ -79,7 +80,10 @@ struct Group::State {
   char* stage(uint32_t rank, uint32_t round) const { return stages + (uint64_t(rank) * 2 + round % 2) * STAGE_BYTES; }
 };
 
+uint32_t latest_deadline_ms() { return latest; }
+
 std::shared_ptr<Group> Group::create(uint32_t size, uint32_t deadline_ms) {
+  latest = deadline_ms;
   // Not touched here: a stage costs memory once it is used.
   char* stages = static_cast<char*>(aligned_alloc(4096, uint64_t(size) * 2 * STAGE_BYTES));
   if (!stages) return nullptr;

@@ -67,6 +67,9 @@ class Group {
   std::unique_ptr<State> state_;
 };
 
+// Of the group that was made last, or ten minutes: how long ranks wait for what belongs to no group.
+uint32_t latest_deadline_ms();
+
 // "0.15 s"
 std::string seconds(uint32_t ms);
 

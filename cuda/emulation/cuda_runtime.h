@@ -120,6 +120,7 @@ struct EmulatedItem {
 struct EmulatedStream {
   std::shared_ptr<std::atomic<int>> stalled = std::make_shared<std::atomic<int>>(0);
   EmulatedGraph* capture = nullptr;
+  int gpu = 0;
   std::deque<EmulatedItem> queue;
   virtual ~EmulatedStream() = default;
   // Virtual, so that the stand-in for NCCL finds them.
@@ -145,6 +146,7 @@ cudaError_t cudaRuntimeGetVersion(int*);
 cudaError_t cudaGetDeviceCount(int*);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp*, int);
 cudaError_t cudaSetDevice(int);
+cudaError_t cudaGetDevice(int*);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 cudaError_t cudaDeviceGetPCIBusId(char*, int, int);
 cudaError_t cudaDeviceCanAccessPeer(int*, int, int);

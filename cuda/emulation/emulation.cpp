@@ -301,6 +301,10 @@ using emulation::state;
 
 // Kernels are compiled with -ftz=true: subnormals are zero while they run, on whatever thread.
 void emulation::enqueue_kernel(cudaStream_t stream, std::function<void()> kernel) {
+  if (stream && stream->gpu != current) {
+    fprintf(stderr, "emulation: a kernel for a stream of GPU %d while GPU %d is chosen\n", stream->gpu, current);
+    abort();
+  }
   enqueue(stream, [kernel = std::move(kernel)] {
     if (faults_now()) return gone.store(true);
 #if defined(__x86_64__)
@@ -337,6 +341,7 @@ cudaError_t cudaSetDevice(int gpu) {
   if (gpu < 0 || gpu >= GPUS) return cudaErrorInvalidValue;
   return current = gpu, cudaSuccess;
 }
+cudaError_t cudaGetDevice(int* gpu) { return *gpu = current, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   return *free = MEMORY - allocated[current], *total = MEMORY, cudaSuccess;
@@ -344,7 +349,11 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int gpu) {
   return snprintf(id, size_t(size), "0000:%02X:00.0", gpu + 1), cudaSuccess;
 }
-cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
+// EMULATION_PEERS=0: no GPU reads another one's memory, or would if there were more than one memory.
+cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  static const char* const text = getenv("EMULATION_PEERS");
+  return *can = !text || text[0] != '0', cudaSuccess;
+}
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, current); }

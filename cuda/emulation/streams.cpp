@@ -22,7 +22,7 @@ struct EmulatedPoint {
   EmulatedStream* stream;
   std::atomic<bool> reached{false};
   timespec time{};
-  std::shared_ptr<std::atomic<int>> stalled;  // of streams that run at once
+  std::shared_ptr<std::atomic<int>> stalled;  // of a stream that ran at once and was stalled by then
 
   void reach() {
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -30,7 +30,10 @@ struct EmulatedPoint {
   }
 };
 // Whoever waits for an event waits for what it meant then, though it be recorded again.
-struct EmulatedEvent { std::shared_ptr<EmulatedPoint> point; };
+struct EmulatedEvent {
+  int gpu;
+  std::shared_ptr<EmulatedPoint> point;
+};
 
 namespace {
 
@@ -100,7 +103,8 @@ void wait_for(const EmulatedPoint& point) {
 
 std::shared_ptr<EmulatedPoint> point_of(EmulatedStream* s) {
   auto point = std::make_shared<EmulatedPoint>();
-  point->stream = s, point->stalled = s->stalled;
+  point->stream = s;
+  if (*s->stalled) point->stalled = s->stalled;
   if (deferred()) s->push({[point] { point->reach(); }, nullptr, {}, 0});
   else point->reach();
   return point;
@@ -138,7 +142,7 @@ void emulation::drain() {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
   std::lock_guard<std::mutex> lock(queues_mutex);
   streams.insert(*s = new EmulatedStream);
-  return cudaSuccess;
+  return cudaGetDevice(&(*s)->gpu);
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, cudaSuccess; }
@@ -181,14 +185,17 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
 cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSuccess; }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return cudaGetDevice(&(*e = new EmulatedEvent{})->gpu); }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { return e->point = point_of(s), cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  if (e->gpu != s->gpu) return cudaErrorInvalidValue;  // they have to be of one context
+  return e->point = point_of(s), cudaSuccess;
+}
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (!e->point) return emulation::state();
   while (deferred() && !e->point->reached && !emulation::faulted())
     if (!advance(e->point->stream)) break;
-  bool waits = deferred() ? !e->point->reached : *e->point->stalled != 0;
+  bool waits = deferred() ? !e->point->reached : e->point->stalled && *e->point->stalled != 0;
   return waits && !emulation::faulted() ? cudaErrorNotReady : emulation::state();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {

@@ -1,11 +1,16 @@
-// Copies between segments: many small runs go into one kernel, large ones to the copy engines.
+// Copies between segments: many small runs go into one kernel, large ones to the copy engines, those from other GPUs through NCCL
+// where kernels cannot read what is there.
+#include <map>
+
 #include "kernels/kernel.cuh"
+#include "links.h"
 #include "runtime.h"
 
 namespace baton {
 namespace {
 
 constexpr int BATCH = 48;
+constexpr size_t MOST_PIECES = 512;  // of one group of sends and receives
 constexpr uint64_t LARGE = 4 << 20;
 
 struct Run {
@@ -46,9 +51,12 @@ long width_of(const Move& m) {
   return all % 16 == 0 ? 16 : all % 4 == 0 ? 4 : 2;
 }
 
-}  // namespace
+bool whole_from(const Move& m) { return m.count == 1 || m.from_stride * (m.widen ? 2 : 1) == m.bytes; }
+bool whole_to(const Move& m) { return m.count == 1 || m.to_stride == m.bytes; }
+uint64_t sent_bytes(const Move& m) { return m.bytes / (m.widen ? 2 : 1) * m.count; }
 
-void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
+// By kernels and copy engines on the call's stream. `near`: kernels there read and write all of it.
+void copy_here(Call& c, const std::vector<Move>& moves, double weight, bool near = false) {
   Runs runs;
   int count = 0;
   long most = 0;
@@ -63,9 +71,8 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
     count = 0, most = 0;
   };
   for (const Move& m : moves) {
-    bool whole = m.count == 1 || (m.from_stride * (m.widen ? 2 : 1) == m.bytes && m.to_stride == m.bytes);
-    bool far = !c.device->reaches(gpu_of(m.from)) || !c.device->reaches(gpu_of(m.to));
-    bool plain = weight == 1 && !m.widen;
+    bool whole = whole_from(m) && whole_to(m), plain = weight == 1 && !m.widen;
+    bool far = !near && (!c.device->reaches(gpu_of(m.from)) || !c.device->reaches(gpu_of(m.to)));
     if (plain && whole && (far || m.bytes * m.count >= LARGE)) {
       succeeded(c, cudaMemcpyAsync(m.to, m.from, m.bytes * m.count, cudaMemcpyDefault, c.stream));
       continue;
@@ -75,7 +82,7 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
       continue;
     }
     if (far) {
-      fail(c, "GPU %d cannot read or write the memory of GPU %d directly, which a weighted copy needs", c.device->gpu(),
+      fail(c, "GPU %d cannot read or write the memory of GPU %d directly, which a weighted copy needs; install NCCL", c.device->gpu(),
            gpu_of(m.from));
       return;
     }
@@ -87,6 +94,95 @@ void copy_memory(Call& c, const std::vector<Move>& moves, double weight) {
     if (count == BATCH) flush();
   }
   flush();
+}
+
+// The same move in pieces that fit the memory for strided ones: some of its runs, or parts of one.
+std::vector<Move> pieces_of(const Move& m) {
+  constexpr uint64_t ROOM = SEND_BYTES < RECEIVE_BYTES ? SEND_BYTES : RECEIVE_BYTES;
+  uint64_t half = m.widen ? 2 : 1, bytes = m.bytes, count = m.count;
+  if (whole_from(m) && whole_to(m)) bytes *= count, count = 1;
+  std::vector<Move> all;
+  uint64_t runs = count == 1 ? 1 : ROOM / bytes;
+  for (uint64_t row = 0; row < count; row += runs ? runs : 1) {
+    uint64_t rows = runs ? (runs < count - row ? runs : count - row) : 1;
+    for (uint64_t begin = 0; begin < bytes; begin += ROOM) {
+      uint64_t part = count > 1 && runs ? bytes : ROOM < bytes - begin ? ROOM : bytes - begin;
+      all.push_back({nullptr, nullptr, m.from + row * m.from_stride + begin / half, m.to + row * m.to_stride + begin, part, rows,
+                     m.from_stride, m.to_stride, m.widen});
+    }
+  }
+  return all;
+}
+
+// Through a link: what is strided, weighted or widened is packed before it is sent and unpacked behind it, as much at once as there
+// is memory for.
+void copy_over(Call& c, Link& link, const std::vector<Move>& moves, double weight) {
+  Sender& sender = link.sender();
+  std::lock_guard<std::mutex> lock(sender.mutex);
+  std::vector<Link::Piece> pieces;
+  std::vector<Move> pack, unpack;
+  uint64_t sending = 0, receiving = 0;
+  auto flush = [&] {
+    if (pieces.empty() || c.error[0]) return;
+    Event ready(false);
+    Call there = c;
+    there.stream = sender.stream;
+    // What was sent or unpacked before has left the memory for pieces, and what this job waits for has come.
+    succeeded(c, cudaEventRecord(ready.id, c.stream)) && succeeded(c, cudaStreamWaitEvent(sender.stream, ready.id, 0));
+    if (!pack.empty()) {
+      On on(link.source());
+      copy_here(there, pack, 1, true);
+    }
+    if (!c.error[0]) link.exchange(c, pieces);
+    {
+      On on(link.source());  // an event is of the GPU of its stream
+      Event sent(false);
+      succeeded(c, cudaEventRecord(sent.id, sender.stream)) && succeeded(c, cudaStreamWaitEvent(c.stream, sent.id, 0));
+    }
+    if (!c.error[0]) copy_here(c, unpack, weight, true);
+    pieces.clear(), pack.clear(), unpack.clear();
+    sending = receiving = 0;
+  };
+  for (const Move& m : moves) {
+    bool plain = weight == 1 && !m.widen, packs = !whole_from(m), unpacks = !plain || !whole_to(m);
+    if (!packs && !unpacks) {
+      pieces.push_back({m.from, m.to, m.bytes * m.count});
+      if (pieces.size() >= MOST_PIECES) flush();
+      continue;
+    }
+    for (const Move& p : pieces_of(m)) {
+      uint64_t n = sent_bytes(p), room = (n + 63) / 64 * 64, each = n / p.count;
+      if ((packs && sending + room > SEND_BYTES) || (unpacks && receiving + room > RECEIVE_BYTES) || pieces.size() >= MOST_PIECES) flush();
+      char *from = packs ? sender.scratch + sending : const_cast<char*>(p.from), *to = unpacks ? c.scratch + receiving : p.to;
+      if (packs) pack.push_back({nullptr, nullptr, p.from, from, each, p.count, p.from_stride, each, false}), sending += room;
+      if (unpacks) unpack.push_back({nullptr, nullptr, to, p.to, p.bytes, p.count, each, p.to_stride, p.widen}), receiving += room;
+      pieces.push_back({from, to, n});
+    }
+  }
+  flush();
+}
+
+}  // namespace
+
+void copy_memory(Call& c, const std::vector<Move>& moves, double weight, std::vector<std::shared_ptr<Link>>& links) {
+  std::vector<Move> here;
+  std::map<int, std::vector<Move>> far;  // by the GPU that they come from
+  for (const Move& m : moves) {
+    int from = gpu_of(m.from);
+    (by_nccl(*c.device, from, gpu_of(m.to)) ? far[from] : here).push_back(m);
+  }
+  copy_here(c, here, weight);
+  for (auto& [gpu, list] : far) {
+    if (c.error[0]) return;
+    std::string why;
+    auto link = Link::between(gpu, c.device->gpu(), why);
+    if (!link) {
+      fail(c, "GPU %d cannot copy from GPU %d: %.180s", c.device->gpu(), gpu, why.c_str());
+      return;
+    }
+    links.push_back(link);
+    copy_over(c, *link, list, weight);
+  }
 }
 
 }  // namespace baton

@@ -6,6 +6,7 @@
 
 #include "beside.h"
 #include "kernels/kernel.cuh"
+#include "links.h"
 #include "runtime.h"
 
 namespace baton {
@@ -61,7 +62,7 @@ bool GpuDevice::prepare() {
       !ok(cudaStreamCreateWithFlags(&compute_.stream, cudaStreamNonBlocking)) ||
       // What other devices wait for goes first where both streams have blocks to run.
       !ok(cudaStreamCreateWithPriority(&copies_.stream, cudaStreamNonBlocking, greatest)) ||
-      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
+      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
       !ok(cudaHostAlloc(&faults, IN_FLIGHT * sizeof(Fault), cudaHostAllocPortable)))
     return false;
   shared_memory_ = properties.sharedMemPerBlockOptin;
@@ -203,6 +204,7 @@ void GpuDevice::end(Issued& issued, Lane& lane) {
   Job& job = *issued.job;
   if (job.mark) {
     watch(issued);
+    watch_links(issued);
     cudaError_t e = cudaEventSynchronize(static_cast<Mark*>(job.mark.get())->end.id);
     ledger().settle(job);
     if (issued.lost != cudaSuccess && !checks_each()) {
@@ -368,7 +370,9 @@ int32_t GpuDevice::copy(Job& job, std::string& error) {
   char text[ERROR_BYTES] = "";
   Operands none;
   Call call = call_on(copies_, none, text);
-  copy_memory(call, job.moves, job.weight);
+  current_.begun = std::make_shared<Event>(false);
+  cudaEventRecord(current_.begun->id, copies_.stream);
+  copy_memory(call, job.moves, job.weight, current_.links);
   error = text;
   return error.empty() ? BATON_OK : BATON_FAILED;
 }

@@ -15,6 +15,8 @@ namespace baton {
 std::string missing_gpu();
 int gpu_count();
 
+class Link;
+
 // An event that goes with its last user.
 class Event {
  public:
@@ -58,6 +60,8 @@ class GpuDevice : public Device {
     std::string error;
     Fault* fault;  // on the host, filled in when the job's mark is reached; null for copies, and when nothing was issued
     int slot;      // of its progress
+    std::vector<std::shared_ptr<Link>> links;  // that a copy goes through
+    std::shared_ptr<Event> begun;              // of a copy: its stream has come to it
     std::shared_ptr<Mark> behind;  // of a job on the other stream that it waits for
     bool replayed;
     cudaError_t lost;  // what took the GPU away, when that was seen while the job was issued
@@ -95,6 +99,7 @@ class GpuDevice : public Device {
   void complete(Lane& lane);
   void end(Issued& issued, Lane& lane);
   void watch(Issued& issued);
+  void watch_links(Issued& issued);
   Call call_on(const Lane& lane, const Operands& operands, char* error) const;
 
   // A program that was captured on these addresses and sizes.
@@ -138,8 +143,9 @@ inline bool is_collective(uint16_t code) { return (code >= SHARD_LOGPROB && code
 // Whether ranks meet in a program while it is issued: it cannot be a graph.
 bool meets(const Program& program);
 
-// Queues moves on a stream: to = from, or weight · from + (1 − weight) · to over floats when `weight` is not 1.
-void copy_memory(Call& c, const std::vector<Move>& moves, double weight);
+// Queues moves on a stream: to = from, or weight · from + (1 − weight) · to over floats when `weight` is not 1. `links` gets those
+// that they go through.
+void copy_memory(Call& c, const std::vector<Move>& moves, double weight, std::vector<std::shared_ptr<Link>>& links);
 
 // The GPU of an address that some segment has, −1 for host memory.
 int gpu_of(const void* address);

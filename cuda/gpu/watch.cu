@@ -3,6 +3,7 @@
 
 #include "communicators.h"
 #include "kernels/kernel.cuh"
+#include "links.h"
 #include "runtime.h"
 
 namespace baton {
@@ -43,6 +44,27 @@ void GpuDevice::watch(Issued& issued) {
       if (!m->group->failed()) m->group->abort(m->rank, why);
       if (issued.status == BATON_OK) issued.status = failure(job, index, m->group.get(), stopped(job), "", issued.error);
       all->abort(m->rank);
+    }
+    if (!ended) usleep(now - begin < BUSY_NS ? BUSY_US : IDLE_US);
+  }
+}
+
+// The same for a copy through other GPUs: both ends are its own, so nobody else has to hear of it.
+void GpuDevice::watch_links(Issued& issued) {
+  if (issued.links.empty()) return;
+  auto end = static_cast<Mark*>(issued.job->mark.get())->end.id;
+  uint64_t begin = clock_ns(), since = 0;
+  for (bool ended = false; !ended;) {
+    ended = cudaEventQuery(end) != cudaErrorNotReady;
+    uint64_t now = clock_ns();
+    if (!since && cudaEventQuery(issued.begun->id) != cudaErrorNotReady) since = now;
+    bool late = since && now - since > uint64_t(latest_deadline_ms()) * 1000000;
+    for (auto& link : issued.links) {
+      std::string why = link->trouble();
+      if (why.empty() && !ended && late) why = "NCCL did not copy within " + seconds(latest_deadline_ms());
+      if (why.empty()) continue;
+      if (issued.status == BATON_OK) issued.status = BATON_FAILED, issued.error = why;
+      link->abort();
     }
     if (!ended) usleep(now - begin < BUSY_NS ? BUSY_US : IDLE_US);
   }

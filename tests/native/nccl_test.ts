@@ -1,5 +1,6 @@
 /** Collective operations by NCCL, with a stand-in for it: what it is asked for, and what happens when it does not do it. */
 import assert from "node:assert/strict";
+import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { fakeNccl } from "./fake_nccl.ts";
 
@@ -107,4 +108,54 @@ Deno.test("a rank that never comes is named although NCCL would wait for it", as
   const file = new URL("./groups_test.ts", import.meta.url).pathname;
   const args = ["test", "-A", "--no-check", "--filter", "/never comes|others stop at once/", file];
   assert.match(await deno(args, {}), /\| 2 passed \| 0 failed/);
+});
+
+// ---- copies between GPUs ------------------------------------------------------------------------------------------
+
+const links = (what: readonly string[], env: Record<string, string>): Promise<string> => {
+  const script = new URL("./scripts/run_links.ts", import.meta.url).href;
+  return deno(["run", "-A", "--no-check", script, ...what], { BATON_CUDA_COPIES: "nccl", ...env });
+};
+/** How three copies in turn between two GPUs ended. */
+const copies = async (env: Record<string, string>): Promise<string[]> =>
+  JSON.parse(await links(["ends", "0.4"], env));
+
+Deno.test("copies between GPUs by send and receive move what kernels move: strides, weights, bf16, more than is sent at once", async () => {
+  assert.equal((await links(["moves"], { EMULATION_STREAMS: "eager" })).trim(), "well");
+});
+
+Deno.test("a copy that NCCL does not take, or does not end, ends with its reason, and the next one goes through", async () => {
+  assert.deepEqual(await copies({}), ["well", "well", "well"]);
+  const once = (why: string) => ["well", `Cannot run copy: ${why}`, "well"];
+  assert.deepEqual(await copies({ FAKE_NCCL: "mute=2" }), once("NCCL did not begin to copy within 0.4 s"));
+  assert.deepEqual(await copies({ FAKE_NCCL: "stall=2" }), once("NCCL did not copy within 0.4 s"));
+  const lost = "NCCL could not begin to copy: remote process exited or there was a network error";
+  assert.deepEqual(await copies({ FAKE_NCCL: "error=2" }), once(lost));
+});
+
+Deno.test("NCCL copies where GPUs have no peers, unless there is none, or BATON_CUDA_COPIES=peer", async () => {
+  // The stand-in would fail at its first operation.
+  const apart = { EMULATION_PEERS: "0", FAKE_NCCL: "error=1" }, well = ["well", "well", "well"];
+  assert.match((await copies({ ...apart, BATON_CUDA_COPIES: "" }))[0]!, /NCCL could not begin to copy/);
+  assert.deepEqual(await copies({ ...apart, BATON_CUDA_COPIES: "peer" }), well);
+  assert.deepEqual(await copies({ FAKE_NCCL: "error=1", BATON_CUDA_COPIES: "" }), well);
+  const nowhere = { BATON_CUDA_LIBRARIES: "/nowhere" };
+  assert.deepEqual(await copies({ ...nowhere, EMULATION_PEERS: "0", BATON_CUDA_COPIES: "" }), well);
+  assert.match(
+    (await copies(nowhere))[0]!,
+    /^Cannot run copy: GPU 0 cannot copy from GPU 1: no libnccl\.so\.2 in \/nowhere/,
+  );
+});
+
+Deno.test("programs and copies beside each other on three GPUs, all by NCCL, leave what one after the other leaves", async () => {
+  const hazards = (env: Record<string, string>) =>
+    deno([
+      ...["run", "-A", "--no-check", new URL("./scripts/run_hazards.ts", import.meta.url).href],
+      ...["8", "10"],
+    ], env);
+  const expected = await hazards({ BATON_LIBRARY: find()! });
+  for (const order of ["", "lazy", "eager", "1"]) {
+    const env = { HAZARDS_GPUS: "1", BATON_CUDA_COPIES: "nccl", EMULATION_STREAMS: order };
+    assert.equal(await hazards(env), expected, order);
+  }
 });

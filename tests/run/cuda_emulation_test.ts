@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
+import { fakeNccl } from "../native/fake_nccl.ts";
 import { ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
@@ -76,6 +77,21 @@ Deno.test("in any order of streams PPO on four devices gives the numbers of four
         );
         assert.deepEqual(found, cpu, `${layout.join(" ")}, ${order}`);
       }
+    }
+  });
+});
+
+Deno.test("on four GPUs that cannot read each other's memory PPO gives those numbers too, through NCCL", async () => {
+  const folder = await fakeNccl();
+  await withWorld(async (world) => {
+    const plan = `${world}/plan.json`;
+    await Deno.writeTextFile(plan, JSON.stringify(PLAN));
+    const cpu = await ppo(world, find()!, "cpu:4", "--plan", plan);
+    for (const order of ["", "eager"]) {
+      const env = { BATON_CUDA_LIBRARIES: folder, EMULATION_PEERS: "0", EMULATION_STREAMS: order };
+      // The stand-in adds in the order of the ranks, as the CPU does.
+      const found = await ppoWith(env, world, emulated, "cuda:0-3", "--plan", plan, ...FP32);
+      assert.deepEqual(found, cpu, order);
     }
   });
 });

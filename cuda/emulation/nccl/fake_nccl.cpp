@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include <atomic>
-#include <condition_variable>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -84,6 +84,26 @@ std::vector<char> sums(const std::vector<Work>& all, size_t from, size_t count) 
   return out;
 }
 
+// Does something once all streams have come to it: at once where they run what they are given at once.
+void together(const std::vector<cudaStream_t>& streams, std::function<void()> work) {
+  if (!streams[0]->deferred()) return work();
+  struct State {
+    std::vector<bool> here;
+    bool done = false;
+  };
+  auto state = std::make_shared<State>();
+  state->here.resize(streams.size());
+  for (size_t i = 0; i < streams.size(); i++) {
+    auto ready = [state, i] {
+      state->here[i] = true;
+      for (bool one : state->here)
+        if (!one) return false;
+      return true;
+    };
+    streams[i]->push({[state, work] { state->done || (work(), state->done = true); }, ready, streams, 0});
+  }
+}
+
 // Does a collective operation that all ranks have come to; results are made before any is written, for memory may be shared.
 void perform(const std::vector<Work>& all) {
   size_t n = all[0].count, bytes = n * width(all[0].type), ranks = all.size();
@@ -113,7 +133,7 @@ void advance(Clique& clique) {
         auto& other = clique.comms[w.peer]->waiting;
         for (size_t k = 0; k < other.size(); k++) {
           if (other[k].kind != RECV || other[k].peer != c->rank) continue;
-          memcpy(other[k].out, w.in, w.count * width(w.type));
+          together({w.stream, other[k].stream}, [to = other[k].out, w] { memcpy(to, w.in, w.count * width(w.type)); });
           other.erase(other.begin() + long(k)), c->waiting.erase(c->waiting.begin() + long(i));
           moved = true;
           break;
@@ -123,7 +143,9 @@ void advance(Clique& clique) {
       if (!c->waiting.empty() && c->waiting[0].kind < SEND) heads.push_back(c->waiting[0]);
     }
     if (int(heads.size()) == clique.ranks) {
-      perform(heads);
+      std::vector<cudaStream_t> streams;
+      for (const Work& w : heads) streams.push_back(w.stream);
+      together(streams, [heads] { perform(heads); });
       for (Comm* c : clique.comms) c->waiting.erase(c->waiting.begin());
       moved = true;
     }
