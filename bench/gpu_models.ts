@@ -56,7 +56,7 @@ export const shapeJson = (shape: Shape, positions: number) => ({
 /** A shape with numbers and gradients in bf16. */
 export const shapeConfig = (shape: Shape, positions: number): ModelConfig => ({
   ...parseConfig(shapeJson(shape, positions), `shape ${shape}`),
-  storage: storedIn("bf16", "bf16"),
+  storage: storedIn("bf16", "bf16", "rows"),
 });
 
 /** Parameters, a tied head counted once. */

@@ -29,9 +29,9 @@ function cases(
   const attention = [t, 1, heads, kv, d, 0, d ** -.5], end = Int32Array.of(t);
   const product = (m: number, n: number, inputs: number): Omit<Case, "name"> => ({
     kind: "matmul",
-    ins: [m * inputs, Math.ceil(n / 16) * 16 * inputs],
+    ins: [m * inputs, n * inputs],
     outs: [m * n],
-    attrs: [m, n, inputs],
+    attrs: [m, n, inputs, 0],
     flops: 2 * m * n * inputs,
     bytes: 4 * (m * inputs + n * inputs + m * n),
   });
@@ -99,7 +99,7 @@ function cases(
       kind: "linearLogprob",
       ins: [a * h, vocabulary * h, range(a, (i) => i % vocabulary), 1],
       outs: [a, a],
-      attrs: [a, h, vocabulary, 0],
+      attrs: [a, h, vocabulary, 0, 0],
       flops: 2 * a * h * vocabulary,
       bytes: 4 * (a * h + vocabulary * h),
     },

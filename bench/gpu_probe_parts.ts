@@ -17,7 +17,9 @@ function machine(): Promise<void> {
     `${all.length} × ${name}`
   );
   const { libraries = {}, driver } = describe();
-  const found = Object.entries(libraries).map(([name, v]) => `${name} ${/^\d/.test(v) ? v : "missing"}`);
+  const found = Object.entries(libraries).map(([name, v]) =>
+    `${name} ${/^\d[^ ]*/.exec(v)?.[0] ?? "missing"}`
+  );
   print({
     what: `${names.join(", ")}; CUDA ${driver}; ${found.join(", ")}`,
     ...describe(),
@@ -70,7 +72,7 @@ async function products(dtype: "f32" | "bf16"): Promise<void> {
       kind: "matmul",
       ins: [m * k, n * k],
       outs: [m * n],
-      attrs: [m, n, k],
+      attrs: [m, n, k, 0],
       dtype,
     });
     await op.seconds();
@@ -81,7 +83,7 @@ async function products(dtype: "f32" | "bf16"): Promise<void> {
     for (let i = 0; i < 64; i++) {
       const row = Math.floor(i * m / 64), j = (i * 61) % n;
       let exact = 0;
-      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[(j >> 4) * 16 * k + 16 * e + (j & 15)]!;
+      for (let e = 0; e < k; e++) exact += x[row * k + e]! * w[j * k + e]!;
       off += (y[row * n + j]! - exact) ** 2, norm += exact ** 2;
     }
     const relative = Math.sqrt(off / norm), TFlops = round(2e-12 * m * n * k / seconds);
@@ -196,6 +198,7 @@ async function attention(): Promise<void> {
 async function graphs(): Promise<void> {
   openGpus([0]);
   using device = Device.open({ threads: 1, gpu: 0 });
+  device.profileEvery(0);
   const count = 400, x = value(0, 4096), y = value(1, 4096);
   const swiglu: Op = { kind: "swiglu", ins: [x, x], outs: [y], attrs: [4096] };
   using loaded = LoadedProgram.load(program(Array(count).fill(swiglu), new Map([[x, 0], [y, 16384]]), 32768));

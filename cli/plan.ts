@@ -4,10 +4,11 @@ import { replaceFile } from "../engine/files.ts";
 import { table } from "../engine/table.ts";
 import { explain } from "../planner/explain.ts";
 import { printPlan } from "../planner/plan_file.ts";
+import type { Profile } from "../planner/profile.ts";
 import { hostSecondsOf, parseHost } from "../run/assumptions.ts";
 import { readCluster } from "../run/cluster.ts";
 import { planPage, planRemarks, planTables } from "../run/plan_tables.ts";
-import { planWorkflow, precisionOf, readConfigs, workloadOf } from "../run/planning.ts";
+import { layoutOf, planWorkflow, precisionOf, readConfigs, workloadOf } from "../run/planning.ts";
 import { command, UsageError } from "./command.ts";
 import { HOST, PRECISION } from "./options.ts";
 import { loadScript } from "./script.ts";
@@ -71,7 +72,7 @@ export const plan = command({
     }
     const cluster = await readCluster(values.cluster),
       { workflow: { graph } } = await loadScript(positional[0]!, rest);
-    const storage = storageOf(values, precisionOf(cluster.profile));
+    const storage = storageOf(values, cluster.profile);
     const configs = await readConfigs(graph, foldersOf(values.model), storage);
     const prompts = lengthsOf("prompt", values.prompt), responses = lengthsOf("response", values.response);
     const said = values.host === undefined ? {} : parseHost(values.host);
@@ -110,16 +111,16 @@ export const plan = command({
 /** What models are stored in. */
 function storageOf(
   values: { readonly precision: string | undefined; readonly gradients: string | undefined },
-  usual: Precision,
+  profile: Profile,
 ): Storage {
-  const precision = values.precision ?? usual, gradients = values.gradients ?? "fp32";
+  const precision = values.precision ?? precisionOf(profile), gradients = values.gradients ?? "fp32";
   for (const [name, value] of Object.entries({ precision, gradients })) {
     if ((PRECISIONS as readonly string[]).includes(value)) continue;
     throw new UsageError(
       `Cannot run baton plan: --${name} is "${value}" and has to be ${PRECISIONS.join(" or ")}`,
     );
   }
-  return storedIn(precision as Precision, gradients as Precision);
+  return storedIn(precision as Precision, gradients as Precision, layoutOf(profile));
 }
 
 /** "actor=a,ref=b" → folders by model. */

@@ -47,7 +47,13 @@ export class Builder extends Collectives {
   matmul(x: Value, w: Weight, dtype: FloatType = x.dtype as FloatType): Value {
     this.#checkProduct(x, w);
     const rows = rowsOf(x.shape);
-    return this.one("matmul", [x, w.value], [rows, w.outputs], [rows, w.outputs, w.inputs], dtype);
+    return this.one(
+      "matmul",
+      [x, w.value],
+      [rows, w.outputs],
+      [rows, w.outputs, w.inputs, Number(w.panels)],
+      dtype,
+    );
   }
 
   addBias(x: Value, bias: Value): Value {
@@ -120,8 +126,9 @@ export class Builder extends Collectives {
     const attrs = [rows, w.inputs, w.outputs, Number(withEntropy)];
     if (part) {
       const work = this.value("work", [rows, 3]);
-      this.emit("shardLogprob", ins, [...outs, work], [...attrs, part.first, part.total, axisNumber("tp")]);
-    } else this.emit("linearLogprob", ins, outs, attrs);
+      const place = [part.first, part.total, axisNumber("tp"), Number(w.panels)];
+      this.emit("shardLogprob", ins, [...outs, work], [...attrs, ...place]);
+    } else this.emit("linearLogprob", ins, outs, [...attrs, Number(w.panels)]);
     return { logprobs, entropy };
   }
 
@@ -148,6 +155,7 @@ export class Builder extends Collectives {
       width,
       first,
       total,
+      Number(w.panels),
     ]);
     const z = part ? this.allReduce(own, "tp") : own;
     const logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
@@ -251,7 +259,6 @@ export class Builder extends Collectives {
   }
 
   #checkProduct(x: Value, w: Weight): void {
-    if (!w.panels) this.#refuse("multiply", [x, w.value], "the weight is not stored in panels");
     if (widthOf(x.shape) !== w.inputs) this.#refuse("multiply", [x, w.value], "the inner dims differ");
   }
   #checkHeads(q: Value, k: Value, v: Value, h: Heads): void {

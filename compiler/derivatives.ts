@@ -15,9 +15,10 @@ export const DERIVATIVES: Partial<Record<OpKind, Rule>> = {
     );
   },
   matmul({ b, op, dy, accumulate }) {
-    const [x, w] = op.ins as [Value, Value];
-    accumulate(1, (prior, out) => b.emit("matmulDw", [dy, x, ...prior], [out], [...op.attrs, prior.length]));
-    accumulate(0, (prior, out) => b.emit("matmulDx", [dy, w, ...prior], [out], [...op.attrs, prior.length]));
+    const [x, w] = op.ins as [Value, Value], [rows, outputs, inputs, panels] = op.attrs;
+    const attrs = (prior: readonly Value[]) => [rows!, outputs!, inputs!, prior.length, panels!];
+    accumulate(1, (prior, out) => b.emit("matmulDw", [dy, x, ...prior], [out], attrs(prior)));
+    accumulate(0, (prior, out) => b.emit("matmulDx", [dy, w, ...prior], [out], attrs(prior)));
   },
   addBias({ b, op, dy, add, accumulate }) {
     accumulate(1, (prior, out) => b.emit("columnSum", [dy, ...prior], [out], [...op.attrs, prior.length]));
@@ -107,7 +108,8 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
   const dEntropy = entropy && gradient(2);
   const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = like(b, x);
   const ins = [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : [])];
-  const sizes = op.attrs.slice(0, 3), more = [Number(dEntropy !== undefined), part.first, part.total];
+  const sizes = op.attrs.slice(0, 3),
+    more = [Number(dEntropy !== undefined), part.first, part.total, op.attrs.at(-1)!];
   // One kernel makes both gradients, since both need the logits again.
   if (!wants(1)) b.emit("linearLogprobDx", ins, [dx], [...sizes, ...more]);
   else {

@@ -74,23 +74,23 @@ export interface Op {
 /**
  * Opcodes; `cuda/common/opcodes.h` has the same numbers. Operands are listed `ins → outs`, then attributes. `n:` marks an
  * attribute that is a size (may be symbolic). `[prior]` is present exactly when the flag attribute is 1.
- * A matrix weight of N outputs and K inputs is stored in *panels*: [ceil(N/16)][K][16], zero past N; element (n, k) is at
- * (n >> 4)·16K + 16k + (n & 15). Everything else is row-major. `ends` are segment ends: segment i is
+ * A matrix weight of N outputs and K inputs, and its gradient, is stored in *panels* where the attribute `panels` is 1:
+ * [ceil(N/16)][K][16], zero past N; element (n, k) is at (n >> 4)·16K + 16k + (n & 15). Otherwise it is row-major, as everything
+ * else is. `ends` are segment ends: segment i is
  * [i ? ends[i-1] : 0, ends[i]).
  */
 export const OPCODE = {
   /**
    * ids, w → x · T: V H panels first total. x[t] = w[ids[t] − first]; zero for ids of other shards of the `total` rows.
-   * `panels` 1 when w is stored in panels (tied with the head).
    */
   embedding: 1,
   /** ids, dx, [prior] → dw · T: V H panels flag first total. Tokens in order; ids of other shards are left out. */
   embeddingGrad: 2,
-  /** x[M,K], w → y[M,N] · M: N K. y = x·wᵀ. */
+  /** x[M,K], w → y[M,N] · M: N K panels. y = x·wᵀ. */
   matmul: 3,
-  /** dy[M,N], w, [prior] → dx[M,K] · M: N K flag. */
+  /** dy[M,N], w, [prior] → dx[M,K] · M: N K flag panels. */
   matmulDx: 4,
-  /** dy[M,N], x[M,K], [prior] → dw (panels) · M: N K flag. */
+  /** dy[M,N], x[M,K], [prior] → dw · M: N K flag panels. */
   matmulDw: 5,
   /** x[M,N], b[N] → y · M: N. */
   addBias: 6,
@@ -112,9 +112,9 @@ export const OPCODE = {
   swiglu: 14,
   /** dy, gate, up → dgate, dup · n:. */
   swigluGrad: 15,
-  /** x[A,H], w (panels [V,H]), targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]] · A: H V entropyFlag. Of softmax(x·wᵀ·invT). */
+  /** x[A,H], w[V,H], targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]] · A: H V entropyFlag panels. Of softmax(x·wᵀ·invT). */
   linearLogprob: 16,
-  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total. w is rows first … first+V of `total`. */
+  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total panels. w is rows first … first+V of `total`. */
   linearLogprobGrad: 17,
   /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies elements of any type. */
   gatherRows: 18,
@@ -161,8 +161,8 @@ export const OPCODE = {
   /** kv, from[n] i32, to[n] i32 → kv · n: kv D layers pages. Copies whole pages in every layer. */
   copyPages: 37,
   /**
-   * x[A,H], w (panels [V,H]: rows first … first+V of `total`), targets, invT → logprob[A], lse[A], [entropy[A]], work[A,3] ·
-   * A: H V entropyFlag first total axis. `linearLogprob` whose vocabulary is split over the axis; every rank gets the result.
+   * x[A,H], w[V,H] (rows first … first+V of `total`), targets, invT → logprob[A], lse[A], [entropy[A]], work[A,3] ·
+   * A: H V entropyFlag first total axis panels. `linearLogprob` whose vocabulary is split over the axis; every rank gets the result.
    */
   shardLogprob: 38,
   /** x → y (may have the place of x) · n: axis. Sum over the ranks of the axis, in their order. */
@@ -184,17 +184,17 @@ export const OPCODE = {
    * behind the last. The stored log-probability is that of the softmax over them.
    */
   sampleKept: 46,
-  /** x[A,H], w (panels [V,H]: rows first … first+V of `total`), kept[A,K] i32 → z[A,K] · A: H V K first total. z = x·w[id]; 0 for ids of other shards, and for −1, behind which no id is looked at. */
+  /** x[A,H], w[V,H] (rows first … first+V of `total`), kept[A,K] i32 → z[A,K] · A: H V K first total panels. z = x·w[id]; 0 for ids of other shards, and for −1, behind which no id is looked at. */
   keptLogits: 47,
-  /** dz[A,K], w, kept → dx[A,H] · A: H V K first total. */
+  /** dz[A,K], w, kept → dx[A,H] · A: H V K first total panels. */
   keptLogitsDx: 48,
-  /** dz[A,K], x[A,H], kept, [prior] → dw · A: H V K flag first total. Rows in order. */
+  /** dz[A,K], x[A,H], kept, [prior] → dw · A: H V K flag first total panels. Rows in order. */
   keptLogitsDw: 49,
   /** z[A,K], kept[A,K], targets[A], invT[1] → logprob[A], lse[A], [entropy[A]] · A: K entropyFlag. Of softmax(z·invT) over the ids of each row, of which the target is one. */
   keptLogprob: 50,
   /** dlogprob[A], z, kept, targets, invT, lse, [dentropy[A], entropy[A]] → dz[A,K] · A: K entropyFlag. */
   keptLogprobGrad: 51,
-  /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total. */
+  /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total panels. */
   linearLogprobDx: 52,
   /** x[R,H], r[R,H], w[H] → s, y, rstd[R] · R: H eps. s = x + r, and `rmsnorm` of s as it is stored. */
   addRmsnorm: 59,
@@ -210,6 +210,11 @@ export const OPCODE = {
   ropeKvWrite: 61,
   /** dy[R,H], x, w[H], rstd[R], [prior], [prior of dw] → dx, dw[H] · R: H flag dwFlag. `rmsnormDx` and `rmsnormDw`, which read the same. */
   rmsnormGrad: 62,
+  /**
+   * x[R,H] → y[R,H] (may have the place of x) · R H from total axis. x are rows from … from+R of `total`; those of them that the rank
+   * owns ({@link ownRows}) become the sums over ranks in their order, the others are as in x.
+   */
+  reduceOwnRows: 63,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 

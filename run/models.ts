@@ -51,11 +51,13 @@ export async function loadModel(
 }
 
 /**
- * Part of a model's config; absent where all is f32, so that what such a model compiles to does not depend on whether it was said. An
- * average of weights is f32 in any case: steps of a hundredth of a difference would be rounded away.
+ * Part of a model's config; absent where all is f32 in panels, so that what such a model compiles to does not depend on whether it was
+ * said. An average of weights is f32 in any case: steps of a hundredth of a difference would be rounded away.
  */
-export const stored = ({ ema }: Pick<ModelSpec, "ema">, storage: Storage): { readonly storage?: Storage } =>
-  storage.weights === "f32" || ema ? {} : { storage };
+export function stored({ ema }: Pick<ModelSpec, "ema">, storage: Storage): { readonly storage?: Storage } {
+  const own = ema ? { ...SINGLE, layout: storage.layout } : storage;
+  return own.weights === "f32" && own.layout === "panels" ? {} : { storage: own };
+}
 
 /** Models that appear in the graph's calls, loaded and checked against one another. */
 export async function loadModels(
@@ -128,14 +130,14 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
     config: m.config,
     parameters: list,
     constants: ropeTable(m.config, positions),
-    load: async (sink, inRows) => {
+    load: async (sink) => {
       await loadWeights(m.folder, list, sink, {
         allowMissing: mayBeNew.map((p) => p.name),
         initialization: { seed: 0, std: m.config.initializerRange },
-        inRows,
+        inRows: true,
       });
       if (lora?.from === undefined) return;
-      await readAdapter(lora.from, { lora, head, parameters: list }, (p, values) => sink(p, values, 0));
+      await readAdapter(lora.from, { lora, head, parameters: list }, sink);
     },
   };
 }

@@ -1,6 +1,6 @@
 /** Plans a workflow for devices that need not be there: configs of its models and lengths of its texts are enough. */
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
-import { type Precision, SINGLE, type Storage } from "../compiler/models/storage.ts";
+import { type Layout, type Precision, SINGLE, type Storage } from "../compiler/models/storage.ts";
 import type { DataSizes } from "../compiler/sizes.ts";
 import { readJsonOrNull } from "../engine/files.ts";
 import type { CallGraph, GenerateCall } from "../ir/graph.ts";
@@ -28,6 +28,10 @@ const USUAL_PROMPT = 1024;
 /** The precision that a profile's tables were measured in. */
 export const precisionOf = ({ elementBytes }: Pick<Profile, "elementBytes">): Precision =>
   elementBytes === 2 ? "bf16" : "fp32";
+
+/** How weights lie on devices that a profile is of: tables in bf16 are of GPUs. */
+export const layoutOf = ({ elementBytes }: Pick<Profile, "elementBytes">): Layout =>
+  elementBytes === 2 ? "rows" : "panels";
 
 /**
  * @param folders of models, by name; those of the script otherwise

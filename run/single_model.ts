@@ -15,6 +15,7 @@ import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Program } from "../ir/program.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 import { memory } from "./available.ts";
+import { onGpus } from "./machine.ts";
 import { refuseTooLarge } from "./memory.ts";
 import { defaultThreads } from "./options.ts";
 import { engineModel, type LoadedModel, loadModel } from "./models.ts";
@@ -57,7 +58,11 @@ export async function openModel(
 ) {
   refuse(`load ${folder}`, [oneOf("precision", precision, PRECISIONS)]);
   const spec = { head: "lm", checkpoint: folder, optimizer: null } as const;
-  const model = await loadModel(baseName(folder), spec, storedIn(precision));
+  const model = await loadModel(
+    baseName(folder),
+    spec,
+    storedIn(precision, "fp32", onGpus({}) ? "rows" : "panels"),
+  );
   const { call, programs, compiled } = sole(model);
   using held = new DisposableStack();
   const devices = held.use(Devices.open({ count: 1, threads }));

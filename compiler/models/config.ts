@@ -47,7 +47,7 @@ export interface ModelConfig {
   readonly eosTokens: readonly number[];
   /** What is trained beside frozen weights; not from config.json but from the script. */
   readonly lora?: Lora;
-  /** What its numbers are stored in; not from config.json but from the run. All are f32 where it is absent. */
+  /** What its numbers are stored in; not from config.json but from the run. f32 in panels where it is absent. */
   readonly storage?: Storage;
 }
 

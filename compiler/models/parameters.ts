@@ -1,13 +1,13 @@
 /** The parameters of Llama, Qwen2, Qwen3 and Mistral: names, shapes, order, and what tensor parallelism cuts them by. */
 import type { Head } from "../../ir/graph.ts";
-import { align, BYTES, panelElements } from "../../ir/op.ts";
+import { align, BYTES } from "../../ir/op.ts";
 import type { Parameter } from "../../ir/program.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Cut, ModelParameter } from "./cut.ts";
+import { type Cut, type ModelParameter, storedElements } from "./cut.ts";
 import { loraParameters } from "./lora.ts";
 import { storageOf } from "./storage.ts";
 
-export type { ModelParameter } from "./cut.ts";
+export { type ModelParameter, storedElements } from "./cut.ts";
 
 export const EMBEDDING = "model.embed_tokens.weight";
 export const SCORE = "score.weight";
@@ -21,7 +21,7 @@ export function parameters(config: ModelConfig, head: Head): readonly ModelParam
   if (!config.lora) return placed(own);
   const base = own.map((p): ModelParameter => p.name === SCORE ? p : { ...p, frozen: true });
   return placed([
-    ...loraParameters(base, config.lora),
+    ...loraParameters(base, config.lora, storageOf(config).layout),
     ...base.filter((p) => !p.frozen),
     ...base.filter((p) => p.frozen),
   ]);
@@ -39,13 +39,13 @@ function placed(all: readonly ModelParameter[]): readonly ModelParameter[] {
 /** The parameters of a checkpoint; their places are given later. */
 function baseParameters(config: ModelConfig, head: Head): readonly ModelParameter[] {
   const c = config, q = c.heads * c.headDim, kv = c.kvHeads * c.headDim, all: ModelParameter[] = [];
-  const { weights: dtype, gradients: gradient } = storageOf(c);
+  const { weights: dtype, gradients: gradient, layout: ofProducts } = storageOf(c);
   const add = (name: string, layer: number, p: Pick<ModelParameter, "shape" | "layout" | "init" | "cut">) => {
     const matrix = p.shape.length === 2, elements = storedElements(p);
     all.push({ ...p, name, layer, matrix, dtype, gradient, offset: 0, elements });
   };
   const linear = (name: string, layer: number, n: number, k: number, bias: boolean, cut: Cut | null) => {
-    add(`${name}.weight`, layer, { shape: [n, k], layout: "panels", init: "normal", cut });
+    add(`${name}.weight`, layer, { shape: [n, k], layout: ofProducts, init: "normal", cut });
     // What is cut by columns adds up over ranks, and its bias is added once to the sum.
     const ofBias = cut?.dim === 0 ? cut : null;
     if (bias) add(`${name}.bias`, layer, { shape: [n], layout: "rows", init: "zeros", cut: ofBias });
@@ -57,7 +57,7 @@ function baseParameters(config: ModelConfig, head: Head): readonly ModelParamete
   const product = head === "lm" && c.tied;
   add(EMBEDDING, -1, {
     shape: [c.vocab, c.hidden],
-    layout: product ? "panels" : "rows",
+    layout: product ? ofProducts : "rows",
     init: "normal",
     cut: rows("vocab"),
   });
@@ -82,15 +82,9 @@ function baseParameters(config: ModelConfig, head: Head): readonly ModelParamete
   // A new value head says 0, so that the first advantages are the rewards; a reward head must break the symmetry.
   if (head !== "lm") {
     const init = head === "value" ? "zeros" : "normal";
-    add(SCORE, -1, { shape: [1, c.hidden], layout: "panels", init, cut: null });
+    add(SCORE, -1, { shape: [1, c.hidden], layout: ofProducts, init, cut: null });
   }
   return all;
-}
-
-/** Elements that a parameter takes in memory, panel padding included. */
-export function storedElements(p: Pick<Parameter, "shape" | "layout">): number {
-  const [n, k = 1] = p.shape as [number, number?];
-  return p.layout === "panels" ? panelElements(n, k) : n * k;
 }
 
 /** Bytes of the `params` segment. */

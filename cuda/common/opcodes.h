@@ -1,9 +1,8 @@
 // The operations of a device program: codes, attributes and operands, as in ir/op.ts.
 //
 // Attributes are names: `T:` is a size that may scale with a symbol, `eps~` a real number, `layer@` an index (counted from
-// 0, so a size needs one more), anything else a whole constant. Operands are name[least elements]; `*` multiplies, `V|H`
-// is a weight of V outputs and H inputs in panels, `V?H` the same when the attribute `panels` is 1 and V·H elements
-// otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `>` marks what is written, and other marks say what
+// 0, so a size needs one more), anything else a whole constant. Operands are name[least elements]; `*` multiplies, `V?H`
+// is a weight of V outputs and H inputs, in panels when the attribute `panels` is 1 and of V·H elements otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `>` marks what is written, and other marks say what
 // no output may lie over: `#` integers that address memory, and `!` what other ranks read: no output at all; `=` the output may
 // have the same place; `@` the output may hold it, or lie inside, where kernels check at which rows. [0] is a size that depends
 // on the rank: kernels check it. `:a` marks what may be bf16; operands with one letter have one type, and those without are four
@@ -22,7 +21,7 @@ struct Opcode {
 };
 
 constexpr uint16_t ROPE = 11, POINTWISE = 20, SQUARE_SUMS = 30, ALL_GATHER_COLUMNS = 43, ROPES = 60, ROPE_KV_WRITE = 61;  // checked by more than the table says
-constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, SUM_DOUBLES = 44;
+constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, OWN_ROWS = 42, SUM_DOUBLES = 44, REDUCE_OWN_ROWS = 63;
 constexpr int OPCODES = 64;  // slots of a table by opcode
 constexpr int AXES = 5;      // of ir/op.ts
 
@@ -36,9 +35,9 @@ constexpr int MAX_HEAD_DIM = 512, MAX_INSTRUCTIONS = 1024;
 constexpr Opcode opcodes[] = {
     {1, "embedding", "T: V H panels first total", "#ids[T] w[V?H]:a >x[T*H]:a"},
     {2, "embeddingGrad", "T: V H panels flag first total", "#ids[T] dx[T*H]:a (flag)prior[V?H]:g >dw[V?H]:g"},
-    {3, "matmul", "M: N K", "x[M*K]:a w[N|K]:a >y[M*N]:y"},
-    {4, "matmulDx", "M: N K flag", "dy[M*N]:y w[N|K]:a (flag)prior[M*K]:a >dx[M*K]:a"},
-    {5, "matmulDw", "M: N K flag", "dy[M*N]:y x[M*K]:a (flag)prior[N|K]:g >dw[N|K]:g"},
+    {3, "matmul", "M: N K panels", "x[M*K]:a w[N?K]:a >y[M*N]:y"},
+    {4, "matmulDx", "M: N K flag panels", "dy[M*N]:y w[N?K]:a (flag)prior[M*K]:a >dx[M*K]:a"},
+    {5, "matmulDw", "M: N K flag panels", "dy[M*N]:y x[M*K]:a (flag)prior[N?K]:g >dw[N?K]:g"},
     {6, "addBias", "M: N", "x[M*N]:a b[N]:a >y[M*N]:a"},
     {7, "columnSum", "M: N flag", "dy[M*N]:a (flag)prior[N]:g >db[N]:g"},
     {8, "rmsnorm", "R: H eps~", "x[R*H]:a w[H]:a >y[R*H]:a >rstd[R]"},
@@ -52,11 +51,11 @@ constexpr Opcode opcodes[] = {
      ">dk[T*kv*D]:a >dv[T*kv*D]:a"},
     {14, "swiglu", "n:", "gate[n]:a up[n]:a >y[n]:a"},
     {15, "swigluGrad", "n:", "dy[n]:a gate[n]:a up[n]:a >dgate[n]:a >dup[n]:a"},
-    {16, "linearLogprob", "A: H V entropyFlag",
-     "x[A*H]:a w[V|H]:a #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
-    {17, "linearLogprobGrad", "A: H V flag entropyFlag first total",
-     "dlogprob[A] x[A*H]:a w[V|H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
-     "(flag)prior[V|H]:g >dx[A*H]:a >dw[V|H]:g"},
+    {16, "linearLogprob", "A: H V entropyFlag panels",
+     "x[A*H]:a w[V?H]:a #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
+    {17, "linearLogprobGrad", "A: H V flag entropyFlag first total panels",
+     "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
+     "(flag)prior[V?H]:g >dx[A*H]:a >dw[V?H]:g"},
     {18, "gatherRows", "A: H T:", "x[T*H]:t #rows[A] >y[A*H]:t"},
     {19, "scatterRows", "A: H T: flag", "dy[A*H]:a #rows[A] (flag)prior[T*H]:a >dx[T*H]:a"},
     {20, "pointwise", "n: inputs instructions outputs", ""},
@@ -82,8 +81,8 @@ constexpr Opcode opcodes[] = {
      "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
      ">outLogprobs[maxNew]"},
     {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32]:t #from[n] #to[n] >kv[layers*pages*kv*D*32]:t"},
-    {38, "shardLogprob", "A: H V entropyFlag first total axis",
-     "!x[A*H]:a !w[V|H]:a #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
+    {38, "shardLogprob", "A: H V entropyFlag first total axis panels",
+     "!x[A*H]:a !w[V?H]:a #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
     {39, "allReduce", "n: axis", "=x[n]:a >y[n]:a"},
     {40, "allGatherRows", "T: H axis", "@x[0]:t >y[T*H]:t"},
     {41, "reduceScatterRows", "T: H axis", "@x[T*H]:a >y[0]:a"},
@@ -94,15 +93,15 @@ constexpr Opcode opcodes[] = {
     {46, "sampleKept", "R: V temperature~ topK topP~ stops maxNew",
      "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
      ">outLogprobs[maxNew] >outKept[maxNew*topK]"},
-    {47, "keptLogits", "A: H V K first total", "x[A*H]:a w[V|H]:a #kept[A*K] >z[A*K]"},
-    {48, "keptLogitsDx", "A: H V K first total", "dz[A*K] w[V|H]:a #kept[A*K] >dx[A*H]:a"},
-    {49, "keptLogitsDw", "A: H V K flag first total", "dz[A*K] x[A*H]:a #kept[A*K] (flag)prior[V|H]:g >dw[V|H]:g"},
+    {47, "keptLogits", "A: H V K first total panels", "x[A*H]:a w[V?H]:a #kept[A*K] >z[A*K]"},
+    {48, "keptLogitsDx", "A: H V K first total panels", "dz[A*K] w[V?H]:a #kept[A*K] >dx[A*H]:a"},
+    {49, "keptLogitsDw", "A: H V K flag first total panels", "dz[A*K] x[A*H]:a #kept[A*K] (flag)prior[V?H]:g >dw[V?H]:g"},
     {50, "keptLogprob", "A: K entropyFlag",
      "z[A*K] #kept[A*K] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
     {51, "keptLogprobGrad", "A: K entropyFlag",
      "dlogprob[A] z[A*K] #kept[A*K] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dz[A*K]"},
-    {52, "linearLogprobDx", "A: H V entropyFlag first total",
-     "dlogprob[A] x[A*H]:a w[V|H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
+    {52, "linearLogprobDx", "A: H V entropyFlag first total panels",
+     "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
     {59, "addRmsnorm", "R: H eps~", "x[R*H]:a r[R*H]:a w[H]:a >s[R*H]:a >y[R*H]:a >rstd[R]"},
     {60, "ropes", "T: heads kv D direction~ eps~ norm",
      "q[T*heads*D]:a k[T*kv*D]:a #positions[T] table[D] (norm)qw[D]:a (norm)kw[D]:a >qr[T*heads*D]:a >kr[T*kv*D]:a "
@@ -112,6 +111,7 @@ constexpr Opcode opcodes[] = {
      "(norm)kw[D]:a >qr[T*heads*D]:a (keep)>kr[T*kv*D]:a >kv[layer*pages*kv*D*32]:a"},
     {62, "rmsnormGrad", "R: H flag dwFlag",
      "dy[R*H]:a x[R*H]:a w[H]:a rstd[R] (flag)prior[R*H]:a (dwFlag)dwPrior[H]:g >dx[R*H]:a >dw[H]:g"},
+    {63, "reduceOwnRows", "R H from total axis", "=x[R*H]:a >y[R*H]:a"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

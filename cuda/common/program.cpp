@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
+
 #include "opcodes.h"
 
 namespace baton {
 namespace {
 
-constexpr uint32_t MAGIC = 0x4e544142, VERSION = 3;
+constexpr uint32_t MAGIC = 0x4e544142, VERSION = 4;
 constexpr double MAX_ATTRIBUTE = 4294967296., MAX_ELEMENTS = 1e15;  // counts stay exact in a double, and loops end
 
 // ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------
@@ -19,9 +21,8 @@ struct AttributeRule {
 };
 struct Factor {
   int attribute;   // -1: a literal
-  double literal;  // also: 16 when the attribute is rounded up to whole panels
-  int panels_if;   // -1: always, otherwise the attribute that says so
-  bool rounded;
+  double literal;
+  int panels_if;  // the attribute that says whether it is rounded up to whole panels, or -1
 };
 struct OperandRule {
   std::string name;
@@ -55,7 +56,7 @@ std::vector<std::string> words(const char* text, char separator) {
 
 Factor factor(const Rule& rule, const std::string& word) {
   int attribute = rule.find(word);
-  return {attribute, attribute < 0 ? atof(word.c_str()) : 1, -1, false};
+  return {attribute, attribute < 0 ? atof(word.c_str()) : 1, -1};
 }
 
 OperandRule operand_rule(const Rule& rule, std::string word) {
@@ -71,13 +72,12 @@ OperandRule operand_rule(const Rule& rule, std::string word) {
   size_t bracket = word.find('[');
   out.name = word.substr(0, bracket);
   for (std::string part : words(word.substr(bracket + 1, word.size() - bracket - 2).c_str(), '*')) {
-    size_t panel = part.find_first_of("|?");
+    size_t panel = part.find('?');
     if (panel == std::string::npos) {
       out.factors.push_back(factor(rule, part));
     } else {
       Factor outputs = factor(rule, part.substr(0, panel));
-      outputs.rounded = true;
-      if (part[panel] == '?') outputs.panels_if = rule.find("panels");
+      outputs.panels_if = rule.find("panels");
       out.factors.push_back(outputs);
       out.factors.push_back(factor(rule, part.substr(panel + 1)));
     }
@@ -178,7 +178,7 @@ struct Checker {
       for (const Factor& f : o.factors) {
         double v = f.attribute < 0 ? f.literal : at(f.attribute);
         if (f.attribute >= 0 && rule.attributes[size_t(f.attribute)].kind == '@') v += 1;
-        if (f.rounded && (f.panels_if < 0 || at(f.panels_if) == 1)) v = double((uint64_t(v) + 15) / 16 * 16);
+        if (f.panels_if >= 0 && at(f.panels_if) == 1) v = double((uint64_t(v) + 15) / 16 * 16);
         elements *= v;
       }
       error = room(next++, o.name, elements);
@@ -210,6 +210,7 @@ struct Checker {
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
     if (has("first") && named("first") + named("V") > named("total")) return "first + V is more than total";
     if (has("roundedFlag") && named("roundedFlag") == 1 && op.operands.back().type != Type::bf16) return "rounded is not bf16";
+    if (op.code == REDUCE_OWN_ROWS && named("from") + named("R") > named("total")) return "from + R is more than total";
     if (has("axis") && named("axis") >= AXES) return "axis is not one of " + std::to_string(AXES);
     if (op.code == ALL_GATHER_COLUMNS) {
       if (named("from") > named("to") || named("to") > named("W")) return "columns from … to are not inside W";
@@ -356,6 +357,12 @@ std::string Program::decode(const void* bytes, uint64_t length) {
   }
   if (r.short_) return "it ends early";
   if (r.at != r.end) return "bytes follow its last operation";
+  reads.resize(segments), writes.resize(segments);
+  for (const Operation& op : operations)
+    for (const Operand& o : op.operands) {
+      Hull& h = (o.written ? writes : reads)[o.segment];
+      if (o.bytes) h.from = std::min(h.from, o.offset), h.to = std::max(h.to, o.offset + o.bytes);
+    }
   return "";
 }
 

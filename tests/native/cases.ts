@@ -49,6 +49,7 @@ export function cases(): readonly Case[] {
     add("embedding", [ids, n(v * h)], [t * h], [t, v, h, 0, 0, v]);
     add("embedding", [ids, weight(v, h)], [t * h], [t, v, h, 1, 0, v]);
     add("embeddingGrad", [ids, n(t * h)], [v * h], [t, v, h, 0, 0, 0, v]);
+    add("embeddingGrad", [ids, n(t * h)], [weight(v, h).length], [t, v, h, 1, 0, 0, v]);
     add("gatherRows", [n(v * h), ids], [t * h], [t, h, v]);
     add("scatterRows", [n(t * h), ids], [v * h], [t, h, v, 0]);
     const x = n(t * h), w = n(h), rstd = n(t).map(Math.abs);
@@ -221,6 +222,7 @@ export function cases(): readonly Case[] {
     add("sumDoubles", [doubles(1, 2, 3)], [6], [3, 4]);
     add("allGatherRows", [x.slice(0, 700)], [700], [7, 100, 2]);
     add("reduceScatterRows", [x.slice(0, 700)], [700], [7, 100, 3]);
+    add("reduceOwnRows", [x.slice(0, 700)], [700], [7, 100, 3, 20, 3]);
     add("ownRows", [x.slice(0, 700)], [700], [7, 100, 0]);
     add("allGatherColumns", [x.slice(0, 700)], [700], [7, 100, 0, 100, 0]);
     add("adamw", [x, y, z, z.map((v) => v * v), floats(.01, .1, .05), floats(2)], [{ inPlace: 0 }, {

@@ -41,6 +41,29 @@ Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block 
   for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
 });
 
+Deno.test("with weights in rows every operation of the CUDA kernels gives the bits of the CPU", async () => {
+  for (const half of [[], ["--half"]]) {
+    const kinds = [...half, "--rows"], env = { BATON_CUDA_MATH: "fp32" };
+    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+    const gpu = await outcomes({ BATON_LIBRARY: emulated, ...env }, kinds);
+    assert.equal(gpu.length, cpu.length);
+    for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
+  }
+});
+
+Deno.test("with weights in rows products on emulated tensor cores differ by what is rounded in between", async () => {
+  for (const [half, most] of [[[], 1e-2], [["--half"], 5e-3]] as const) {
+    const kinds = [...half, "--rows", ...TENSOR_CORES];
+    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
+    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    assert.ok(gpu.length > 20);
+    for (const { name, relative } of distances(gpu, cpu)) {
+      const allowed = !half.length && /^linearLogprob(Grad|Dx)/.test(name) ? 4e-2 : most;
+      assert.ok(relative < allowed, `${name} is ${relative} away`);
+    }
+  }
+});
+
 Deno.test("products and attention on emulated tensor cores stay within what bf16 rounds away", async () => {
   const cpu = await outcomes({ BATON_LIBRARY: find()! }, TENSOR_CORES);
   const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);
@@ -81,6 +104,21 @@ Deno.test("norms and sums over rows, sixteen bytes at a time, differ from the CP
       assert.ok(found.some(({ name, bits }) => name.startsWith(`${kind}(`) && bits > 0), `${kind} ran so`);
     }
   }
+});
+
+Deno.test("gradients of attention take what shared memory a card has", async () => {
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, ["--half", "attentionGrad"]);
+  const seen = new Set<string>();
+  // An A100's blocks have 163 KB, those of smaller cards 99.
+  for (const shared of ["166912", "101376"]) {
+    const env = { BATON_LIBRARY: emulated, EMULATION_SHARED: shared };
+    const gpu = await outcomes(env, ["--half", "attentionGrad"]);
+    for (const { name, relative } of distances(gpu, cpu)) {
+      assert.ok(relative < 5e-3, `${name} is ${relative} away`);
+    }
+    seen.add(JSON.stringify(gpu));
+  }
+  assert.equal(seen.size, 2, "other kernels ran");
 });
 
 Deno.test("attention over spans of keys is that of the CPU but for rounding, for every row as for the row alone", async () => {

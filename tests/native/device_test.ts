@@ -229,7 +229,7 @@ function sampleProgram(): Program {
   });
   return program(
     [
-      op("matmul", [x!, w!], [y!], [dim("tokens"), 10, 10]),
+      op("matmul", [x!, w!], [y!], [dim("tokens"), 10, 10, 1]),
       op("pointwise", [y!, g!], [z!], [dim("tokens", 10), 2, 2, 1, 1, 0, 0, .5, 0, 0, 3, 0, 2, 0, 3]),
       op("total", [z!], [g!], [dim("tokens", 10), 0]),
     ],
@@ -249,7 +249,7 @@ Deno.test("load() names what is wrong with a program", () => {
   load(good);
   const start = 24 + 8 * SEGMENTS.length + 8 * Math.ceil(PROGRAM_SYMBOLS.length / 2);
   assert.throws(view((v) => v.setUint32(0, 1)), /Cannot load test: it does not start with BATN/);
-  assert.throws(view((v) => v.setUint32(4, 1, true)), /its version is 1, not 3/);
+  assert.throws(view((v) => v.setUint32(4, 1, true)), /its version is 1, not 4/);
   assert.throws(
     view((v) => v.setUint16(start, 999, true)),
     /operation 0 \(unknown\): opcode 999 is not known/,

@@ -3,34 +3,7 @@ import type { OpKind } from "../../ir/op.ts";
 import { toBfloat16 } from "../../engine/half.ts";
 import type { Case } from "./cases.ts";
 import type { Data, Out } from "./harness.ts";
-
-/** An operand as the table has it. */
-interface Marked {
-  readonly output: boolean;
-  /** Letter of its type; a space for what cannot be bf16. */
-  readonly type: string;
-  /** Position of the attribute that says whether it is there; −1 for always. */
-  readonly flag: number;
-}
-
-const table = await Deno.readTextFile(new URL("../../cuda/common/opcodes.h", import.meta.url));
-const MARKS = new Map(
-  [...table.matchAll(/\{\d+, "(\w+)", "([^"]*)",\s*((?:"[^"]*"\s*)+)\}/g)].map(
-    ([, kind, attributes, operands]) => {
-      const names = attributes!.split(" ").map((name) => name.replace(/[:~@]$/, ""));
-      const words = [...operands!.matchAll(/"([^"]*)"/g)].map((m) => m[1]).join("").split(" ").filter((w) =>
-        w
-      );
-      return [
-        kind!,
-        words.map((word): Marked => {
-          const [, flag, mark, type] = /^(?:\((\w+)\))?([#>!=@])?.*?\](?::(\w))?$/.exec(word)!;
-          return { output: mark === ">", type: type ?? " ", flag: flag ? names.indexOf(flag) : -1 };
-        }),
-      ] as const;
-    },
-  ),
-);
+import { TABLE } from "./operand_table.ts";
 
 /** The same case with operands in bf16: those of all letters, or all but those that may keep the sums of many (`g`) or leave (`y`). */
 function halved(c: Case, letters: (letter: string) => boolean): Case | null {
@@ -53,7 +26,9 @@ function marksOf({ kind, ins, outs, attrs }: Case): string[] {
   // What the table cannot say, because their operands depend on their attributes.
   if (kind === "pointwise") return [...ins, ...outs].map(() => "a");
   if (kind === "squareSums") return [...ins.map(() => "g"), " "];
-  return MARKS.get(kind)!.filter(({ flag }) => flag < 0 || attrs[flag] === 1).map(({ type }) => type);
+  return TABLE.get(kind)!.operands.filter(({ flag }) => flag < 0 || attrs[flag] === 1).map(({ type }) =>
+    type
+  );
 }
 
 const SOME = (letter: string) => "atr".includes(letter), ALL = (letter: string) => letter !== " ";
@@ -72,8 +47,8 @@ export function halfCases(of: readonly Case[]): readonly Case[] {
 }
 
 /** Kinds of which there are such cases. */
-export const HALF_KINDS: readonly OpKind[] = [...MARKS].flatMap(([kind, marks]) =>
-  marks.some(({ type }) => type !== " ") || kind === "pointwise" || kind === "squareSums"
+export const HALF_KINDS: readonly OpKind[] = [...TABLE].flatMap(([kind, { operands }]) =>
+  operands.some(({ type }) => type !== " ") || kind === "pointwise" || kind === "squareSums"
     ? [kind as OpKind]
     : []
 );

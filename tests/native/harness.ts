@@ -25,6 +25,7 @@ import {
 } from "../../ir/op.ts";
 import { STATUS } from "../../ffi/symbols.ts";
 import type { Program } from "../../ir/program.ts";
+import { layoutAt } from "./operand_table.ts";
 
 /** Numbers, integers, or the bits of bf16 numbers. */
 export type Data = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -104,7 +105,7 @@ export interface Prepared {
 }
 
 /**
- * Lays the operands out and writes the inputs.
+ * Lays the operands out and writes the inputs. Weights of products lie in panels where `attrs` ends before it says how.
  * @param updates What to read afterwards; differs from `outs` for operations that list what they update as inputs.
  */
 export function prepare(
@@ -130,7 +131,13 @@ export function prepare(
       ? inputs[out.inPlace]!
       : put(out.length, dtypeOf(out))
   );
-  const made = program([{ kind, ins: inputs, outs: updates === outs ? outputs : [], attrs }], places, at);
+  const made = program(
+    [
+      { kind, ins: inputs, outs: updates === outs ? outputs : [], attrs: withLayout(kind, attrs) },
+    ],
+    places,
+    at,
+  );
   const arena = new DeviceSegment(at);
   arena.fill(0, at, PATTERN);
   inputs.forEach((v, i) => arena.write(places.get(v)!, ins[i]!));
@@ -155,6 +162,9 @@ export function prepare(
   });
   return { program: made, arena, at: inputs.map((v) => places.get(v)!), reads, check };
 }
+
+const withLayout = (kind: OpKind, attrs: readonly Attr[]): readonly Attr[] =>
+  attrs.length === layoutAt(kind) ? [...attrs, 1] : attrs;
 
 /** What one rank brings to an operation. */
 export interface Rank {

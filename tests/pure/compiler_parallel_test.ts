@@ -46,7 +46,9 @@ function meetings(p: Program): string[] {
   return decode(p.bytes).ops.flatMap(({ kind, attributes }) => {
     const meets = /^(allReduce|allGather|reduceScatter|sumDoubles|shardLogprob)/.test(kind);
     if (!meets) return [];
-    const axis = AXES[attributes.at(-1) as number]!, [size, width] = attributes;
+    // Behind the axis of a head is how its weight lies.
+    const axis = AXES[attributes.at(kind === "shardLogprob" ? -2 : -1) as number]!,
+      [size, width] = attributes;
     const own = kind === "shardLogprob" || kind === "allGatherColumns";
     return [`${kind} over ${axis} of ${JSON.stringify(size)}${own ? "" : ` ${width}`}`];
   });

@@ -1,6 +1,7 @@
 /** Random layouts of small models, and memory in which moves are carried out. */
 import fc from "fast-check";
 import { type ModelConfig, parseConfig } from "../../compiler/models/config.ts";
+import { type Layout, SINGLE } from "../../compiler/models/storage.ts";
 import { layoutViolations, type Shard, shardsOf } from "../../compiler/layout.ts";
 import { parameterBytes } from "../../compiler/models/transformer.ts";
 import { writeLocal } from "../../compiler/pieces.ts";
@@ -67,7 +68,8 @@ const models = fc.record({
     tied: fc.boolean(),
     biases: fc.boolean(),
     headNorms: fc.boolean(),
-  }).map(modelOf),
+    layout: of<Layout>("panels", "panels", "rows"),
+  }).map(({ layout, ...m }) => ({ ...modelOf(m), storage: { ...SINGLE, layout } })),
   head: of<Head>("lm", "lm", "value", "reward"),
 });
 

@@ -115,7 +115,9 @@ for (const precision of ["fp32", "bf16"] as const) {
         );
         const { metrics } = (await writer.step({})).result;
         for (const [i, plan] of PLANS.entries()) {
-          const reader = await open(flow, { ...plan, storage });
+          // Half of the readers have their weights in rows, as devices on GPUs have.
+          const layout = i % 2 ? "rows" : "panels";
+          const reader = await open(flow, { ...plan, storage: { ...storage, layout } });
           try {
             await reader.resume(path);
             for (const [name, values] of Object.entries(weights(reader))) {

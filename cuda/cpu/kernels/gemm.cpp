@@ -133,6 +133,20 @@ void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, 
     }
     return;
   }
+  if (b.form == Right::columns) {
+    const float* p = b.p + panel * 16 * b.ld + k0;
+    for (long i = 0; i < k; i += 16) {
+      long steps = smaller(16, k - i);
+      v16 r[16];
+      for (long j = 0; j < 16; j++) {
+        r[j] = j < live ? load_live(p + j * b.ld + i, steps) : zero();
+        __builtin_prefetch(p + (next * 16 + j) * b.ld + i);
+      }
+      transpose(r);
+      for (long j = 0; j < steps; j++) store(out + 16 * (i + j), r[j]);
+    }
+    return;
+  }
   // Blocks of 16 outputs × 16 inputs lie together; k0 is a multiple of 16.
   for (long i = 0; i < k; i += 16) {
     const float* p = b.p + (k0 + i) * b.ld + panel * 256;
@@ -207,6 +221,13 @@ void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, boo
     else area.panel = units * piece / pieces * unit, area.panel_end = smaller(panels, units * (piece + 1) / pieces * unit);
     multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
   });
+}
+
+// In panels the transpose is computed, whose rows are what a panel holds.
+void multiply_gradient(Pool& pool, const float* dy, long ld, const float* x, float* dw, bool panels, long m, long n, long k,
+                       bool carry) {
+  if (panels) multiply(pool, {x, k, true}, {Right::rows, dy, ld}, {dw, k, true}, k, n, m, carry);
+  else multiply(pool, {dy, ld, true}, {Right::rows, x, k}, {dw, k, false}, n, k, m, carry);
 }
 
 }  // namespace BATON_ISA

@@ -18,11 +18,16 @@ struct Left {
 //   panels:     a weight of j outputs and k inputs, p[(j/16)·16·ld + 16k + j%16], ld its inputs
 //   transposed: a weight of k outputs and j inputs, p[(k/16)·16·ld + 16j + k%16], ld its inputs
 //   rows:       p[k·ld + j]
+//   columns:    p[j·ld + k]
 struct Right {
-  enum Form { panels, transposed, rows } form;
+  enum Form { panels, transposed, rows, columns } form;
   const float* p;
   long ld;
 };
+
+// A weight of `inputs` inputs as it lies, multiplied by what it turns into outputs, and by gradients of those.
+inline Right weight_of(const float* w, long inputs, bool panels) { return {panels ? Right::panels : Right::columns, w, inputs}; }
+inline Right weight_back(const float* w, long inputs, bool panels) { return {panels ? Right::transposed : Right::rows, w, inputs}; }
 
 // Element (i, j) of C: p[i·ld + j], or in panels p[(j/16)·16·ld + 16i + j%16], zero in the columns past n.
 struct Target {
@@ -46,6 +51,8 @@ static_assert(GEMM_SCRATCH * 4 <= long(SCRATCH_BYTES), "a block of a product fit
 void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch);
 // On the whole pool.
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry);
+// The gradient of a weight as it lies: dw[n, k] (+)= dyᵀ[n, m] · x[m, k]. `dy` has `ld` numbers from row to row.
+void multiply_gradient(Pool& pool, const float* dy, long ld, const float* x, float* dw, bool panels, long m, long n, long k, bool carry);
 
 }  // namespace BATON_ISA
 }  // namespace baton

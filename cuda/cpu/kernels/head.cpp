@@ -16,17 +16,18 @@ static_assert((GEMM_SCRATCH + BACKWARD_ROWS * TILE_STEP) * 4 <= long(SCRATCH_BYT
 float* tile_of(Pool& pool, int thread) { return reinterpret_cast<float*>(pool.scratch(thread)) + GEMM_SCRATCH; }
 
 // Raw logits of rows [row, row_end) for one tile of the vocabulary.
-void logits(const float* x, const float* w, long h, long row, long row_end, long v0, long columns, float* tile, float* scratch) {
-  multiply({x + row * h, h, false}, {Right::panels, w + v0 * h, h}, {tile, TILE_STEP, false},
+void logits(const float* x, Right w, long h, long row, long row_end, long v0, long columns, float* tile, float* scratch) {
+  multiply({x + row * h, h, false}, {w.form, w.p + v0 * h, h}, {tile, TILE_STEP, false},
            {0, row_end - row, 0, parts(columns, 16)}, columns, h, false, scratch);
 }
 
 // Calls done(row, softmax over the vocabulary, score of the row's target) for every row; targets count from `first` on, and
 // the score is 0 for those of other shards.
 template <class F>
-void by_row(Call& c, long first, bool entropy, F done) {
+void by_row(Call& c, long first, bool entropy, bool panels, F done) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
-  const float *x = floats(c, 0), *w = floats(c, 1), inverse = *floats(c, 3);
+  const float *x = floats(c, 0), inverse = *floats(c, 3);
+  Right w = weight_of(floats(c, 1), h, panels);
   const int32_t* targets = ints(c, 2);
   long pieces = larger(parts(rows, FORWARD_ROWS), smaller(c.pool->threads(), parts(rows, 8)));
   parallel(*c.pool, pieces, [&](long piece, int thread) {
@@ -56,7 +57,7 @@ void linear_logprob(Call& c) {
   bool entropy = size(c, 3) == 1;
   float *logprob = floats(c, 4), *lse = floats(c, 5), *entropies = entropy ? floats(c, 6) : nullptr;
   if (!check_indexes(c, "target", ints(c, 2), size(c, 0), size(c, 2))) return;
-  by_row(c, 0, entropy, [&](long i, const Softmax& z, float picked) {
+  by_row(c, 0, entropy, size(c, 4) == 1, [&](long i, const Softmax& z, float picked) {
     lse[i] = z.lse();
     logprob[i] = picked - lse[i];
     if (entropy) entropies[i] = lse[i] - sum(load(z.weighted)) / z.total();
@@ -74,7 +75,7 @@ void shard_logprob(Call& c) {
   float* work = floats(c, c.operands - 1);
   Meeting m(c, 6);
   if (!m.valid() || !check_indexes(c, "target", targets, rows, size(c, 5))) return;
-  by_row(c, first, entropy, [&](long i, const Softmax& z, float picked) {
+  by_row(c, first, entropy, size(c, 7) == 1, [&](long i, const Softmax& z, float picked) {
     logprob[i] = picked;
     work[3 * i] = z.top;
     work[3 * i + 1] = z.total();
@@ -126,9 +127,10 @@ void differentiate(float* s, long columns, const RowGrad& g) {
 
 // Two forks per tile: rows (logits, their gradients, dx), then columns (dw). dx walks the vocabulary in order, dw the rows.
 // Targets count from `shard` on, of `total`; without `dw` only x has a gradient.
-void head_gradient(Call& c, bool entropy, long shard, long total, float* dx, float* dw) {
+void head_gradient(Call& c, bool entropy, long shard, long total, bool panels, float* dx, float* dw) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
-  const float *dlogprob = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), inverse = *floats(c, 4), *lse = floats(c, 5);
+  const float *dlogprob = floats(c, 0), *x = floats(c, 1), inverse = *floats(c, 4), *lse = floats(c, 5);
+  Right w = weight_of(floats(c, 2), h, panels), back = weight_back(w.p, h, panels);
   const int32_t* targets = ints(c, 3);
   const float *dentropy = entropy ? floats(c, 6) : nullptr, *entropies = entropy ? floats(c, 7) : nullptr;
   if (!check_indexes(c, "target", targets, rows, total)) return;
@@ -150,11 +152,10 @@ void head_gradient(Call& c, bool entropy, long shard, long total, float* dx, flo
                         {dlogprob[at], lse[at], entropy ? dentropy[at] : 0.f, entropy ? entropies[at] : 0.f, inverse,
                          targets[at] - shard - v0});
         }
-        multiply({mine, TILE_STEP, false}, {Right::transposed, w + v0 * h, h}, {dx + (r0 + row) * h, h, false},
+        multiply({mine, TILE_STEP, false}, {back.form, back.p + v0 * h, h}, {dx + (r0 + row) * h, h, false},
                  {0, row_end - row, 0, parts(h, 16)}, h, columns, v0 > 0, scratch);
       });
-      if (dw)
-        multiply(pool, {x + r0 * h, h, true}, {Right::rows, tile, TILE_STEP}, {dw + v0 * h, h, true}, h, columns, count, true);
+      if (dw) multiply_gradient(pool, tile, TILE_STEP, x + r0 * h, dw + v0 * h, panels, count, columns, h, true);
     }
   }
 }
@@ -163,12 +164,13 @@ void head_gradient(Call& c, bool entropy, long shard, long total, float* dx, flo
 
 void linear_logprob_grad(Call& c) {
   float *dx = floats(c, c.operands - 2), *dw = floats(c, c.operands - 1);
-  continue_or_zero(size(c, 3) == 1, floats(c, c.operands - 3), dw, parts(size(c, 2), 16) * 16 * size(c, 1));
-  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), dx, dw);
+  bool panels = size(c, 7) == 1;
+  continue_or_zero(size(c, 3) == 1, floats(c, c.operands - 3), dw, weight_elements(size(c, 2), size(c, 1), panels));
+  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), panels, dx, dw);
 }
 
 void linear_logprob_dx(Call& c) {
-  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), floats(c, c.operands - 1), nullptr);
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), size(c, 6) == 1, floats(c, c.operands - 1), nullptr);
 }
 
 }  // namespace BATON_ISA

@@ -26,12 +26,14 @@ bool check_kept(Call& c, const int32_t* kept, long rows, long width, long total)
   return true;
 }
 
-// Rows of a weight in panels that a shard has: element k of one is at p[16k].
+// Rows of a weight that a shard has: element k of one is at p[step·k].
 struct Shard {
   const float* w;
   long h, first, v;
+  bool panels;
+  long step = panels ? 16 : 1;
   bool has(long id) const { return id >= first && id < first + v; }
-  long offset(long id) const { return ((id - first) >> 4) * 16 * h + ((id - first) & 15); }
+  long offset(long id) const { return WeightRow(id - first, h, panels).start; }
 };
 
 // Chains of sixteen ids side by side, with the bits of `matmul`.
@@ -43,7 +45,7 @@ v16 logits(const float* x, const Shard& s, const int32_t* ids, long live) {
   for (long k0 = 0; k0 < s.h; k0 += STEPS) {
     long n = smaller(STEPS, s.h - k0);
     for (long k = 0; k < n; k++)
-      for (long l = 0; l < 16; l++) some[16 * k + l] = at[l][16 * (k0 + k)];
+      for (long l = 0; l < 16; l++) some[16 * k + l] = at[l][s.step * (k0 + k)];
     for (long k = 0; k < n; k++) sum = fma(all(x[k0 + k]), load(some + 16 * k), sum);
   }
   return sum;
@@ -56,7 +58,7 @@ void kept_logits(Call& c) {
   const float* x = floats(c, 0);
   const int32_t* kept = ints(c, 2);
   float* z = floats(c, 3);
-  Shard shard{floats(c, 1), h, size(c, 4), v};
+  Shard shard{floats(c, 1), h, size(c, 4), v, size(c, 6) == 1};
   if (!check_kept(c, kept, rows, width, size(c, 5))) return;
   split(*c.pool, rows, 1, [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
@@ -79,7 +81,7 @@ void kept_logits_dx(Call& c) {
   const float* dz = floats(c, 0);
   const int32_t* kept = ints(c, 2);
   float* dx = floats(c, 3);
-  Shard shard{floats(c, 1), h, size(c, 4), size(c, 2)};
+  Shard shard{floats(c, 1), h, size(c, 4), size(c, 2), size(c, 6) == 1};
   if (!check_kept(c, kept, rows, width, size(c, 5))) return;
   split(*c.pool, rows, 1, [&](long begin, long end) {
     for (long i = begin; i < end; i++) {
@@ -92,7 +94,7 @@ void kept_logits_dx(Call& c) {
         v16 by = all(dz[i * width + j]);
         by_lanes(0, h, [&](long k, long live) {
           alignas(64) float some[16] = {};
-          for (long l = 0; l < live; l++) some[l] = w[16 * (k + l)];
+          for (long l = 0; l < live; l++) some[l] = w[shard.step * (k + l)];
           store_live(out + k, fma(by, load(some), load_live(out + k, live)), live);
         });
       }
@@ -106,9 +108,9 @@ void kept_logits_dw(Call& c) {
   const float *dz = floats(c, 0), *x = floats(c, 1);
   const int32_t* kept = ints(c, 2);
   float* dw = floats(c, c.operands - 1);
-  Shard shard{dw, h, size(c, 5), v};
+  Shard shard{dw, h, size(c, 5), v, size(c, 7) == 1};
   if (!check_kept(c, kept, rows, width, size(c, 6))) return;
-  continue_or_zero(size(c, 4) == 1, floats(c, 3), dw, parts(v, 16) * 16 * h);
+  continue_or_zero(size(c, 4) == 1, floats(c, 3), dw, weight_elements(v, h, shard.panels));
   split(*c.pool, h, 16, [&](long begin, long end) {
     for (long i = 0; i < rows; i++) {
       Row row = row_of(kept, i, width);
@@ -118,9 +120,9 @@ void kept_logits_dw(Call& c) {
         v16 by = all(dz[i * width + j]);
         by_lanes(begin, end, [&](long k, long live) {
           alignas(64) float some[16] = {};
-          for (long l = 0; l < live; l++) some[l] = out[16 * (k + l)];
+          for (long l = 0; l < live; l++) some[l] = out[shard.step * (k + l)];
           store(some, fma(by, load_live(x + i * h + k, live), load(some)));
-          for (long l = 0; l < live; l++) out[16 * (k + l)] = some[l];
+          for (long l = 0; l < live; l++) out[shard.step * (k + l)] = some[l];
         });
       }
     }

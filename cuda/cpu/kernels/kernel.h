@@ -65,6 +65,15 @@ inline void continue_or_zero(bool continues, const float* prior, float* out, lon
   else if (prior != out) memmove(out, prior, size_t(n) * sizeof(float));
 }
 
+// Step between the elements of a row of a weight, and where the row starts.
+struct WeightRow {
+  long start, step;
+  WeightRow(long row, long width, bool panels)
+      : start(panels ? (row >> 4) * 16 * width + (row & 15) : row * width), step(panels ? 16 : 1) {}
+};
+// Elements of a weight of n outputs and k inputs.
+inline long weight_elements(long n, long k, bool panels) { return (panels ? parts(n, 16) * 16 : n) * k; }
+
 // Σ aᵢ bᵢ over lanes.
 inline float dot(const float* a, const float* b, long n) {
   v16 s = zero();

@@ -1,4 +1,4 @@
-// Products with weights in panels, and the sums over rows that belong to them.
+// Products with weights, and the sums over rows that belong to them.
 #include "gemm.h"
 
 namespace baton {
@@ -6,7 +6,7 @@ namespace BATON_ISA {
 
 void matmul(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  multiply(*c.pool, {floats(c, 0), k, false}, {Right::panels, floats(c, 1), k}, {floats(c, 2), n, false}, m, n, k, false);
+  multiply(*c.pool, {floats(c, 0), k, false}, weight_of(floats(c, 1), k, size(c, 3) == 1), {floats(c, 2), n, false}, m, n, k, false);
 }
 
 // The prior of a product is continued where it lies; the usual case is that it lies in the output already.
@@ -20,15 +20,14 @@ void matmul_dx(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
   float* dx = floats(c, c.operands - 1);
   bool carry = carries(c, 3, 2, dx, m * k);
-  multiply(*c.pool, {floats(c, 0), n, false}, {Right::transposed, floats(c, 1), k}, {dx, k, false}, m, k, n, carry);
+  multiply(*c.pool, {floats(c, 0), n, false}, weight_back(floats(c, 1), k, size(c, 4) == 1), {dx, k, false}, m, k, n, carry);
 }
 
-// Computes the transpose, k × n, whose rows are what a panel holds.
 void matmul_dw(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
   float* dw = floats(c, c.operands - 1);
-  bool carry = carries(c, 3, 2, dw, parts(n, 16) * 16 * k);
-  multiply(*c.pool, {floats(c, 1), k, true}, {Right::rows, floats(c, 0), n}, {dw, k, true}, k, n, m, carry);
+  bool panels = size(c, 4) == 1, carry = carries(c, 3, 2, dw, weight_elements(n, k, panels));
+  multiply_gradient(*c.pool, floats(c, 0), n, floats(c, 1), dw, panels, m, n, k, carry);
 }
 
 void add_bias(Call& c) {

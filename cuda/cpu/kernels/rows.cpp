@@ -4,13 +4,6 @@
 namespace baton {
 namespace BATON_ISA {
 
-// Step between the elements of one row of a weight, and where the row starts.
-struct WeightRow {
-  long start, step;
-  WeightRow(long row, long width, bool panels)
-      : start(panels ? (row >> 4) * 16 * width + (row & 15) : row * width), step(panels ? 16 : 1) {}
-};
-
 void embedding(Call& c) {
   long t = size(c, 0), v = size(c, 1), h = size(c, 2);
   bool panels = size(c, 3) == 1;
@@ -43,7 +36,7 @@ void embedding_grad(Call& c) {
   const float* dx = floats(c, 1);
   float* dw = floats(c, c.operands - 1);
   if (!check_indexes(c, "token id", ids, t, size(c, 6))) return;
-  continue_or_zero(size(c, 4) == 1, floats(c, 2), dw, (panels ? parts(v, 16) * 16 : v) * h);
+  continue_or_zero(size(c, 4) == 1, floats(c, 2), dw, weight_elements(v, h, panels));
   split(*c.pool, h, 64, [&](long begin, long end) {
     for (long i = 0; i < t; i++) {
       if (ids[i] < first || ids[i] >= first + v) continue;

@@ -87,7 +87,7 @@ __global__ void round_kernel(const float* from, bf16* to, long n) {
 
 }  // namespace
 
-void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out) {
+void head_rows(Call& c, long first, long total, bool entropy, bool panels, HeadOutputs out) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   Numbers x = numbers(c, 0), w = numbers(c, 1);
   OutNumbers panel{c.scratch, false};
@@ -96,7 +96,7 @@ void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out) {
     long count = smaller(ROWS, rows - r0);
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
-      multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
+      multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, absorb_kernel, dim3(unsigned(count)), THREADS, 0, reporter(c), logits, states, ints(c, 2) + r0, floats(c, 3), v0,
              columns, first, total, entropy, r0);
     }
@@ -107,13 +107,13 @@ void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out) {
 
 void linear_logprob(Call& c) {
   bool entropy = size(c, 3) == 1;
-  head_rows(c, 0, size(c, 2), entropy, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
+  head_rows(c, 0, size(c, 2), entropy, size(c, 4) == 1, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
 }
 
 namespace {
 
 // Targets count from `first` on, of `total`; without `dw` only x has a gradient.
-void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx, OutNumbers dw) {
+void head_gradient(Call& c, bool entropy, long first, long total, bool panels, OutNumbers dx, OutNumbers dw) {
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   Numbers x = numbers(c, 1), w = numbers(c, 2);
   OutNumbers panel{c.scratch, false};
@@ -132,14 +132,14 @@ void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx,
     for (long v0 = 0; v0 < vocabulary; v0 += WIDTH) {
       long columns = smaller(WIDTH, vocabulary - v0);
       OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.p ? dw.from(v0 * h) : dw;
-      multiply(c, {x.from(r0 * h), h, 1}, {Right::panels, w.from(v0 * h), h}, {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
+      multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {panel, WIDTH, false}, NO_NUMBERS, count, columns, h);
       launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, g, v0,
              columns, first, total, r0);
       Numbers made = panel.numbers();
-      multiply(c, {made, WIDTH, 1}, {Right::transposed, w.from(v0 * h), h}, {dx_rows, h, false},
+      multiply(c, {made, WIDTH, 1}, weight_back(w.from(v0 * h), h, panels), {dx_rows, h, false},
                v0 > 0 ? dx_rows.numbers() : NO_NUMBERS, count, h, columns);
       if (dw.p)
-        multiply(c, {x.from(r0 * h), 1, h}, {Right::rows, made, WIDTH}, {dw_rows, h, true}, dw_rows.numbers(), h, columns, count);
+        multiply_gradient(c, made, WIDTH, x.from(r0 * h), dw_rows, panels, dw_rows.numbers(), count, columns, h);
     }
     if (dx.half)
       launch(c, round_kernel, dim3(blocks_of(count * h, THREADS)), THREADS, 0, sums, static_cast<bf16*>(dx.from(r0 * h).p), count * h);
@@ -151,14 +151,15 @@ void head_gradient(Call& c, bool entropy, long first, long total, OutNumbers dx,
 void linear_logprob_grad(Call& c) {
   OutNumbers dx = out_numbers(c, c.operands - 2), dw = out_numbers(c, c.operands - 1);
   const void* prior = size(c, 3) == 1 ? c.operand[c.operands - 3] : nullptr;
-  size_t bytes = size_t(parts(size(c, 2), 16) * 16 * size(c, 1)) * bytes_of(c.type[c.operands - 1]);
+  bool panels = size(c, 7) == 1;
+  size_t bytes = size_t(weight_elements(size(c, 2), size(c, 1), panels)) * bytes_of(c.type[c.operands - 1]);
   if (!prior) succeeded(c, cudaMemsetAsync(dw.p, 0, bytes, c.stream));
   else if (prior != dw.p) succeeded(c, cudaMemcpyAsync(dw.p, prior, bytes, cudaMemcpyDefault, c.stream));
-  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), dx, dw);
+  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), panels, dx, dw);
 }
 
 void linear_logprob_dx(Call& c) {
-  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), out_numbers(c, c.operands - 1), {nullptr, false});
+  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), size(c, 6) == 1, out_numbers(c, c.operands - 1), {nullptr, false});
 }
 
 }  // namespace baton

@@ -9,6 +9,6 @@ struct HeadOutputs {
   float *logprob, *lse, *entropy, *work;
 };
 // Operands as in `linearLogprob`: x, w, targets, inverse temperature. Targets count from `first` on, of `total`.
-void head_rows(Call& c, long first, long total, bool entropy, HeadOutputs out);
+void head_rows(Call& c, long first, long total, bool entropy, bool panels, HeadOutputs out);
 
 }  // namespace baton

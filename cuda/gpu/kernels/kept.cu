@@ -7,11 +7,13 @@ namespace {
 constexpr unsigned THREADS = 256;
 constexpr long ROWS_OF_W = 128;  // whose gradient a block makes
 
-// Rows of a weight in panels that a shard has: element k of one is at p[16k].
+// Rows of a weight that a shard has: element k of one is at p[step·k].
 struct Shard {
   long h, first, v;
+  bool panels;
+  long step = panels ? 16 : 1;
   __device__ bool has(long id) const { return id >= first && id < first + v; }
-  __device__ long offset(long id) const { return ((id - first) >> 4) * 16 * h + ((id - first) & 15); }
+  __device__ long offset(long id) const { return WeightRow(id - first, h, panels).start; }
 };
 
 // As products on tensor cores round fp32 operands.
@@ -45,7 +47,7 @@ __global__ void kept_logits_kernel(Reporter r, Numbers x, Numbers w, const int* 
     if (id >= 0 && shard.has(id)) {
       long at = shard.offset(id);
       for (long k = 0; k < shard.h; k++)
-        sum = fmaf(rounded(x[i * shard.h + k], bf16_math), rounded(w[at + 16 * k], bf16_math), sum);
+        sum = fmaf(rounded(x[i * shard.h + k], bf16_math), rounded(w[at + shard.step * k], bf16_math), sum);
     }
     z[i * width + j] = sum;
   }
@@ -60,7 +62,7 @@ __global__ void kept_dx_kernel(Reporter r, const float* dz, Numbers w, const int
     float sum = 0;
     for (long j = 0; j < n; j++) {
       int id = kept[i * width + j];
-      if (shard.has(id)) sum = fmaf(dz[i * width + j], w[shard.offset(id) + 16 * k], sum);
+      if (shard.has(id)) sum = fmaf(dz[i * width + j], w[shard.offset(id) + shard.step * k], sum);
     }
     dx.set(i * shard.h + k, sum);
   }
@@ -75,7 +77,7 @@ __global__ void kept_dw_kernel(Reporter r, const float* dz, Numbers x, const int
   __shared__ unsigned votes[THREADS / 32];
   if (r.faulty()) return;
   long rows = HALF ? 1 : ROWS_OF_W, low = shard.first + blockIdx.x * rows, high = smaller(low + rows, shard.first + shard.v);
-  long column = long(blockIdx.y) * THREADS + threadIdx.x, own = shard.offset(low) + 16 * column;
+  long column = long(blockIdx.y) * THREADS + threadIdx.x, own = shard.offset(low) + shard.step * column;
   float sum = HALF && column < shard.h ? number(dw[own]) : 0.f;
   for (long base = 0; base < all; base += THREADS) {
     long at = base + threadIdx.x;
@@ -91,7 +93,7 @@ __global__ void kept_dw_kernel(Reporter r, const float* dz, Numbers x, const int
           if (column < shard.h) sum = fmaf(dz[e], x[row + column], sum);
         } else {
           G* out = dw + shard.offset(kept[e]);
-          for (long k = threadIdx.x; k < shard.h; k += THREADS) out[16 * k] = fmaf(dz[e], x[row + k], out[16 * k]);
+          for (long k = threadIdx.x; k < shard.h; k += THREADS) out[shard.step * k] = fmaf(dz[e], x[row + k], out[shard.step * k]);
         }
       }
   }
@@ -164,7 +166,7 @@ void kept_logits(Call& c) {
   if (!fits(c, width)) return;
   check_kept(c, ints(c, 2), rows * width, size(c, 5));
   launch(c, kept_logits_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), numbers(c, 0), numbers(c, 1), ints(c, 2), floats(c, 3),
-         Shard{size(c, 1), size(c, 4), size(c, 2)}, width, on_tensor_cores(is_half(c, 0) || is_half(c, 1)));
+         Shard{size(c, 1), size(c, 4), size(c, 2), size(c, 6) == 1}, width, on_tensor_cores(is_half(c, 0) || is_half(c, 1)));
 }
 
 void kept_logits_dx(Call& c) {
@@ -172,14 +174,14 @@ void kept_logits_dx(Call& c) {
   if (!fits(c, width)) return;
   check_kept(c, ints(c, 2), rows * width, size(c, 5));
   launch(c, kept_dx_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2),
-         out_numbers(c, 3), Shard{size(c, 1), size(c, 4), size(c, 2)}, width);
+         out_numbers(c, 3), Shard{size(c, 1), size(c, 4), size(c, 2), size(c, 6) == 1}, width);
 }
 
 void kept_logits_dw(Call& c) {
   long rows = size(c, 0), h = size(c, 1), v = size(c, 2), width = size(c, 3);
   void* dw = c.operand[c.operands - 1];
   const void* prior = size(c, 4) == 1 ? c.operand[3] : nullptr;
-  size_t bytes = size_t(parts(v, 16) * 16 * h) * bytes_of(c.type[c.operands - 1]);
+  size_t bytes = size_t(weight_elements(v, h, size(c, 7) == 1)) * bytes_of(c.type[c.operands - 1]);
   if (!fits(c, width)) return;
   if (!prior) succeeded(c, cudaMemsetAsync(dw, 0, bytes, c.stream));
   else if (prior != dw) succeeded(c, cudaMemcpyAsync(dw, prior, bytes, cudaMemcpyDefault, c.stream));
@@ -189,7 +191,7 @@ void kept_logits_dw(Call& c) {
     bool half = sizeof(G) == 2;
     dim3 blocks(unsigned(half ? v : parts(v, ROWS_OF_W)), unsigned(half ? parts(h, THREADS) : 1));
     launch(c, kept_dw_kernel<G>, blocks, THREADS, 0, reporter(c), floats(c, 0), numbers(c, 1), ints(c, 2), static_cast<G*>(dw),
-           Shard{h, size(c, 5), v}, width, rows * width);
+           Shard{h, size(c, 5), v, size(c, 7) == 1}, width, rows * width);
   });
 }
 

@@ -81,6 +81,13 @@ struct Reporter {
 };
 inline Reporter reporter(const Call& c) { return {c.fault, c.operation}; }
 
+// Step between the elements of a row of a weight, and where the row starts.
+struct WeightRow {
+  long start, step;
+  __device__ WeightRow(long row, long width, bool panels)
+      : start(panels ? (row >> 4) * 16 * width + (row & 15) : row * width), step(panels ? 16 : 1) {}
+};
+
 // Segment ends rise from 0 to n; kernels that walk segments start only when they do.
 void check_ends(Call& c, const int* ends, long count, long n);
 
@@ -120,9 +127,10 @@ struct Left {
   Numbers p;
   long row, column;
 };
-// Element (k, j). rows: p[k·ld + j]. panels: a weight of outputs j and inputs k, ld inputs. transposed: of outputs k, inputs j.
+// Element (k, j). rows: p[k·ld + j]. columns: p[j·ld + k]. panels: a weight of outputs j and inputs k, ld inputs. transposed: of
+// outputs k, inputs j.
 struct Right {
-  enum Form { rows, panels, transposed } form;
+  enum Form { rows, columns, panels, transposed } form;
   Numbers p;
   long ld;
 };
@@ -132,8 +140,15 @@ struct Target {
   long ld;
   bool panels;
 };
+// A weight of `inputs` inputs as it lies, multiplied by what it turns into outputs, and by gradients of those.
+inline Right weight_of(Numbers w, long inputs, bool panels) { return {panels ? Right::panels : Right::columns, w, inputs}; }
+inline Right weight_back(Numbers w, long inputs, bool panels) { return {panels ? Right::transposed : Right::rows, w, inputs}; }
+inline long weight_elements(long n, long k, bool panels) { return (panels ? parts(n, 16) * 16 : n) * k; }
+
 // target = left · right (+ prior, which has the target's form; NO_NUMBERS for none).
 void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
+// The gradient of a weight as it lies: dw[n, k] = dyᵀ[n, m] · x[m, k] (+ prior). `dy` has `ld` numbers from row to row.
+void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, bool panels, Numbers prior, long m, long n, long k);
 void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // Both operands in bf16, in memory that 16 bytes at a time can be read of; false for others.
 bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);

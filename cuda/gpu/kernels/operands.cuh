@@ -8,6 +8,7 @@ __device__ inline float element(const Left& a, long i, long k) { return a.p[i * 
 __device__ inline float element(const Right& b, long k, long j) {
   switch (b.form) {
     case Right::rows: return b.p[k * b.ld + j];
+    case Right::columns: return b.p[j * b.ld + k];
     case Right::panels: return b.p[(j >> 4) * 16 * b.ld + 16 * k + (j & 15)];
     default: return b.p[(k >> 4) * 16 * b.ld + 16 * j + (k & 15)];
   }

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(THREADS)
       a[d][i] = row + i < m && k0 + d < k ? element(left, row + i, k0 + d) : 0.f;
     }
     for (int e = tid; e < COLUMNS * DEPTH; e += THREADS) {
-      bool across = right.form == Right::transposed;
+      bool across = right.form == Right::transposed || right.form == Right::columns;
       int j = across ? e / DEPTH : e % COLUMNS, d = across ? e % DEPTH : e / COLUMNS;
       b[d][j] = column + j < n && k0 + d < k ? element(right, k0 + d, column + j) : 0.f;
     }
@@ -73,21 +73,28 @@ void multiply(Call& c, Left left, Right right, Target target, Numbers prior, lon
   else launch(c, multiply_kernel<1>, dim3(columns, unsigned(parts(m, 16))), THREADS, 0, left, right, target, prior, m, n, k);
 }
 
+// In panels the transpose is computed, whose rows are what a panel holds.
+void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, bool panels, Numbers prior, long m, long n, long k) {
+  if (panels) multiply(c, {x, 1, k}, {Right::rows, dy, ld}, {dw, k, true}, prior, k, n, m);
+  else multiply(c, {dy, 1, ld}, {Right::rows, x, k}, {dw, k, false}, prior, n, k, m);
+}
+
 void matmul(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  multiply(c, {numbers(c, 0), k, 1}, {Right::panels, numbers(c, 1), k}, {out_numbers(c, 2), n, false}, NO_NUMBERS, m, n, k);
+  multiply(c, {numbers(c, 0), k, 1}, weight_of(numbers(c, 1), k, size(c, 3) == 1), {out_numbers(c, 2), n, false}, NO_NUMBERS, m, n, k);
 }
 
 void matmul_dx(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
   Numbers prior = size(c, 3) == 1 ? numbers(c, 2) : NO_NUMBERS;
-  multiply(c, {numbers(c, 0), n, 1}, {Right::transposed, numbers(c, 1), k}, {out_numbers(c, c.operands - 1), k, false}, prior, m, k, n);
+  multiply(c, {numbers(c, 0), n, 1}, weight_back(numbers(c, 1), k, size(c, 4) == 1),
+           {out_numbers(c, c.operands - 1), k, false}, prior, m, k, n);
 }
 
 void matmul_dw(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
   Numbers prior = size(c, 3) == 1 ? numbers(c, 2) : NO_NUMBERS;
-  multiply(c, {numbers(c, 1), 1, k}, {Right::rows, numbers(c, 0), n}, {out_numbers(c, c.operands - 1), k, true}, prior, k, n, m);
+  multiply_gradient(c, numbers(c, 0), n, numbers(c, 1), out_numbers(c, c.operands - 1), size(c, 4) == 1, prior, m, n, k);
 }
 
 namespace {

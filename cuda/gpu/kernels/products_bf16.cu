@@ -1,5 +1,5 @@
 // Matrix products on tensor cores of operands of any type and size: fp32 ones are rounded to bf16 on their way into shared memory,
-// sums are fp32. Reads weights in panels as they lie. What is bf16 already is faster in products_half.cu.
+// sums are fp32. Reads weights as they lie. What is bf16 already is faster in products_half.cu.
 #include "mma.cuh"
 #include "operands.cuh"
 
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(THREADS)
   int row0 = warp / 4 * 64, column0 = warp % 4 * 32;
   long row = long(blockIdx.y) * TILE_M, column = long(blockIdx.x) * TILE_N;
   Spots<LEFT> of_a(tid);
-  Spots<FORM == Right::transposed ? Order::panels : Order::along_first> of_b(tid);
+  Spots<FORM == Right::transposed ? Order::panels : FORM == Right::columns ? Order::depth_first : Order::along_first> of_b(tid);
   float sum[4][4][4] = {}, next_a[EACH], next_b[EACH];
   auto load = [&](long k0) {
     int depth = int(smaller(k - k0, DEPTH)), rows = int(smaller(m - row, TILE_M)), columns = int(smaller(n - column, TILE_N));
@@ -96,6 +96,7 @@ void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior
   auto with = [&](auto order) {
     constexpr Order LEFT = decltype(order)::value;
     if (right.form == Right::rows) run(multiply_bf16_kernel<LEFT, Right::rows>);
+    else if (right.form == Right::columns) run(multiply_bf16_kernel<LEFT, Right::columns>);
     else if (right.form == Right::panels) run(multiply_bf16_kernel<LEFT, Right::panels>);
     else run(multiply_bf16_kernel<LEFT, Right::transposed>);
   };

@@ -92,7 +92,7 @@ __global__ void round_left_kernel(Left left, bf16* to, long m, long k) {
 }
 __global__ void round_right_kernel(Right right, bf16* to, long column, long n, long k) {
   for (long e = first_index(); e < n * k; e += index_step()) {
-    bool along = right.form != Right::transposed;
+    bool along = right.form == Right::rows || right.form == Right::panels;
     long j = along ? e % n : e / k, d = along ? e / n : e % k;
     to[j * k + d] = __float2bfloat16_rn(element(right, d, column + j));
   }

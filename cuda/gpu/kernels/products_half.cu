@@ -12,34 +12,35 @@ constexpr int EIGHTS = TILE * DEPTH / 8 / THREADS;    // of an operand, for each
 constexpr int ALONG_K = DEPTH + 8, ACROSS_K = TILE + 8;
 constexpr int SHARED = TILE * ALONG_K > DEPTH * ACROSS_K ? TILE * ALONG_K : DEPTH * ACROSS_K;
 
-// How an operand lies in memory. `rows` and `columns` of the left one: k contiguous, or the rows; of the right one the three forms.
-enum class Lie { left_rows, left_columns, right_rows, right_panels, right_transposed };
+// How an operand lies in memory: rows of the left one or columns of the right one with k contiguous, the same with k across, or one of
+// the two forms of a weight in panels.
+enum class Lie { along, across, panels, transposed };
 
 template <Lie LIE>
 struct Operand8 {
-  static constexpr bool ALONG = LIE == Lie::left_rows || LIE == Lie::right_transposed;  // eight numbers are eight steps of k
+  static constexpr bool ALONG = LIE == Lie::along || LIE == Lie::transposed;  // eight numbers are eight steps of k
   const bf16* p;
   long ld, limit;  // numbers outside k and the limit of the other dim are zero
 
   // Place in a tile of the eight numbers with this index: neighbours in memory for neighbours in the block.
   __device__ static int other(int i) {
-    if (LIE == Lie::left_rows) return i / (DEPTH / 8);
-    if (LIE == Lie::right_panels) return i / (2 * DEPTH) * 16 + i % 2 * 8;
-    if (LIE == Lie::right_transposed) return i / 2 % TILE;
+    if (LIE == Lie::along) return i / (DEPTH / 8);
+    if (LIE == Lie::panels) return i / (2 * DEPTH) * 16 + i % 2 * 8;
+    if (LIE == Lie::transposed) return i / 2 % TILE;
     return i % (TILE / 8) * 8;
   }
   __device__ static int depth(int i) {
-    if (LIE == Lie::left_rows) return i % (DEPTH / 8) * 8;
-    if (LIE == Lie::right_panels) return i / 2 % DEPTH;
-    if (LIE == Lie::right_transposed) return i / (2 * TILE) * 16 + i % 2 * 8;
+    if (LIE == Lie::along) return i % (DEPTH / 8) * 8;
+    if (LIE == Lie::panels) return i / 2 % DEPTH;
+    if (LIE == Lie::transposed) return i / (2 * TILE) * 16 + i % 2 * 8;
     return i / (TILE / 8);
   }
   __device__ uint4 load(long other, long k, long depth) const {
     if (other >= limit || depth >= k) return {0, 0, 0, 0};
-    long at = LIE == Lie::left_rows          ? other * ld + depth
-              : LIE == Lie::right_panels     ? other / 16 * 16 * ld + 16 * depth + other % 16
-              : LIE == Lie::right_transposed ? depth / 16 * 16 * ld + 16 * other + depth % 16
-                                             : depth * ld + other;
+    long at = LIE == Lie::along        ? other * ld + depth
+              : LIE == Lie::panels     ? other / 16 * 16 * ld + 16 * depth + other % 16
+              : LIE == Lie::transposed ? depth / 16 * 16 * ld + 16 * other + depth % 16
+                                       : depth * ld + other;
     return *reinterpret_cast<const uint4*>(p + at);
   }
   __device__ static void store(bf16* shared, int i, uint4 eight) {
@@ -192,15 +193,19 @@ bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior
   }
   dim3 blocks(unsigned(parts(n, TILE)), unsigned(parts(m, TILE)));
   auto run = [&](auto kernel, auto a, auto b) { launch(c, kernel, blocks, THREADS, 0, a, b, target, prior, m, n, k); };
+  const Operand8<Lie::along> a{x, left.row, m};
+  bool right_across = right.form == Right::rows && right.ld % 8 == 0 && n % 8 == 0;
   if (rows && right.form == Right::panels) {
-    run(multiply_half_kernel<Lie::left_rows, Lie::right_panels>, Operand8<Lie::left_rows>{x, left.row, m},
-        Operand8<Lie::right_panels>{w, right.ld, parts(n, 16) * 16});
+    run(multiply_half_kernel<Lie::along, Lie::panels>, a, Operand8<Lie::panels>{w, right.ld, parts(n, 16) * 16});
   } else if (rows && right.form == Right::transposed) {
-    run(multiply_half_kernel<Lie::left_rows, Lie::right_transposed>, Operand8<Lie::left_rows>{x, left.row, m},
-        Operand8<Lie::right_transposed>{w, right.ld, n});
-  } else if (left.row == 1 && left.column % 8 == 0 && m % 8 == 0 && right.form == Right::rows && right.ld % 8 == 0 && n % 8 == 0) {
-    run(multiply_half_kernel<Lie::left_columns, Lie::right_rows>, Operand8<Lie::left_columns>{x, left.column, m},
-        Operand8<Lie::right_rows>{w, right.ld, n});
+    run(multiply_half_kernel<Lie::along, Lie::transposed>, a, Operand8<Lie::transposed>{w, right.ld, n});
+  } else if (rows && right.form == Right::columns && right.ld % 8 == 0) {
+    run(multiply_half_kernel<Lie::along, Lie::along>, a, Operand8<Lie::along>{w, right.ld, n});
+  } else if (rows && right_across) {
+    run(multiply_half_kernel<Lie::along, Lie::across>, a, Operand8<Lie::across>{w, right.ld, n});
+  } else if (left.row == 1 && left.column % 8 == 0 && m % 8 == 0 && right_across) {
+    run(multiply_half_kernel<Lie::across, Lie::across>, Operand8<Lie::across>{x, left.column, m},
+        Operand8<Lie::across>{w, right.ld, n});
   } else {
     return false;
   }

@@ -4,13 +4,6 @@
 namespace baton {
 namespace {
 
-// Step between the elements of one row of a weight, and where the row starts.
-struct WeightRow {
-  long start, step;
-  __device__ WeightRow(long row, long width, bool panels)
-      : start(panels ? (row >> 4) * 16 * width + (row & 15) : row * width), step(panels ? 16 : 1) {}
-};
-
 template <class T, int PER>
 __global__ void embedding_kernel(Reporter r, const int* ids, const T* w, T* x, long v, long h, bool panels, long first, long total) {
   long i = blockIdx.x;
@@ -147,7 +140,7 @@ void embedding_grad(Call& c) {
     typedef decltype(type) T;
     typedef decltype(gradient) G;
     G* dw = at<G>(c, c.operands - 1);
-    continue_or_zero<G>(c, size(c, 4) == 1 ? at<G>(c, 2) : nullptr, dw, (panels ? parts(v, 16) * 16 : v) * h);
+    continue_or_zero<G>(c, size(c, 4) == 1 ? at<G>(c, 2) : nullptr, dw, weight_elements(v, h, panels));
     launch(c, scatter_kernel<T, G>, dim3(unsigned(t), column_blocks(h)), SCATTER_THREADS, 0, reporter(c), TOKEN_ID, ints(c, 0),
            at<T>(c, 1), dw, t, h, rows, size(c, 6));
   });
