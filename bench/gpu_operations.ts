@@ -4,6 +4,7 @@ import { openGpus } from "../ffi/gpus.ts";
 import type { OpKind } from "../ir/op.ts";
 import { floorSeconds, type Work } from "./gpu_floor.ts";
 import { type Input, operationSeconds } from "./gpu_ops.ts";
+import { rowCases } from "./gpu_rows.ts";
 
 interface Case extends Work {
   readonly name: string;
@@ -126,14 +127,13 @@ function cases(
 openGpus([0]);
 using device = Device.open({ threads: 1, gpu: 0 });
 const small = describe().gpus?.[0]?.name === "emulation";
-const all = small ? cases(40, 32, 2, 1, 16, 48, 160) : cases(8192, 4096, 32, 8, 128, 14336, 128256);
+const all = small
+  ? [...cases(40, 32, 2, 1, 16, 48, 160), ...rowCases(40, 2, 32, 2, 1, 16, 48)]
+  : [...cases(8192, 4096, 32, 8, 128, 14336, 128256), ...rowCases(8192, 64, 4096, 32, 8, 128, 14336)];
 const shares: string[] = [];
-for (const { name, kind, ins, outs, attrs, f32, ...work } of all) {
-  const seconds = await operationSeconds(
-      device,
-      { kind, ins, outs, attrs, dtype: "bf16", ...f32 && { f32 } },
-      small ? 3 : 11,
-    ),
+for (const { name, flops, bytes, ...one } of all) {
+  const work = { flops, bytes },
+    seconds = await operationSeconds(device, { dtype: "bf16", ...one }, small ? 3 : 11),
     floor = floorSeconds(work);
   const percent = Number((100 * floor / seconds).toPrecision(3));
   shares.push(`${name} ${percent} %`);

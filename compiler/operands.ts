@@ -55,11 +55,11 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   keptLogprob: [0],
   keptLogprobGrad: [0],
   linearLogprobDx: [0],
-  reduceOwnRows: [],
   addRmsnorm: [0],
   ropes: [0],
   ropeKvWrite: [0],
   rmsnormGrad: [0],
+  reduceOwnRows: [],
 };
 
 /** Operations that can continue a sum: position of the flag, and the output that continues the last input. */

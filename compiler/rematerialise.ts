@@ -4,16 +4,16 @@ import type { Builder } from "./builder.ts";
 
 /**
  * @param forward how many operations are the forward pass
- * @param dropped whether the results of a forward operation are dropped after the forward pass
+ * @param dropped whether a result of a forward operation is dropped after the forward pass
  */
 export function rematerialise(
   b: Builder,
   ops: readonly Op[],
   forward: number,
-  dropped: (op: Op) => boolean,
+  dropped: (op: Op, result: Value) => boolean,
 ): Op[] {
   const maker = new Map<Value, Op>(), again = new Map<Value, Value>(), out: Op[] = ops.slice(0, forward);
-  for (const op of out) if (dropped(op)) op.outs.forEach((v) => maker.set(v, op));
+  for (const op of out) op.outs.forEach((v) => dropped(op, v) && maker.set(v, op));
   /** The value that the backward pass reads instead of v. */
   const current = (v: Value): Value => {
     const op = maker.get(v);

@@ -196,11 +196,6 @@ export const OPCODE = {
   keptLogprobGrad: 51,
   /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total panels. */
   linearLogprobDx: 52,
-  /**
-   * x[R,H] → y[R,H] (may have the place of x) · R H from total axis. x are rows from … from+R of `total`; those of them that the rank
-   * owns ({@link ownRows}) become the sums over ranks in their order, the others are as in x.
-   */
-  reduceOwnRows: 63,
   /** x[R,H], r[R,H], w[H] → s, y, rstd[R] · R: H eps. s = x + r, and `rmsnorm` of s as it is stored. */
   addRmsnorm: 59,
   /**
@@ -215,6 +210,11 @@ export const OPCODE = {
   ropeKvWrite: 61,
   /** dy[R,H], x, w[H], rstd[R], [prior], [prior of dw] → dx, dw[H] · R: H flag dwFlag. `rmsnormDx` and `rmsnormDw`, which read the same. */
   rmsnormGrad: 62,
+  /**
+   * x[R,H] → y[R,H] (may have the place of x) · R H from total axis. x are rows from … from+R of `total`; those of them that the rank
+   * owns ({@link ownRows}) become the sums over ranks in their order, the others are as in x.
+   */
+  reduceOwnRows: 63,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 

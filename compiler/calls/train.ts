@@ -36,7 +36,10 @@ export interface TrainOptions {
 
 /** What a head says about every sequence, whether the loss reads it or not. */
 const ALWAYS: Readonly<Record<Head, string>> = { lm: "logprobs", value: "values", reward: "rewards" };
-/** Large results of little work; gathering is what makes a shard's norms as large as the whole's. */
+/**
+ * Operations whose first result is large and little work; gathering is what makes a shard's norms as large as the whole's. What a
+ * norm keeps beside it is small: where nothing else of it is read again (the norms of heads), nothing is made again.
+ */
 const CHEAP: readonly OpKind[] = ["rmsnorm", "swiglu", "allGatherRows"];
 
 /** What a rank runs for a micro-batch. */
@@ -70,9 +73,10 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
   });
   if (!shard.first) b.output("dx", gradientOf(layerInputs[0]!)!);
   const kept = new Set([...layerInputs, x]);
-  const dropped = (op: Op): boolean => {
+  const dropped = (op: Op, result: Value): boolean => {
     if (o.recompute === "nothing" || !layers.has(op)) return false;
-    return o.recompute === "cheap" ? CHEAP.includes(op.kind) : !op.outs.some((v) => kept.has(v));
+    if (o.recompute === "cheap") return CHEAP.includes(op.kind) && result === op.outs[0];
+    return !op.outs.some((v) => kept.has(v));
   };
   const ops = rematerialise(b, b.ops, forward, dropped), name = named(`${shard.head} train`, shard);
   const { sums } = o, before = shard.last ? 0 : forward, backward = ops.slice(before);

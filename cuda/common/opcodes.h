@@ -103,7 +103,6 @@ constexpr Opcode opcodes[] = {
      "dlogprob[A] z[A*K] #kept[A*K] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dz[A*K]"},
     {52, "linearLogprobDx", "A: H V entropyFlag first total panels",
      "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
-    {63, "reduceOwnRows", "R H from total axis", "=x[R*H]:a >y[R*H]:a"},
     {59, "addRmsnorm", "R: H eps~", "x[R*H]:a r[R*H]:a w[H]:a >s[R*H]:a >y[R*H]:a >rstd[R]"},
     {60, "ropes", "T: heads kv D direction~ eps~ norm",
      "q[T*heads*D]:a k[T*kv*D]:a #positions[T] table[D] (norm)qw[D]:a (norm)kw[D]:a >qr[T*heads*D]:a >kr[T*kv*D]:a "
@@ -113,6 +112,7 @@ constexpr Opcode opcodes[] = {
      "(norm)kw[D]:a >qr[T*heads*D]:a (keep)>kr[T*kv*D]:a >kv[layer*pages*kv*D*32]:a"},
     {62, "rmsnormGrad", "R: H flag dwFlag",
      "dy[R*H]:a x[R*H]:a w[H]:a rstd[R] (flag)prior[R*H]:a (dwFlag)dwPrior[H]:g >dx[R*H]:a >dw[H]:g"},
+    {63, "reduceOwnRows", "R H from total axis", "=x[R*H]:a >y[R*H]:a"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

@@ -1,7 +1,7 @@
 /** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
 import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
-import { below, ends, floats, generator, normal, panels } from "./harness.ts";
+import { below, doubles, ends, floats, generator, normal, panels } from "./harness.ts";
 
 /** Head size, heads, key-value heads, window and lengths of sequences; the last ones span several blocks of the kernels. */
 const ATTENTION: readonly (readonly [number, number, number, number, readonly number[]])[] = [
@@ -167,6 +167,7 @@ function packCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
     { kind: "embedding", ins: [ids, n(v * h)], outs: [t * h], attrs: [t, v, h, 0, 0, v] },
     { kind: "embedding", ins: [ids, panels(n(v * h), v, h)], outs: [t * h], attrs: [t, v, h, 1, 3, v + 3] },
     { kind: "gatherRows", ins: [n(v * h), ids], outs: [t * h], attrs: [t, h, v] },
+    { kind: "norm", ins: [doubles(...n(300).map(Math.abs))], outs: [1], attrs: [300] },
   ];
 }
 

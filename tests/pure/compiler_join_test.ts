@@ -54,6 +54,14 @@ Deno.test("a layer that is trained has both gradients of a norm at once, and bot
   ]);
 });
 
+Deno.test("recomputing what is cheap makes no norm of heads again: nothing but its statistics is read, and they are kept", () => {
+  const norms = (recompute: "nothing" | "cheap") =>
+    compileTrain(shard(QWEN3), { ...training, recompute }).backward.work.filter(({ kind }) =>
+      kind === "rmsnorm"
+    ).length;
+  assert.equal(norms("cheap") - norms("nothing"), 2, "the norms of the layer's two inputs");
+});
+
 Deno.test("additions to the residual stream have no pass of their own in the backward pass", () => {
   for (const tp of [1, 2]) {
     const [one, two] = [1, 2].map((layers) =>

@@ -46,11 +46,14 @@ void add_rmsnorm(Call& c) {
 
 namespace {
 
-// dx = rstd · (dy·w) − x · rstd³ / H · Σ dy·w·x
-void gradient_of_rows(Call& c, const float* prior, float* dx) {
-  long rows = size(c, 0), h = size(c, 1);
-  const float *dy = floats(c, 0), *x = floats(c, 1), *w = floats(c, 2), *rstd = floats(c, 3);
-  split(*c.pool, rows, rows_of(h), [&](long begin, long end) {
+// Both gradients of a norm, part by part.
+struct Gradients {
+  const float *dy, *x, *w, *rstd, *prior;
+  float *dx, *dw;
+  long h;
+
+  // dx = rstd · (dy·w) − x · rstd³ / H · Σ dy·w·x
+  void rows(long begin, long end) const {
     for (long i = begin; i < end; i++) {
       const float *g = dy + i * h, *xi = x + i * h;
       v16 s = zero();
@@ -64,34 +67,50 @@ void gradient_of_rows(Call& c, const float* prior, float* dx) {
       else
         for (long j = 0; j < h; j++) d[j] = g[j] * w[j] * r - xi[j] * scale;
     }
-  });
-}
-
-// Rows in order: a thread owns columns.
-void gradient_of_weight(Call& c, const float* rstd, const float* prior, float* dw) {
-  long rows = size(c, 0), h = size(c, 1);
-  const float *dy = floats(c, 0), *x = floats(c, 1);
-  continue_or_zero(prior, prior, dw, h);
-  split(*c.pool, h, 64, [&](long begin, long end) {
-    for (long i = 0; i < rows; i++) {
+  }
+  // What rows [first, last) give to columns [begin, end) of dw, in order.
+  void weight(long first, long last, long begin, long end) const {
+    for (long i = first; i < last; i++) {
       float r = rstd[i];
       for (long j = begin; j < end; j++) dw[j] += dy[i * h + j] * (x[i * h + j] * r);
     }
-  });
-}
+  }
+};
 
 }  // namespace
 
-void rmsnorm_dx(Call& c) { gradient_of_rows(c, size(c, 2) == 1 ? floats(c, 4) : nullptr, floats(c, c.operands - 1)); }
+void rmsnorm_dx(Call& c) {
+  long rows = size(c, 0), h = size(c, 1);
+  const float* prior = size(c, 2) == 1 ? floats(c, 4) : nullptr;
+  Gradients z{floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), prior, floats(c, c.operands - 1), nullptr, h};
+  split(*c.pool, rows, rows_of(h), [&](long begin, long end) { z.rows(begin, end); });
+}
 
+// A thread owns columns.
 void rmsnorm_dw(Call& c) {
-  gradient_of_weight(c, floats(c, 2), size(c, 2) == 1 ? floats(c, 3) : nullptr, floats(c, c.operands - 1));
+  long rows = size(c, 0), h = size(c, 1);
+  float* dw = floats(c, c.operands - 1);
+  Gradients z{floats(c, 0), floats(c, 1), nullptr, floats(c, 2), nullptr, nullptr, dw, h};
+  continue_or_zero(size(c, 2) == 1, floats(c, 3), dw, h);
+  split(*c.pool, h, 64, [&](long begin, long end) { z.weight(0, rows, begin, end); });
 }
 
 void rmsnorm_grad(Call& c) {
-  bool carry = size(c, 2) == 1, carry_dw = size(c, 3) == 1;
-  gradient_of_weight(c, floats(c, 3), carry_dw ? floats(c, c.operands - 3) : nullptr, floats(c, c.operands - 1));
-  gradient_of_rows(c, carry ? floats(c, 4) : nullptr, floats(c, c.operands - 2));
+  long rows = size(c, 0), h = size(c, 1), each = rows_of(h);
+  float* dw = floats(c, c.operands - 1);
+  const float* prior = size(c, 2) == 1 ? floats(c, 4) : nullptr;
+  Gradients z{floats(c, 0), floats(c, 1), floats(c, 2), floats(c, 3), prior, floats(c, c.operands - 2), dw, h};
+  continue_or_zero(size(c, 3) == 1, floats(c, c.operands - 3), dw, h);
+  if (c.pool->threads() == 1) {
+    // Rows are still in the cache when the second gradient wants them.
+    for (long i = 0; i < rows; i += each) {
+      z.weight(i, smaller(rows, i + each), 0, h);
+      z.rows(i, smaller(rows, i + each));
+    }
+    return;
+  }
+  split(*c.pool, h, 64, [&](long begin, long end) { z.weight(0, rows, begin, end); });
+  split(*c.pool, rows, each, [&](long begin, long end) { z.rows(begin, end); });
 }
 
 }  // namespace BATON_ISA

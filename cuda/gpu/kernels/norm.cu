@@ -73,12 +73,13 @@ __global__ void __launch_bounds__(S::BLOCK) wide_norm_kernel(Norm<T> z) {
   long row = long(blockIdx.x) * S::AT_ONCE + threadIdx.x / S::LANES;
   int lane = int(threadIdx.x % S::LANES);
   bool live = row < z.rows;
-  float v[S::EACH][V], squares = 0;
+  float v[S::EACH][V], w[S::EACH][V], squares = 0;
 #pragma unroll
   for (int k = 0; k < S::EACH; k++) {
     long j = (long(k) * S::LANES + lane) * V, at = row * z.h + j;
     if (!live || j >= z.h) continue;
-    read<V>(z.x + at, v[k]);
+    // All reads are on their way before the row waits for its sum.
+    read<V>(z.w + j, w[k]), read<V>(z.x + at, v[k]);
     if (z.r) {
       float r[V];
       read<V>(z.r + at, r);
@@ -96,10 +97,8 @@ __global__ void __launch_bounds__(S::BLOCK) wide_norm_kernel(Norm<T> z) {
   for (int k = 0; k < S::EACH; k++) {
     long j = (long(k) * S::LANES + lane) * V;
     if (j >= z.h) continue;
-    float w[V];
-    read<V>(z.w + j, w);
 #pragma unroll
-    for (int e = 0; e < V; e++) v[k][e] = v[k][e] * scale * w[e];
+    for (int e = 0; e < V; e++) v[k][e] = v[k][e] * scale * w[k][e];
     write<V>(z.y + row * z.h + j, v[k]);
   }
 }

@@ -18,16 +18,29 @@ __global__ void chunk_squares_kernel(const G* g, long n, double* chunks, long co
   if (chunk < count && lane == 0) chunks[chunk] = s;
 }
 
+constexpr unsigned STAGE = 256;
+
+// s + x[0] + x[1] + …, in order: a block brings the numbers in, its first thread adds them and has the sum.
+__device__ double in_order(const double* x, long n, double s) {
+  __shared__ double stage[STAGE];
+  for (long base = 0; base < n; base += STAGE) {
+    __syncthreads();
+    if (base + threadIdx.x < n) stage[threadIdx.x] = x[base + threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x == 0)
+      for (long i = 0; i < smaller(STAGE, n - base); i++) s = s + stage[i];
+  }
+  return s;
+}
+
 __global__ void add_chunks_kernel(const double* chunks, long count, double* sum) {
-  double s = *sum;
-  for (long i = 0; i < count; i++) s = s + chunks[i];
-  *sum = s;
+  double s = in_order(chunks, count, *sum);
+  if (threadIdx.x == 0) *sum = s;
 }
 
 __global__ void norm_kernel(const double* sums, float* norm, long n) {
-  double s = 0;
-  for (long i = 0; i < n; i++) s = s + sums[i];
-  *norm = float(sqrt(s));
+  double s = in_order(sums, n, 0);
+  if (threadIdx.x == 0) *norm = float(sqrt(s));
 }
 
 struct Adam {
@@ -73,12 +86,12 @@ void square_sums(Call& c) {
       typedef decltype(type) G;
       launch(c, chunk_squares_kernel<G>, dim3(unsigned(parts(count, 8))), 128, 0, at<G>(c, i), n, chunks, count);
     });
-    launch(c, add_chunks_kernel, dim3(1), 1, 0, chunks, count, sums + size(c, 2 + 2 * i));
+    launch(c, add_chunks_kernel, dim3(1), STAGE, 0, chunks, count, sums + size(c, 2 + 2 * i));
   }
 }
 
 void norm(Call& c) {
-  launch(c, norm_kernel, dim3(1), 1, 0, static_cast<const double*>(c.operand[0]), floats(c, 1), size(c, 0));
+  launch(c, norm_kernel, dim3(1), STAGE, 0, static_cast<const double*>(c.operand[0]), floats(c, 1), size(c, 0));
 }
 
 void adamw(Call& c) {

@@ -63,15 +63,25 @@ __global__ void __launch_bounds__(THREADS) rotate_kernel(Reporter r, Rotation<T>
   }
   long head = query ? i * z.heads + n : i * z.kv + n - z.heads;
   const T *x = (query ? z.q : z.k) + head * d, *w = query ? z.qw : z.kw;
+  const float *cosine = z.table + position * d, *sine = cosine + half;
+  // What comes next is on its way while a head waits for its sum.
+  long j = query || key ? lane * PER : half;
+  float u[PER], v[PER], k[PER], s[PER], a[PER], b[PER];
+  auto bring = [&] {
+    if (j >= half) return;
+    read<PER>(x + j, u), read<PER>(x + half + j, v), read<PER>(cosine + j, k), read<PER>(sine + j, s);
+    if (NORM) read<PER>(w + j, a), read<PER>(w + half + j, b);
+  };
+  bring();
   float scale = 0;
   if (NORM) {
     float squares = 0;
     if (query || key)
-      for (long j = lane * PER; j < d; j += LANES * PER) {
-        float a[PER];
-        read<PER>(x + j, a);
+      for (long at = lane * PER; at < d; at += LANES * PER) {
+        float of[PER];
+        read<PER>(x + at, of);
 #pragma unroll
-        for (int e = 0; e < PER; e++) squares = fmaf(a[e], a[e], squares);
+        for (int e = 0; e < PER; e++) squares = fmaf(of[e], of[e], squares);
       }
     scale = 1.f / sqrtf(sum_of<LANES>(squares, nullptr) / float(d) + z.eps);
     float* rstd = query ? z.qrstd : z.krstd;
@@ -80,13 +90,8 @@ __global__ void __launch_bounds__(THREADS) rotate_kernel(Reporter r, Rotation<T>
   if (!query && !key) return;
   T* y = query ? z.qr + head * d : z.kr ? z.kr + head * d : nullptr;
   T* keys = WRITE && key && page >= 0 ? to.cache.keys(page, n - z.heads) + row : nullptr;
-  const float *cosine = z.table + position * d, *sine = cosine + half;
-  for (long j = lane * PER; j < half; j += LANES * PER) {
-    float u[PER], v[PER], k[PER], s[PER];
-    read<PER>(x + j, u), read<PER>(x + half + j, v), read<PER>(cosine + j, k), read<PER>(sine + j, s);
+  for (; j < half; j += LANES * PER, bring()) {
     if (NORM) {
-      float a[PER], b[PER];
-      read<PER>(w + j, a), read<PER>(w + half + j, b);
 #pragma unroll
       for (int e = 0; e < PER; e++) {
         u[e] = number(stored<T>(u[e] * scale * a[e]));
