@@ -13,9 +13,20 @@ struct alignas(PER * sizeof(T) < 16 ? PER * sizeof(T) : 16) Pack {
 template <class T>
 constexpr int WIDE = 16 / int(sizeof(T));
 
+// The pack at an address; one that a GPU would not read from ends the emulation.
+template <int PER, class T>
+__device__ inline Pack<T, PER>* pack_at(T* p) {
+#ifdef BATON_EMULATION
+  if (reinterpret_cast<uintptr_t>(p) % alignof(Pack<T, PER>) != 0) __builtin_trap();
+#endif
+  return reinterpret_cast<Pack<T, PER>*>(p);
+}
+template <int PER, class T>
+__device__ inline const Pack<T, PER>* pack_at(const T* p) { return pack_at<PER>(const_cast<T*>(p)); }
+
 template <int PER, class T>
 __device__ inline void read(const T* p, float (&v)[PER]) {
-  Pack<T, PER> x = *reinterpret_cast<const Pack<T, PER>*>(p);
+  Pack<T, PER> x = *pack_at<PER>(p);
 #pragma unroll
   for (int e = 0; e < PER; e++) v[e] = number(x.v[e]);
 }
@@ -24,7 +35,7 @@ __device__ inline void write(T* p, const float (&v)[PER]) {
   Pack<T, PER> x;
 #pragma unroll
   for (int e = 0; e < PER; e++) x.v[e] = stored<T>(v[e]);
-  *reinterpret_cast<Pack<T, PER>*>(p) = x;
+  *pack_at<PER>(p) = x;
 }
 
 // Whether all of these begin on a boundary of sixteen bytes; null does.

@@ -76,11 +76,11 @@ __global__ void single_kernel(Single<T> z, long n) {
   for (long i = first_index() * PER; i < n; i += index_step() * PER) {
     P x[3], y;
     for (int k = 0; k < 3; k++) {
-      if (!z.one[k]) x[k] = *reinterpret_cast<const P*>(z.in[k] + i);
+      if (!z.one[k]) x[k] = *pack_at<PER>(z.in[k] + i);
       else for (int e = 0; e < PER; e++) x[k].v[e] = z.in[k][0];
     }
     for (int e = 0; e < PER; e++) y.v[e] = stored<T>(apply(z.op, number(x[0].v[e]), number(x[1].v[e]), number(x[2].v[e])));
-    *reinterpret_cast<P*>(z.out + i) = y;
+    *pack_at<PER>(z.out + i) = y;
   }
 }
 

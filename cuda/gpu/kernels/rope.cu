@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) rotate_kernel(Reporter r, Rotation<T>
   if (value && page >= 0) {
     const T* from = to.v + (i * z.kv + n - z.heads - z.kv) * d;
     T* out = to.cache.values(page, n - z.heads - z.kv) + row * d;
-    for (long j = lane * PER; j < d; j += LANES * PER) *reinterpret_cast<Pack<T, PER>*>(out + j) = *reinterpret_cast<const Pack<T, PER>*>(from + j);
+    for (long j = lane * PER; j < d; j += LANES * PER) *pack_at<PER>(out + j) = *pack_at<PER>(from + j);
   }
   long head = query ? i * z.heads + n : i * z.kv + n - z.heads;
   const T *x = (query ? z.q : z.k) + head * d, *w = query ? z.qw : z.kw;

@@ -16,10 +16,10 @@ __global__ void embedding_kernel(Reporter r, const int* ids, const T* w, T* x, l
     Pack<T, PER> p;
     if (!here)
       for (int e = 0; e < PER; e++) p.v[e] = stored<T>(0.f);
-    else if (row.step == 1) p = *reinterpret_cast<const Pack<T, PER>*>(w + row.start + j);
+    else if (row.step == 1) p = *pack_at<PER>(w + row.start + j);
     else
       for (int e = 0; e < PER; e++) p.v[e] = w[row.start + (j + e) * row.step];
-    *reinterpret_cast<Pack<T, PER>*>(x + i * h + j) = p;
+    *pack_at<PER>(x + i * h + j) = p;
   }
 }
 
