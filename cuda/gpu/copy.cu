@@ -98,7 +98,7 @@ void copy_here(Call& c, const std::vector<Move>& moves, double weight, bool near
 
 // The same move in pieces that fit the memory for strided ones: some of its runs, or parts of one.
 std::vector<Move> pieces_of(const Move& m) {
-  constexpr uint64_t ROOM = SEND_BYTES < RECEIVE_BYTES ? SEND_BYTES : RECEIVE_BYTES;
+  constexpr uint64_t ROOM = SEND_BYTES;
   uint64_t half = m.widen ? 2 : 1, bytes = m.bytes, count = m.count;
   if (whole_from(m) && whole_to(m)) bytes *= count, count = 1;
   std::vector<Move> all;

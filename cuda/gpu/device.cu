@@ -296,9 +296,9 @@ int32_t GpuDevice::issue_operations(Job& job, std::string& error, Mode mode) {
     call.groups = groups.data(), call.ranks = ranks.data(), call.axes = int(groups.size());
     kernel_of(op.code)(call);
     if (checks_each() && !text[0] && !call.stopped) succeeded(call, cudaStreamSynchronize(stream));
-    if (text[0] || call.stopped) return failure(job, index, call.stopped, stopped(job), text, error);
     if (beside.on_second()) progress_.mark(stream, slot, Progress::NOT_BEGUN);
-    beside.done(operands);
+    beside.done(operands);  // what was begun before it failed is waited for too
+    if (text[0] || call.stopped) return failure(job, index, call.stopped, stopped(job), text, error);
     if (timed) mark(), current_.codes.push_back(op.code);
     index++;
   }

@@ -12,8 +12,8 @@
 
 namespace baton {
 
-// Of the memory for strided pieces (COPY_BYTES): what a GPU sends from, and what a device receives in.
-constexpr uint64_t SEND_BYTES = COPY_BYTES / 2, RECEIVE_BYTES = COPY_BYTES - SEND_BYTES;
+// What a GPU packs strided pieces in before it sends them: allocated with its first link, as NCCL's own buffers are.
+constexpr uint64_t SEND_BYTES = RECEIVE_BYTES;
 
 // What leaves one GPU, to whichever others: a stream, and memory for pieces that have to be packed.
 struct Sender {
