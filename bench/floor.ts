@@ -1,6 +1,7 @@
 /** The least time that a case can take on this machine: its operations at the rate of multiply-adds, its bytes at that of memory. */
 import type { ModelConfig } from "../compiler/models/config.ts";
 import type { Device } from "../ffi/device.ts";
+import { usefulFlops } from "./cases.ts";
 import { peakGflops } from "./measure.ts";
 
 /** Work that nothing else can hide: it takes the longer of its operations and its bytes. */
@@ -58,6 +59,29 @@ export function productWeights(c: ModelConfig): number {
 export function updatePhase(c: ModelConfig): Phase {
   const bytes = 28 * (productWeights(c) + c.hidden * c.vocab);
   return { flops: 0, bytes, workingSet: bytes };
+}
+
+/** A rollout of groups: `prompts` contexts once, then a token less than the completion, since the prefill makes the first. */
+export function rolloutPhases(
+  c: ModelConfig,
+  o: {
+    readonly prompts: number;
+    readonly group: number;
+    readonly prompt: number;
+    readonly completion: number;
+  },
+): Phase[] {
+  const prefill = usefulFlops(c, o.prompts * o.prompt, o.prompt / 2, o.prompts);
+  return [
+    { flops: prefill, bytes: 0, workingSet: 0 },
+    ...decodePhases(c, o.prompts * o.group, o.prompt, o.prompt + o.completion - 1),
+  ];
+}
+
+/** A training step over whole sequences, `actions` tokens of each in the loss: three forward passes, and the update. */
+export function trainingPhases(c: ModelConfig, sequences: number, length: number, actions: number): Phase[] {
+  const forward = usefulFlops(c, sequences * length, length / 2, sequences * actions);
+  return [{ flops: 3 * forward, bytes: 0, workingSet: 0 }, updatePhase(c)];
 }
 
 /** Decode steps of `rows` sequences whose contexts grow from `from` to `to`: the weights once a step, then every row's keys and values. */

@@ -17,7 +17,7 @@ import {
   type Size,
   usefulFlops,
 } from "./cases.ts";
-import { decodePhases, floorSeconds, type Phase, type Rates, updatePhase } from "./floor.ts";
+import { floorSeconds, type Phase, type Rates, rolloutPhases, trainingPhases } from "./floor.ts";
 import { type Limits, peakGflops, timed, type Timing } from "./measure.ts";
 
 const BATCH = 8, LENGTH = 256, PROMPT = 32, NEW_TOKENS = 128;
@@ -126,10 +126,9 @@ function workOf(name: string, config: ModelConfig): Work {
     sizes: { sequences: BATCH, group: 1, longestPrompt: 0, longest: LENGTH, longestResponse: LENGTH - 1 },
     tokens,
     flops: train ? 3 * forward : forward,
-    phases: [
-      { flops: train ? 3 * forward : forward, bytes: 0, workingSet: 0 },
-      ...(train ? [updatePhase(config)] : []),
-    ],
+    phases: train
+      ? trainingPhases(config, BATCH, LENGTH, LENGTH)
+      : [{ flops: forward, bytes: 0, workingSet: 0 }],
   };
 }
 
@@ -153,9 +152,6 @@ function generate(config: ModelConfig, batch: number, temperature: number): Work
     },
     tokens: batch * NEW_TOKENS,
     flops: prefill + usefulFlops(config, batch * (NEW_TOKENS - 1), PROMPT + NEW_TOKENS / 2),
-    phases: [
-      { flops: prefill, bytes: 0, workingSet: 0 },
-      ...decodePhases(config, batch, PROMPT, PROMPT + NEW_TOKENS - 1),
-    ],
+    phases: rolloutPhases(config, { prompts: batch, group: 1, prompt: PROMPT, completion: NEW_TOKENS }),
   };
 }

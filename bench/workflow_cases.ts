@@ -19,6 +19,7 @@ import {
   workflow,
 } from "../mod.ts";
 import { benchConfig, benchSequences, benchStage, promptRows } from "./cases.ts";
+import { floorSeconds, type Phase, rolloutPhases, trainingPhases } from "./floor.ts";
 import { median, timed, type Timing } from "./measure.ts";
 import type { CaseOptions } from "./model_cases.ts";
 
@@ -40,6 +41,9 @@ export interface StepResult extends Timing {
   readonly sequences_per_step: number;
   readonly prompt: number;
   readonly completion: number;
+  /** The least time that this machine allows, where it is known, and what part of the median it is. */
+  readonly floor_s?: number;
+  readonly of_floor?: number;
   /** Median seconds of each call. */
   readonly phase_s: Readonly<Record<string, number>>;
 }
@@ -75,7 +79,12 @@ export function grpoStep(devices: Devices, o: CaseOptions): Promise<StepResult> 
       .then(evenTokens()).then(groupAdvantages())
       .then(actor.train(dapo({ epsilon: 0.2, epsilonHigh: 0.2 }))),
   });
-  return stepOf(devices, flow, GROUP, o);
+  const sizes = { prompts: SEQUENCES / GROUP, group: GROUP, prompt: PROMPT, completion: COMPLETION };
+  const config = benchConfig(o.size);
+  return stepOf(devices, flow, GROUP, o, [
+    ...rolloutPhases(config, sizes),
+    ...trainingPhases(config, SEQUENCES, PROMPT + COMPLETION, COMPLETION),
+  ]);
 }
 
 async function stepOf(
@@ -83,6 +92,7 @@ async function stepOf(
   flow: Workflow,
   group: number,
   o: CaseOptions,
+  phases?: readonly Phase[],
 ): Promise<StepResult> {
   const config = benchConfig(o.size), rows = promptRows(benchSequences(config, SEQUENCES / group, PROMPT));
   const sizes = {
@@ -93,16 +103,18 @@ async function stepOf(
     longestResponse: COMPLETION,
   };
   const stage = await benchStage(devices, flow, config, sizes, { strategy: o.strategy });
-  const phases: Record<string, number[]> = {};
+  const calls: Record<string, number[]> = {};
   let steps = 0;
   const timing = await timed(async () => {
     const { seconds } = await stage.step(steps++, batchOf(rows, group));
-    for (const [call, s] of Object.entries(seconds)) (phases[call] ??= []).push(s);
+    for (const [call, s] of Object.entries(seconds)) (calls[call] ??= []).push(s);
   }, { ...o.limits, repetitions: Math.min(6, o.limits.repetitions) });
   stage.dispose();
   stage.engine.dispose();
+  const floor = phases && o.rates && floorSeconds(phases, o.rates);
   return {
     ...timing,
+    ...(floor !== undefined && { floor_s: floor, of_floor: floor / timing.median_s }),
     s_per_step: timing.median_s,
     s_per_step_best: timing.best_s,
     samples_per_s: SEQUENCES / timing.median_s,
@@ -111,7 +123,7 @@ async function stepOf(
     prompt: PROMPT,
     completion: COMPLETION,
     phase_s: Object.fromEntries(
-      Object.entries(phases).map(([call, s]) => [call, median(s.slice(o.limits.warm))]),
+      Object.entries(calls).map(([call, s]) => [call, median(s.slice(o.limits.warm))]),
     ),
   };
 }

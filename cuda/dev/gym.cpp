@@ -91,14 +91,14 @@ void products(const Model& m, const std::function<Each>& f) {
   f(m.inner, m.hidden, 2), f(m.inner, m.hidden, 2), f(m.hidden, m.inner, 3);
 }
 
-// Products of all layers over `rows` tokens: forward (3), by the input (4) or by the weight (5).
-void layers(Case& c, const Model& m, int code, double rows, bool head) {
+// Products of all layers over `rows` tokens: forward (3), by the input (4) or by the weight (5); weights in panels or in rows.
+void layers(Case& c, const Model& m, int code, double rows, bool head, double panels = 1) {
   auto product = [&](long n, long k, Block x) {
     Block w = c.weight(n, k);
     long padded = (n + 15) / 16 * 16;
-    if (code == 3) c.add(3, {x, w, c.out(long(rows) * n)}, {rows, double(n), double(k), 1, 0});
-    if (code == 4) c.add(4, {c.reals(long(rows) * n), w, c.out(long(rows) * k)}, {rows, double(n), double(k), 0, 1});
-    if (code == 5) c.add(5, {c.reals(long(rows) * n), x, c.out(padded * k)}, {rows, double(n), double(k), 0, 1});
+    if (code == 3) c.add(3, {x, w, c.out(long(rows) * n)}, {rows, double(n), double(k), panels, 0});
+    if (code == 4) c.add(4, {c.reals(long(rows) * n), w, c.out(long(rows) * k)}, {rows, double(n), double(k), 0, panels});
+    if (code == 5) c.add(5, {c.reals(long(rows) * n), x, c.out(padded * k)}, {rows, double(n), double(k), 0, panels});
     c.flops += 2 * rows * double(n) * double(k), c.bytes += 4. * double(padded) * double(k);
   };
   for (long l = 0; l < m.layers; l++) {
@@ -184,6 +184,9 @@ std::vector<Named> cases() {
     add("forward", [&](Case& c) { layers(c, model, 3, 2048, false); });
     add("dx", [&](Case& c) { layers(c, model, 4, 2048, false); });
     add("dw", [&](Case& c) { layers(c, model, 5, 2048, false); });
+    add("forwardRows", [&](Case& c) { layers(c, model, 3, 2048, false, 0); });
+    add("dxRows", [&](Case& c) { layers(c, model, 4, 2048, false, 0); });
+    add("dwRows", [&](Case& c) { layers(c, model, 5, 2048, false, 0); });
     add("head", [&](Case& c) { head(c, model, 2040, false); });
     add("headGrad", [&](Case& c) { head(c, model, 2040, true); });
     add("attention", [&](Case& c) { attention(c, model, 8, 256, false); });

@@ -54,6 +54,22 @@ Deno.test("matmulDx() multiplies output gradients with a weight, and continues a
   }
 });
 
+Deno.test("matmulDx() of many rows, wider and deeper than fits at once, has the bits of few", async () => {
+  const next = generator(5);
+  for (const [m, n, k] of [[67, 300, 1430], [64, 16, 1425], [130, 529, 720]] as const) {
+    const dy = normal(m * n, next), w = panels(normal(n * k, next), n, k), prior = normal(m * k, next);
+    for (const flag of [0, 1]) {
+      const more = (from: number, to: number) => flag ? [prior.slice(from * k, to * k)] : [];
+      const [dx] = await run("matmulDx", [dy, w, ...more(0, m)], [m * k], [m, n, k, flag]);
+      for (let i = 0; i < m; i += 25) {
+        const rows = Math.min(25, m - i), part = dy.slice(i * n, (i + rows) * n);
+        const [few] = await run("matmulDx", [part, w, ...more(i, i + rows)], [rows * k], [rows, n, k, flag]);
+        assertSameBits(dx!.slice(i * k, (i + rows) * k), few!, `${m}×${n}×${k} from row ${i}`);
+      }
+    }
+  }
+});
+
 Deno.test("matmulDw() sums over rows into panels, with zeros past the outputs", async () => {
   const next = generator(3);
   for (const [m, n, k] of SHAPES) {

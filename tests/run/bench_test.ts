@@ -1,7 +1,7 @@
 /** The benchmark measures what it says: every case runs, and its operation counts are those of the programs. */
 import assert from "node:assert/strict";
 import { benchConfig, compileBench, usefulFlops } from "../../bench/cases.ts";
-import { floorSeconds, measureRates } from "../../bench/floor.ts";
+import { floorSeconds, measureRates, productWeights } from "../../bench/floor.ts";
 import { median, timed } from "../../bench/measure.ts";
 import { modelCase } from "../../bench/model_cases.ts";
 import { grpoStep, ppoStep } from "../../bench/workflow_cases.ts";
@@ -113,6 +113,23 @@ Deno.test("grpoStep() times every call of a step", async () => {
   for (const call of ["actor.generate", "score.rewards", "actor.train"]) {
     assert.ok(phase_s[call]! > 0 && phase_s[call]! <= 2 * s_per_step, `${call}: ${phase_s[call]}`);
   }
+});
+
+Deno.test("the floor of a GRPO step is one prefill a group, its decode steps and a training step", async () => {
+  using devices = Devices.open({ count: 1, threads: 1 });
+  const operations = await grpoStep(devices, {
+    ...ONCE,
+    rates: { gflops: 1, read: [{ bytes: 1, gbps: 1e9 }] },
+  });
+  const c = benchConfig("T"), decoded = 32 * 63;
+  const flops = usefulFlops(c, 4 * 32, 16, 4) + usefulFlops(c, decoded, 32 + 32) +
+    3 * usefulFlops(c, 32 * 96, 48, 32 * 64);
+  assert.ok(
+    Math.abs(operations.floor_s! * 1e9 / flops - 1) < 1e-3,
+    `${operations.floor_s} s, ${flops} operations`,
+  );
+  const bytes = await grpoStep(devices, { ...ONCE, rates: { gflops: 1e18, read: [{ bytes: 1, gbps: 1 }] } });
+  assert.ok(bytes.floor_s! * 1e9 > 63 * 4 * productWeights(c) + 28 * productWeights(c), "weights are read");
 });
 
 Deno.test("timed() makes as many repetitions as asked, and three whatever the budget", async () => {

@@ -15,6 +15,8 @@ struct Ahead {
 };
 // Rows that a panel of a single tile is read ahead: about 150 ns.
 constexpr long AHEAD_ROWS = 48, FEW_TILES = 6;
+// Rows from which on it pays to turn a transposed B before all of them.
+constexpr long TURNED_ROWS = 64;
 
 typedef void (*Tile)(long k, const float* a, Columns b, Cells c, bool carry, Ahead ahead);
 
@@ -122,6 +124,17 @@ void pack_columns(const Left& a, const Cut& cut, long k0, long k, float* out) {
     }
 }
 
+// A block of 16 outputs × 16 inputs of a weight, which lie together, with `live` inputs and `steps` outputs that count.
+inline void turn(const float* p, long ld, long live, long steps, float* out) {
+  v16 r[16];
+  for (long j = 0; j < 16; j++) {
+    r[j] = j < live ? load(p + 16 * j) : zero();
+    __builtin_prefetch(p + 16 * ld + 16 * j);
+  }
+  transpose(r);
+  for (long j = 0; j < steps; j++) store(out + 16 * j, r[j]);
+}
+
 // One panel of 16 columns of B becomes [k][16]; `next` panels on lies the one that is packed in its place.
 void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, float* out) {
   long live = smaller(16, n - panel * 16);
@@ -147,17 +160,14 @@ void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, 
     }
     return;
   }
-  // Blocks of 16 outputs × 16 inputs lie together; k0 is a multiple of 16.
-  for (long i = 0; i < k; i += 16) {
-    const float* p = b.p + (k0 + i) * b.ld + panel * 256;
-    v16 r[16];
-    for (long j = 0; j < 16; j++) {
-      r[j] = j < live ? load(p + 16 * j) : zero();
-      __builtin_prefetch(p + 16 * b.ld + 16 * j);
-    }
-    transpose(r);
-    for (long j = 0; j < smaller(16, k - i); j++) store(out + 16 * (i + j), r[j]);
-  }
+  for (long i = 0; i < k; i += 16) turn(b.p + (k0 + i) * b.ld + panel * 256, b.ld, live, smaller(16, k - i), out + 16 * i);
+}
+
+// Steps [from, to) of a transposed B in the order of memory, into panels of `ld` steps.
+void turn_panels(const Right& b, long n, long from, long to, long ld, float* out) {
+  for (long i = from; i < to; i += 16)
+    for (long q = 0; q * 16 < n; q++)
+      turn(b.p + i * b.ld + q * 256, b.ld, smaller(16, n - q * 16), smaller(16, to - i), out + (q * ld + i - from) * 16);
 }
 
 }  // namespace
@@ -203,9 +213,10 @@ void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, 
   }
 }
 
-void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
+namespace {
+
+void multiply_as_it_lies(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
   long panels = parts(n, 16), threads = pool.threads();
-  if (m == 0 || n == 0) return;
   // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns into pieces that are worth
   // packing its rows again: between the groups of panels that tiles take at once, unless the shares become unequal by that.
   bool by_rows = m >= threads * 4 * TILE_ROWS;
@@ -221,6 +232,26 @@ void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, boo
     else area.panel = units * piece / pieces * unit, area.panel_end = smaller(panels, units * (piece + 1) / pieces * unit);
     multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
   });
+}
+
+}  // namespace
+
+void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
+  if (m == 0 || n == 0) return;
+  if (b.form != Right::transposed || m < TURNED_ROWS) return multiply_as_it_lies(pool, a, b, c, m, n, k, carry);
+  // Turned once for all rows, as much of it at a time as there is room for. The panels are an odd number of steps apart, so that
+  // they spread over the cache.
+  float* turned = reinterpret_cast<float*>(pool.scratch(0)) + GEMM_SCRATCH;
+  long width = smaller(parts(n, 16), GEMM_TURNED / (16 * (GEMM_DEPTH + 1))) * 16;
+  long most = (GEMM_TURNED / width - 1) / GEMM_DEPTH * GEMM_DEPTH, ld = smaller(k, most) | 1;
+  for (long j = 0; j < n; j += width)
+    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += most) {
+      long columns = smaller(width, n - j), depth = smaller(most, k - k0);
+      Right part{b.form, b.p + k0 * b.ld + j * 16, b.ld};
+      split(pool, depth, 16, [&](long from, long to) { turn_panels(part, columns, from, to, ld, turned + from * 16); });
+      multiply_as_it_lies(pool, {a.p + k0 * (a.by_column ? a.ld : 1), a.ld, a.by_column}, {Right::panels, turned, ld},
+                          {c.p + j * (c.panels ? c.ld : 1), c.ld, c.panels}, m, columns, depth, carry || k0 > 0);
+    }
 }
 
 // In panels the transpose is computed, whose rows are what a panel holds.

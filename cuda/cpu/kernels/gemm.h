@@ -44,8 +44,10 @@ struct Area {
 // Floats of scratch that `multiply` needs.
 constexpr long GEMM_ROWS = 448, GEMM_DEPTH = 256;
 constexpr long GEMM_SCRATCH = GEMM_ROWS * GEMM_DEPTH + 16 + 6 * 16 * GEMM_DEPTH;
+// Floats behind these in the first thread's scratch, where a pool turns a transposed B.
+constexpr long GEMM_TURNED = 360 << 10;
 
-static_assert(GEMM_SCRATCH * 4 <= long(SCRATCH_BYTES), "a block of a product fits into the scratch");
+static_assert((GEMM_SCRATCH + GEMM_TURNED) * 4 <= long(SCRATCH_BYTES), "a block of a product fits into the scratch");
 
 // On the calling thread. n is the number of columns of all of C.
 void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch);
