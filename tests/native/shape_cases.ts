@@ -12,6 +12,7 @@ const ATTENTION: readonly (readonly [number, number, number, number, readonly nu
   [256, 2, 1, 0, [5, 0, 97, 64, 1]],
   [128, 2, 1, 0, [200, 0, 150]],
   [80, 1, 1, 70, [300, 3]],
+  [256, 2, 2, 70, [130, 3]],
 ];
 
 const PAGED = [[128, 8, 2, 0], [80, 3, 1, 0], [64, 12, 2, 300], [256, 2, 2, 0]] as const;

@@ -35,14 +35,14 @@ struct AttentionGradient {
   const float *lse, *delta;  // delta = Σ dO·o of every row and head
 };
 
-// On tensor cores; T is what lies in memory. False when the head size is none that the kernels were made for.
-template <class T>
-bool attention_bf16(Call& c, const AttentionShapes& z, const T* q, const T* k, const T* v, const int* ends, T* o, float* lse);
-template <class T>
-bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<T>& g, const int* ends, T* dq, T* dk, T* dv);
+// On tensor cores, which round what lies in memory as fp32. False when the head size is none that the kernels were made for.
+bool attention_bf16(Call& c, const AttentionShapes& z, const float* q, const float* k, const float* v, const int* ends, float* o,
+                    float* lse);
+bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<float>& g, const int* ends, float* dq, float* dk,
+                         float* dv);
 
-// The fast ones, of bf16 in memory; false for head sizes above 128, for rows that are not in pieces of 16 bytes, and where a block has too
-// little shared memory.
+// The fast ones, of bf16 in memory; false for head sizes above 256, for rows that are not in pieces of 16 bytes, and where a block has
+// too little shared memory.
 bool flash_attention(Call& c, const AttentionShapes& z, const bf16* q, const bf16* k, const bf16* v, const int* ends, bf16* o, float* lse);
 bool flash_attention_grad(Call& c, const AttentionShapes& z, const AttentionGradient<bf16>& x, const int* ends, bf16* dq, bf16* dk,
                           bf16* dv);

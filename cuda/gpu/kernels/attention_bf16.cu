@@ -1,4 +1,4 @@
-// Attention on tensor cores, forward and backward, in the blocked form of Dao et al. 2022: scores exist one tile at a time. Tiles
+// Attention of fp32 numbers on tensor cores, forward and backward, in the blocked form of Dao et al. 2022: scores exist one tile at a time. Tiles
 // are cut from the packed tokens; what a row does not see, of its own sequence or of another one, is masked.
 //
 // A warp holds 16 rows. Products that contract over the head size take both operands as rows in shared memory; those that contract
@@ -28,28 +28,12 @@ constexpr int STEP = D + 8;
 template <int N>
 constexpr int TURNED = N + 8;
 
-// Rows of [token, width] as bf16, zero past the live rows and the head size; and the same transposed. Rows that are bf16 already,
-// and start at multiples of 16 bytes, are brought eight numbers at a time.
-template <int N, int D, class T>
-__device__ void load_tile(const T* from, long row_step, long live, long d, bf16* rows, bf16* turned) {
-  if constexpr (sizeof(T) == 2) {
-    if (d % 8 == 0) {
-      for (int e = int(threadIdx.x); e < N * D / 8; e += THREADS) {
-        int row = e / (D / 8), column = e % (D / 8) * 8;
-        uint4 eight{0, 0, 0, 0};
-        if (row < live && column < d) eight = *reinterpret_cast<const uint4*>(from + row * row_step + column);
-        if (rows) *reinterpret_cast<uint4*>(rows + row * STEP<D> + column) = eight;
-        const bf16* v = reinterpret_cast<const bf16*>(&eight);
-        if (turned)
-#pragma unroll
-          for (int i = 0; i < 8; i++) turned[(column + i) * TURNED<N> + row] = v[i];
-      }
-      return;
-    }
-  }
+// Rows of [token, width] as bf16, zero past the live rows and the head size; and the same transposed.
+template <int N, int D>
+__device__ void load_tile(const float* from, long row_step, long live, long d, bf16* rows, bf16* turned) {
   for (int e = int(threadIdx.x); e < N * D; e += THREADS) {
     int row = e / D, column = e % D;
-    bf16 v = stored<bf16>(row < live && column < d ? number(from[row * row_step + column]) : 0.f);
+    bf16 v = stored<bf16>(row < live && column < d ? from[row * row_step + column] : 0.f);
     if (rows) rows[row * STEP<D> + column] = v;
     if (turned) turned[column * TURNED<N> + row] = v;
   }
@@ -110,8 +94,8 @@ struct Sight {
   __device__ bool sees(long key) const { return key >= from && key < to; }
 };
 
-template <int D, class T>
-__device__ void store_rows(const AttentionShapes& z, const float (&sum)[D / 8][4], T* to, long row_step, long row, long limit,
+template <int D>
+__device__ void store_rows(const AttentionShapes& z, const float (&sum)[D / 8][4], float* to, long row_step, long row, long limit,
                            float low, float high) {
   int lane = int(threadIdx.x % 32), g = lane / 4, t = lane % 4;
 #pragma unroll
@@ -119,7 +103,7 @@ __device__ void store_rows(const AttentionShapes& z, const float (&sum)[D / 8][4
 #pragma unroll
     for (int e = 0; e < 4; e++) {
       long r = g + (e >= 2 ? 8 : 0), column = 8 * j + 2 * t + e % 2;
-      if (row + r < limit && column < z.d) to[r * row_step + column] = stored<T>(sum[j][e] * (e >= 2 ? high : low));
+      if (row + r < limit && column < z.d) to[r * row_step + column] = sum[j][e] * (e >= 2 ? high : low);
     }
 }
 
@@ -130,9 +114,9 @@ constexpr int KEYS = 64;
 template <int D>
 constexpr size_t FORWARD_SHARED = size_t(ROWS * STEP<D> + KEYS * STEP<D> + D * TURNED<KEYS>) * 2;
 
-template <int D, class T>
+template <int D>
 __global__ void __launch_bounds__(THREADS)
-    forward_kernel(Reporter r, AttentionShapes z, const T* q, const T* k, const T* v, const int* ends, T* o, float* lse) {
+    forward_kernel(Reporter r, AttentionShapes z, const float* q, const float* k, const float* v, const int* ends, float* o, float* lse) {
   DYNAMIC_SHARED(bf16, queries);
   bf16 *keys = queries + ROWS * STEP<D>, *values = keys + KEYS * STEP<D>;
   if (r.faulty()) return;
@@ -198,8 +182,7 @@ constexpr int TILE = 32;  // of keys, or of queries, that a block walks over
 // Turns scores q·k into p = exp(scale · q·k − lse), and dO·v into ds = p · (dO·v − delta) · scale.
 struct Row {
   float lse, delta;
-  template <class T>
-  __device__ Row(const AttentionShapes& z, const AttentionGradient<T>& g, long token, long head) : lse(0), delta(0) {
+  __device__ Row(const AttentionShapes& z, const AttentionGradient<float>& g, long token, long head) : lse(0), delta(0) {
     if (token < z.tokens) lse = g.lse[token * z.heads + head], delta = g.delta[token * z.heads + head];
   }
   __device__ void turn(bool seen, float scale, float& s, float& d) const {
@@ -211,9 +194,9 @@ struct Row {
 template <int D>
 constexpr size_t BACKWARD_SHARED = size_t(2 * ROWS * STEP<D> + 2 * TILE * STEP<D> + 2 * D * TURNED<TILE>) * 2;
 
-template <int D, class T>
+template <int D>
 __global__ void __launch_bounds__(THREADS)
-    dq_kernel(Reporter r, AttentionShapes z, AttentionGradient<T> g, const int* ends, T* dq) {
+    dq_kernel(Reporter r, AttentionShapes z, AttentionGradient<float> g, const int* ends, float* dq) {
   DYNAMIC_SHARED(bf16, queries);
   bf16 *grads = queries + ROWS * STEP<D>, *keys = grads + ROWS * STEP<D>, *values = keys + TILE * STEP<D>;
   bf16* turned = values + TILE * STEP<D>;
@@ -246,9 +229,9 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 // Rows are keys here, and a block walks over the queries that see them, head after head: a group's sums need no atomics.
-template <int D, class T>
+template <int D>
 __global__ void __launch_bounds__(THREADS)
-    dkv_kernel(Reporter r, AttentionShapes z, AttentionGradient<T> g, const int* ends, T* dk, T* dv) {
+    dkv_kernel(Reporter r, AttentionShapes z, AttentionGradient<float> g, const int* ends, float* dk, float* dv) {
   DYNAMIC_SHARED(bf16, keys);
   bf16 *values = keys + ROWS * STEP<D>, *queries = values + ROWS * STEP<D>, *grads = queries + TILE * STEP<D>;
   bf16 *queries_turned = grads + TILE * STEP<D>, *grads_turned = queries_turned + D * TURNED<TILE>;
@@ -297,8 +280,6 @@ template <class F>
 bool by_head_size(long d, long most_size, F f) {
   if (d > most_size) return false;
   if (d <= 64) f(std::integral_constant<int, 64>());
-  else if (d <= 80) f(std::integral_constant<int, 80>());
-  else if (d <= 96) f(std::integral_constant<int, 96>());
   else if (d <= 128) f(std::integral_constant<int, 128>());
   else f(std::integral_constant<int, 256>());
   return true;
@@ -308,32 +289,25 @@ unsigned row_blocks(const AttentionShapes& z) { return unsigned(parts(z.tokens, 
 
 }  // namespace
 
-template <class T>
-bool attention_bf16(Call& c, const AttentionShapes& z, const T* q, const T* k, const T* v, const int* ends, T* o, float* lse) {
+bool attention_bf16(Call& c, const AttentionShapes& z, const float* q, const float* k, const float* v, const int* ends, float* o,
+                    float* lse) {
   return by_head_size(z.d, 256, [&](auto size) {
     constexpr int D = decltype(size)::value;
-    launch(c, forward_kernel<D, T>, dim3(row_blocks(z), unsigned(z.heads)), THREADS, FORWARD_SHARED<D>, reporter(c), z, q, k, v, ends,
+    launch(c, forward_kernel<D>, dim3(row_blocks(z), unsigned(z.heads)), THREADS, FORWARD_SHARED<D>, reporter(c), z, q, k, v, ends,
            o, lse);
   });
 }
 
-template <class T>
-bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<T>& g, const int* ends, T* dq, T* dk, T* dv) {
+bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<float>& g, const int* ends, float* dq, float* dk,
+                         float* dv) {
   // Sums over keys and values of larger heads do not fit into registers.
   return by_head_size(z.d, 128, [&](auto size) {
     constexpr int D = decltype(size)::value;
     if constexpr (D <= 128) {
-      launch(c, dq_kernel<D, T>, dim3(row_blocks(z), unsigned(z.heads)), THREADS, BACKWARD_SHARED<D>, reporter(c), z, g, ends, dq);
-      launch(c, dkv_kernel<D, T>, dim3(row_blocks(z), unsigned(z.kv)), THREADS, BACKWARD_SHARED<D>, reporter(c), z, g, ends, dk, dv);
+      launch(c, dq_kernel<D>, dim3(row_blocks(z), unsigned(z.heads)), THREADS, BACKWARD_SHARED<D>, reporter(c), z, g, ends, dq);
+      launch(c, dkv_kernel<D>, dim3(row_blocks(z), unsigned(z.kv)), THREADS, BACKWARD_SHARED<D>, reporter(c), z, g, ends, dk, dv);
     }
   });
 }
-
-#define BY_TYPE(T)                                                                                                              \
-  template bool attention_bf16<T>(Call&, const AttentionShapes&, const T*, const T*, const T*, const int*, T*, float*);         \
-  template bool attention_grad_bf16<T>(Call&, const AttentionShapes&, const AttentionGradient<T>&, const int*, T*, T*, T*);
-BY_TYPE(float)
-BY_TYPE(bf16)
-#undef BY_TYPE
 
 }  // namespace baton

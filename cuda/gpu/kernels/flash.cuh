@@ -1,4 +1,5 @@
-// What the fast attention kernels share: a warp's 32 rows against tiles of keys (or of queries), in two fragments of 16 rows.
+// What the fast attention kernels share: a warp's rows, one or two fragments of 16, against tiles of keys (or of queries). Two read the
+// other operand half as often from shared memory; one leaves registers for head sizes above 128, and fits into smaller cards.
 #pragma once
 #include "attention.cuh"
 #include "fragments.cuh"
@@ -6,7 +7,6 @@
 namespace baton {
 namespace flash {
 
-constexpr int FRAGMENTS = 2, OWN = 16 * FRAGMENTS;  // rows of a warp
 constexpr float LOG2_E = 1.44269504f, LN_2 = .693147181f;
 
 // Sizes as 32-bit integers: registers are scarce.
@@ -44,8 +44,8 @@ __device__ inline int last_query(const AttentionShapes& z, const int* ends, long
 struct Span {
   int from, to;
 };
-// Masks the scores outside the spans of their rows; `span` is asked for each of this lane's rows of the warp's 32.
-template <int TILES, class F>
+// Masks the scores outside the spans of their rows; `span` is asked for each of this lane's rows of the warp's.
+template <int FRAGMENTS, int TILES, class F>
 __device__ void mask_outside(float (&s)[FRAGMENTS][TILES][4], F span) {
 #ifndef BATON_EMULATION
   asm volatile("");  // tiles inside come past this: compilers would turn all of it into conditions of every tile
@@ -66,7 +66,7 @@ __device__ void mask_outside(float (&s)[FRAGMENTS][TILES][4], F span) {
 }
 
 // s += a warp's rows · rows of the other operandᵀ, over D; both lie in shared memory along D.
-template <int D, int TILES>
+template <int D, int FRAGMENTS, int TILES>
 __device__ void rows_by_rows(float (&s)[FRAGMENTS][TILES][4], const bf16* own, const bf16* other) {
   constexpr int STEP = SHARED_STEP<D>;
 #pragma unroll
@@ -85,7 +85,7 @@ __device__ void rows_by_rows(float (&s)[FRAGMENTS][TILES][4], const bf16* own, c
 }
 
 // sum += w · rows of the other operand, over 8·TILES of them; w are numbers of the warp's rows in registers.
-template <int D, int TILES>
+template <int D, int FRAGMENTS, int TILES>
 __device__ void weights_by_rows(float (&sum)[FRAGMENTS][D / 8][4], const float (&w)[FRAGMENTS][TILES][4], const bf16* other) {
   constexpr int STEP = SHARED_STEP<D>;
 #pragma unroll
@@ -108,7 +108,7 @@ __device__ void weights_by_rows(float (&sum)[FRAGMENTS][D / 8][4], const float (
 }
 
 // Stores the sums of a warp's rows from `row` on, scaled row by row; `to` is the first number of row 0.
-template <int TILES>
+template <int FRAGMENTS, int TILES>
 __device__ void store_rows(const float (&sum)[FRAGMENTS][TILES][4], bf16* to, long step, int row, int tokens, int columns,
                            const float (&scale)[FRAGMENTS][2]) {
   int g = int(threadIdx.x % 32) / 4, t = int(threadIdx.x % 4);
@@ -130,16 +130,18 @@ __device__ void store_rows(const float (&sum)[FRAGMENTS][TILES][4], bf16* to, lo
 inline bool in_pieces(const AttentionShapes& z, std::initializer_list<const void*> all) {
   for (const void* p : all)
     if (reinterpret_cast<uintptr_t>(p) % 16) return false;
-  return z.d % 8 == 0 && z.d <= 128 && z.tokens < 1 << 30;
+  return z.d % 8 == 0 && z.d <= 256 && z.tokens < 1 << 30;
 }
 
-// f of the smallest head size that is made for and holds d.
+// f of the smallest head size that is made for and holds d, and of a warp's fragments.
 template <class F>
 void by_head_size(long d, F f) {
-  if (d <= 64) f(std::integral_constant<int, 64>());
-  else if (d <= 80) f(std::integral_constant<int, 80>());
-  else if (d <= 96) f(std::integral_constant<int, 96>());
-  else f(std::integral_constant<int, 128>());
+  auto two = std::integral_constant<int, 2>();
+  if (d <= 64) f(std::integral_constant<int, 64>(), two);
+  else if (d <= 80) f(std::integral_constant<int, 80>(), two);
+  else if (d <= 96) f(std::integral_constant<int, 96>(), two);
+  else if (d <= 128) f(std::integral_constant<int, 128>(), two);
+  else f(std::integral_constant<int, 256>(), std::integral_constant<int, 1>());
 }
 
 }  // namespace flash

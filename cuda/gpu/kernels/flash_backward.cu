@@ -8,20 +8,22 @@ namespace {
 
 using namespace flash;
 
-// ---- by the query: a warp has 32 queries and walks over tiles of keys -------------------------------------------------
+// ---- by the query: a warp has 32 or 16 queries and walks over tiles of keys -------------------------------------------------
 
 namespace by_query {
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, ROWS = OWN * WARPS, TILE = 32, TILES = TILE / 8;
+constexpr int WARPS = 4, THREADS = 32 * WARPS, TILE = 32, TILES = TILE / 8;
+template <int FRAGMENTS>
+constexpr int ROWS = 16 * FRAGMENTS * WARPS;
 
 // Queries, their dO, and two stages of keys and values: one arrives while the other is worked on.
-template <int D>
-constexpr size_t SHARED = size_t(2 * ROWS + 4 * TILE) * SHARED_STEP<D> * 2;
+template <int D, int FRAGMENTS>
+constexpr size_t SHARED = size_t(2 * ROWS<FRAGMENTS> + 4 * TILE) * SHARED_STEP<D> * 2;
 
-template <int D>
+template <int D, int FRAGMENTS>
 __global__ void __launch_bounds__(THREADS)
     flash_dq_kernel(Reporter r, AttentionShapes shapes, AttentionGradient<bf16> x, const int* ends, bf16* dq) {
-  constexpr int STEP = SHARED_STEP<D>;
+  constexpr int STEP = SHARED_STEP<D>, OWN = 16 * FRAGMENTS, ROWS = by_query::ROWS<FRAGMENTS>;
   __shared__ int from[ROWS];
   DYNAMIC_SHARED(bf16, queries);
   bf16 *grads = queries + ROWS * STEP, *stages = grads + ROWS * STEP;
@@ -32,7 +34,7 @@ __global__ void __launch_bounds__(THREADS)
   long at = shapes.key(0, shapes.kv_head(head)), mine = (long(row) * z.heads + head) * z.d;
   int last = int(smaller(z.tokens, row + ROWS)), first = first_key(shapes, ends, row);
   float unit = z.scale * LOG2_E, lse[FRAGMENTS][2], delta[FRAGMENTS][2];
-  from[threadIdx.x] = first_key(shapes, ends, row + threadIdx.x);
+  if (int(threadIdx.x) < ROWS) from[threadIdx.x] = first_key(shapes, ends, row + threadIdx.x);
   const int* sees_from = from + (own - row);
   for (int i = 0; i < FRAGMENTS; i++)
     for (int h = 0; h < 2; h++) {
@@ -79,26 +81,29 @@ __global__ void __launch_bounds__(THREADS)
 
 }  // namespace by_query
 
-// ---- by keys and values: four pairs of warps have 32 keys each, and walk over tiles of queries, head after head -----------
+// ---- by keys and values: four pairs of warps have 32 or 16 keys each, and walk over tiles of queries, head after head -----------
 //
 // The warps of a pair make the scores of half a tile's queries each, and hand weights on through shared memory: for the sums, which are
 // over all queries, they have half of the columns each.
 
 namespace by_key {
 
-constexpr int PAIRS = 4, THREADS = 64 * PAIRS, ROWS = OWN * PAIRS, TILE = 64, HALF = TILE / 2, TILES = HALF / 8;
+constexpr int PAIRS = 4, THREADS = 64 * PAIRS, TILE = 64, HALF = TILE / 2, TILES = HALF / 8;
 constexpr int WEIGHTS = SHARED_STEP<TILE>;
+template <int FRAGMENTS>
+constexpr int ROWS = 16 * FRAGMENTS * PAIRS;
 
 // Columns of a warp.
 template <int D>
 constexpr int COLUMNS = (D / 16 + 1) / 2 * 16;
 
 // Keys and values, stages of queries, dO and what is known of their rows, and the weights.
-template <int D, int STAGES>
-constexpr size_t SHARED = size_t(2 * ROWS + STAGES * 2 * TILE) * SHARED_STEP<D> * 2 + STAGES * 2 * TILE * 4 + 2 * ROWS * WEIGHTS * 2;
+template <int D, int FRAGMENTS, int STAGES>
+constexpr size_t SHARED = size_t(2 * ROWS<FRAGMENTS> + STAGES * 2 * TILE) * SHARED_STEP<D> * 2 + STAGES * 2 * TILE * 4 +
+                          2 * ROWS<FRAGMENTS> * WEIGHTS * 2;
 
 // sum += w · rows, over a tile's queries and the columns of this warp; both lie in shared memory.
-template <int D>
+template <int D, int FRAGMENTS>
 __device__ void add_rows(float (&sum)[FRAGMENTS][COLUMNS<D> / 8][4], const bf16* w, const bf16* rows, int column) {
   constexpr int STEP = SHARED_STEP<D>;
 #pragma unroll
@@ -117,10 +122,10 @@ __device__ void add_rows(float (&sum)[FRAGMENTS][COLUMNS<D> / 8][4], const bf16*
   }
 }
 
-template <int D, int STAGES>
+template <int D, int FRAGMENTS, int STAGES>
 __global__ void __launch_bounds__(THREADS)
     flash_dkv_kernel(Reporter r, AttentionShapes shapes, AttentionGradient<bf16> x, const int* ends, bf16* dk, bf16* dv) {
-  constexpr int STEP = SHARED_STEP<D>;
+  constexpr int STEP = SHARED_STEP<D>, OWN = 16 * FRAGMENTS, ROWS = by_key::ROWS<FRAGMENTS>;
   __shared__ int until[ROWS];
   DYNAMIC_SHARED(bf16, keys);
   bf16 *values = keys + ROWS * STEP, *stages = values + ROWS * STEP, *weights = stages + STAGES * 2 * TILE * STEP;
@@ -213,21 +218,25 @@ bool flash_attention_grad(Call& c, const AttentionShapes& z, const AttentionGrad
                           bf16* dv) {
   if (!in_pieces(z, {x.q, x.k, x.v, x.dO, dq, dk, dv})) return false;
   size_t room = c.device->shared_memory();
-  bool fits = false;
-  by_head_size(z.d, [&](auto size) {
-    constexpr int D = decltype(size)::value;
-    unsigned queries = unsigned(parts(z.tokens, by_query::ROWS)), keys = unsigned(parts(z.tokens, by_key::ROWS));
-    fits = by_query::SHARED<D> <= room && by_key::SHARED<D, 1> <= room;
-    if (!fits) return;
-    launch(c, by_query::flash_dq_kernel<D>, dim3(unsigned(z.heads), queries), by_query::THREADS, by_query::SHARED<D>, reporter(c), z, x,
-           ends, dq);
-    auto run = [&](auto kernel, size_t shared) {
+  // Static shared memory, which a block has besides.
+  constexpr size_t LIMITS = 128 * sizeof(int);
+  auto run = [&](auto size, auto fragments) {
+    constexpr int D = decltype(size)::value, F = decltype(fragments)::value;
+    if (by_query::SHARED<D, F> + LIMITS > room || by_key::SHARED<D, F, 1> + LIMITS > room) return false;
+    unsigned queries = unsigned(parts(z.tokens, by_query::ROWS<F>)), keys = unsigned(parts(z.tokens, by_key::ROWS<F>));
+    launch(c, by_query::flash_dq_kernel<D, F>, dim3(unsigned(z.heads), queries), by_query::THREADS, by_query::SHARED<D, F>, reporter(c), z,
+           x, ends, dq);
+    auto by_keys = [&](auto kernel, size_t shared) {
       launch(c, kernel, dim3(unsigned(z.kv), keys), by_key::THREADS, shared, reporter(c), z, x, ends, dk, dv);
     };
-    if (by_key::SHARED<D, 2> <= room) run(by_key::flash_dkv_kernel<D, 2>, by_key::SHARED<D, 2>);
-    else run(by_key::flash_dkv_kernel<D, 1>, by_key::SHARED<D, 1>);
-  });
-  return fits;
+    if (by_key::SHARED<D, F, 2> + LIMITS <= room) by_keys(by_key::flash_dkv_kernel<D, F, 2>, by_key::SHARED<D, F, 2>);
+    else by_keys(by_key::flash_dkv_kernel<D, F, 1>, by_key::SHARED<D, F, 1>);
+    return true;
+  };
+  bool ran = false;
+  by_head_size(z.d, [&](auto size, auto fragments) { ran = run(size, fragments); });
+  // Half of the rows a block, where shared memory is small.
+  return ran || (z.d <= 128 && run(std::integral_constant<int, 128>(), std::integral_constant<int, 1>()));
 }
 
 }  // namespace baton

@@ -1,5 +1,5 @@
 // Attention over packed sequences of bf16 numbers, in the blocked form of Dao 2023 (FlashAttention-2): a block has 128 queries of a
-// head, a warp 32 of them, and walks over tiles of keys. Keys of the next tile arrive while values are summed, values while scores
+// head (64 where heads are larger than 128), a warp 32 (16) of them, and walks over tiles of keys. Keys of the next tile arrive while values are summed, values while scores
 // are made. Rows come through cp.async and ldmatrix, sums stay in registers, and only tiles at an edge are masked.
 #include "flash.cuh"
 
@@ -8,13 +8,17 @@ namespace {
 
 using namespace flash;
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, ROWS = OWN * WARPS;
+constexpr int WARPS = 4, THREADS = 32 * WARPS;
+template <int FRAGMENTS>
+constexpr int ROWS = 16 * FRAGMENTS * WARPS;  // of queries
+template <int FRAGMENTS>
+constexpr int TILE = 32 * FRAGMENTS;  // of keys; with one fragment two blocks fit into an A100's multiprocessor too
 
-constexpr int TILE = 64, TILES = TILE / 8;  // of keys
-template <int D>
-constexpr size_t SHARED = size_t(ROWS + 2 * TILE) * SHARED_STEP<D> * 2;
+template <int D, int FRAGMENTS>
+constexpr size_t SHARED = size_t(ROWS<FRAGMENTS> + 2 * TILE<FRAGMENTS>) * SHARED_STEP<D> * 2;
 
-// What a lane knows of its four rows: row + 16 i + 8 h.
+// What a lane knows of its rows, two of each fragment: row + 16 i + 8 h.
+template <int FRAGMENTS>
 struct Softmax {
   float top[FRAGMENTS][2], total[FRAGMENTS][2];
   __device__ Softmax() {
@@ -51,10 +55,10 @@ struct Softmax {
   }
 };
 
-template <int D>
+template <int D, int FRAGMENTS>
 __global__ void __launch_bounds__(THREADS)
     flash_kernel(Reporter r, AttentionShapes shapes, const bf16* q, const bf16* k, const bf16* v, const int* ends, bf16* o, float* lse) {
-  constexpr int STEP = SHARED_STEP<D>;
+  constexpr int STEP = SHARED_STEP<D>, OWN = 16 * FRAGMENTS, ROWS = baton::ROWS<FRAGMENTS>, TILE = baton::TILE<FRAGMENTS>;
   __shared__ int from[ROWS];
   DYNAMIC_SHARED(bf16, queries);
   bf16 *keys = queries + ROWS * STEP, *values = keys + TILE * STEP;
@@ -65,7 +69,7 @@ __global__ void __launch_bounds__(THREADS)
   int g = int(threadIdx.x % 32) / 4, t = int(threadIdx.x % 4), kv_step = z.kv * z.d, q_step = z.heads * z.d;
   const bf16 *my_keys = k + shapes.key(0, shapes.kv_head(head)), *my_values = v + shapes.key(0, shapes.kv_head(head));
   int last = int(smaller(z.tokens, row + ROWS)), first = first_key(shapes, ends, row);
-  from[threadIdx.x] = first_key(shapes, ends, row + threadIdx.x);
+  if (int(threadIdx.x) < ROWS) from[threadIdx.x] = first_key(shapes, ends, row + threadIdx.x);
   auto copy_keys = [&](int base) {
     copy_rows_beside<TILE, D, THREADS>(keys, my_keys + long(base) * kv_step, kv_step, last - base, z.d);
     commit_copies();
@@ -73,10 +77,10 @@ __global__ void __launch_bounds__(THREADS)
   copy_rows_beside<ROWS, D, THREADS>(queries, q + (long(row) * z.heads + head) * z.d, q_step, last - row, z.d);
   copy_keys(first);
   float sum[FRAGMENTS][D / 8][4] = {}, unit = z.scale * LOG2_E;
-  Softmax softmax;
+  Softmax<FRAGMENTS> softmax;
   const int* sees_from = from + (own - row);
   for (int base = first; base < last; base += TILE) {
-    float s[FRAGMENTS][TILES][4] = {};
+    float s[FRAGMENTS][TILE / 8][4] = {};
     wait_for_copies();
     __syncthreads();
     bool sees = base < own + OWN && base + TILE > sees_from[0];
@@ -110,10 +114,10 @@ __global__ void __launch_bounds__(THREADS)
 
 bool flash_attention(Call& c, const AttentionShapes& z, const bf16* q, const bf16* k, const bf16* v, const int* ends, bf16* o, float* lse) {
   if (!in_pieces(z, {q, k, v, o})) return false;
-  by_head_size(z.d, [&](auto size) {
-    constexpr int D = decltype(size)::value;
-    launch(c, flash_kernel<D>, dim3(unsigned(z.heads), unsigned(parts(z.tokens, ROWS))), THREADS, SHARED<D>, reporter(c), z, q, k, v, ends,
-           o, lse);
+  by_head_size(z.d, [&](auto size, auto fragments) {
+    constexpr int D = decltype(size)::value, F = decltype(fragments)::value;
+    launch(c, flash_kernel<D, F>, dim3(unsigned(z.heads), unsigned(parts(z.tokens, ROWS<F>))), THREADS, SHARED<D, F>, reporter(c), z, q, k,
+           v, ends, o, lse);
   });
   return true;
 }

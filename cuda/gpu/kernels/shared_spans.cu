@@ -22,6 +22,8 @@ constexpr int STAGE = D * KEY_STEP > CHUNK * SHARED_STEP<D> ? D * KEY_STEP : CHU
 template <int D>
 constexpr size_t SHARED = size_t(STAGES * STAGE<D> + MOST<D> * SHARED_STEP<D> + MOST<D> * WEIGHT_STEP) * 2;
 
+constexpr size_t STATIC = 4096;  // at most, what a block has besides
+
 struct Range {
   int begin, end;
 };
@@ -226,7 +228,7 @@ bool shared_spans(Call& c, const Cache<bf16>& cache, const bf16* q, const int* s
   if (d % 16 || d > 256 || z.heads / cache.kv > (d > 128 ? 32 : 64) || reinterpret_cast<uintptr_t>(q) % 16) return false;
   auto run = [&](auto size) {
     constexpr int D = decltype(size)::value;
-    if (SHARED<D> > c.device->shared_memory()) return false;
+    if (SHARED<D> + STATIC > c.device->shared_memory()) return false;
     launch(c, shared_spans_kernel<D>, dim3(unsigned(rows), unsigned(cache.kv), unsigned(z.spans)), THREADS, SHARED<D>, reporter(c), cache, q,
            slots, positions, int(rows), z, int(window), scale);
     return true;
