@@ -233,9 +233,8 @@ bool shared_spans(Call& c, const Cache<bf16>& cache, const bf16* q, const int* s
            slots, positions, int(rows), z, int(window), scale);
     return true;
   };
-  if (d > 128) return run(std::integral_constant<int, 256>());
   bool ran = false;
-  flash::by_head_size(d, [&](auto size) { ran = run(size); });
+  flash::by_head_size(d, [&](auto size, auto) { ran = run(size); });
   return ran;
 }
 
