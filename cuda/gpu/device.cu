@@ -60,7 +60,7 @@ bool GpuDevice::prepare() {
       !ok(cudaStreamCreateWithFlags(&compute_.stream, cudaStreamNonBlocking)) ||
       // What other devices wait for goes first where both streams have blocks to run.
       !ok(cudaStreamCreateWithPriority(&copies_.stream, cudaStreamNonBlocking, greatest)) ||
-      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
+      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES + attention_bytes())) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
       !ok(cudaHostAlloc(&faults, IN_FLIGHT * sizeof(Fault), cudaHostAllocPortable)))
     return false;
   compute_.scratch = scratch_ = static_cast<char*>(scratch);
