@@ -103,7 +103,7 @@ export function findToolkit(named = Deno.env.get("BATON_CUDA_TOOLKIT") || undefi
     .find((folder) => isFile(join(folder, "libcudart_static.a")));
   if (!runtime) return `no libcudart_static.a beside ${nvcc}, \`pip install nvidia-cuda-runtime\``;
   const includes = [...new Set(beside.map((r) => join(r, "include")))].filter((folder) =>
-    ["cuda_runtime.h", "cublasLt.h", "nccl.h", "nvrtc.h", "crt/host_defines.h"].some((h) =>
+    ["cuda_runtime.h", "cublasLt.h", "cudnn.h", "nccl.h", "nvrtc.h", "crt/host_defines.h"].some((h) =>
       isFile(join(folder, h))
     )
   );

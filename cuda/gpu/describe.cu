@@ -56,7 +56,7 @@ std::string describe_backend() {
             ",\"bytes\":" + std::to_string(total) + ",\"freeBytes\":" + std::to_string(free) + ",\"bus\":" + quoted(bus) + ",\"peers\":[" + reach + "]}";
   }
   return "{\"backend\":\"cuda\",\"isa\":\"" + isa + "\",\"cores\":" + std::to_string(std::thread::hardware_concurrency()) +
-         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
+         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES + attention_bytes()) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
          version(runtime) + "\",\"math\":\"" + (on_tensor_cores(false) ? "bf16" : on_tensor_cores(true) ? "as stored" : "fp32") + "\",\"libraries\":" + describe_libraries() + ",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
 }
 

@@ -62,7 +62,7 @@ bool GpuDevice::prepare() {
       !ok(cudaStreamCreateWithFlags(&compute_.stream, cudaStreamNonBlocking)) ||
       // What other devices wait for goes first where both streams have blocks to run.
       !ok(cudaStreamCreateWithPriority(&copies_.stream, cudaStreamNonBlocking, greatest)) ||
-      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES)) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
+      !ok(cudaMalloc(&scratch, SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES + attention_bytes())) || !ok(cudaMalloc(&fault, sizeof(Fault))) ||
       !ok(cudaHostAlloc(&faults, IN_FLIGHT * sizeof(Fault), cudaHostAllocPortable)))
     return false;
   shared_memory_ = properties.sharedMemPerBlockOptin;

@@ -15,6 +15,9 @@ constexpr uint64_t SCRATCH_BYTES = 128 << 20;
 constexpr uint64_t PRODUCT_BYTES = 32 << 20;
 // And what the second stream has, whose work runs beside the other's: strided pieces that come through NCCL.
 constexpr uint64_t RECEIVE_BYTES = 16 << 20;
+// Behind that, where attention goes to cuDNN, its workspace with what gradients are summed in: attention_bytes() are these or none.
+constexpr uint64_t ATTENTION_BYTES = 448 << 20;
+uint64_t attention_bytes();
 
 // What can be wrong with the integers that kernels read. The texts are in faults.cu.
 enum What { NOTHING, INDEX, SEGMENT, LAST_SEGMENT, NO_PAGE, NO_ROOM, NOT_FINITE, NOT_KEPT };

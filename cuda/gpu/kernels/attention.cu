@@ -158,8 +158,11 @@ void attention(Call& c) {
     const T *q = at<T>(c, 0), *k = at<T>(c, 1), *v = at<T>(c, 2);
     T* o = at<T>(c, 4);
     bool fast = on_tensor_cores(is_half(c, 0));
-    if constexpr (sizeof(T) == 2) fast = fast && flash_attention(c, z, q, k, v, ints(c, 3), o, floats(c, 5));
-    else fast = fast && attention_bf16(c, z, q, k, v, ints(c, 3), o, floats(c, 5));
+    if constexpr (sizeof(T) == 2) {
+      fast = fast && (cudnn_attention(c, z, q, k, v, ints(c, 3), o, floats(c, 5)) || flash_attention(c, z, q, k, v, ints(c, 3), o, floats(c, 5)));
+    } else {
+      fast = fast && attention_bf16(c, z, q, k, v, ints(c, 3), o, floats(c, 5));
+    }
     if (fast) return;
     launch(c, attention_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, q, k, v, ints(c, 3), o,
            floats(c, 5));
@@ -179,8 +182,10 @@ void attention_grad(Call& c) {
     typedef decltype(type) T;
     AttentionGradient<T> g{at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), at<T>(c, 3), floats(c, 5), delta};
     T *dq = at<T>(c, 7), *dk = at<T>(c, 8), *dv = at<T>(c, 9);
-    launch(c, delta_kernel<T>, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, g.dO, at<T>(c, 4), delta, rows, z.d);
     bool fast = on_tensor_cores(is_half(c, 0));
+    if constexpr (sizeof(T) == 2)
+      if (fast && cudnn_attention_grad(c, z, g, at<T>(c, 4), ints(c, 6), dq, dk, dv)) return;
+    launch(c, delta_kernel<T>, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, g.dO, at<T>(c, 4), delta, rows, z.d);
     if constexpr (sizeof(T) == 2) fast = fast && flash_attention_grad(c, z, g, ints(c, 6), dq, dk, dv);
     else fast = fast && attention_grad_bf16(c, z, g, ints(c, 6), dq, dk, dv);
     if (fast) return;

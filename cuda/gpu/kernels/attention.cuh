@@ -47,4 +47,9 @@ bool flash_attention(Call& c, const AttentionShapes& z, const bf16* q, const bf1
 bool flash_attention_grad(Call& c, const AttentionShapes& z, const AttentionGradient<bf16>& x, const int* ends, bf16* dq, bf16* dk,
                           bf16* dv);
 
+// cuDNN's, where BATON_CUDA_ATTENTION=cudnn asks for it; false where it is not there or cannot do it. `delta` is not read.
+bool cudnn_attention(Call& c, const AttentionShapes& z, const bf16* q, const bf16* k, const bf16* v, const int* ends, bf16* o, float* lse);
+bool cudnn_attention_grad(Call& c, const AttentionShapes& z, const AttentionGradient<bf16>& x, const bf16* o, const int* ends, bf16* dq, bf16* dk,
+                          bf16* dv);
+
 }  // namespace baton
