@@ -2,6 +2,7 @@
 import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
 import { below, doubles, ends, floats, generator, normal, panels } from "./harness.ts";
+import { sampleCases } from "./sample_cases.ts";
 
 /** Head size, heads, key-value heads, window and lengths of sequences; the last ones span several blocks of the kernels. */
 const ATTENTION: readonly (readonly [number, number, number, number, readonly number[]])[] = [
@@ -215,5 +216,6 @@ export function shapeCases(): readonly Case[] {
     ...singleCases(n),
     ...rowCases(n),
     ...packCases(n),
+    ...sampleCases(),
   ];
 }

@@ -288,7 +288,7 @@ void run(Call& c, Attention& a, const Addresses& all, char* workspace) {
   else if (!a.graph.execute(p.handle, all, workspace)) fail(c, "%s", a.graph.error().c_str());
 }
 
-char* lent_memory(const Call& c) { return c.scratch + SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES; }
+char* lent_memory(const Call& c) { return c.scratch + SCRATCH_BYTES + PRODUCT_BYTES + RECEIVE_BYTES; }
 
 }  // namespace
 

@@ -1,14 +1,28 @@
 // Draws the next token of every running slot and advances the slot's state; what is drawn is defined in
-// cuda/cpu/kernels/sample.cpp. A block takes a row. The mass of a prefix (topP) is counted in units of 2⁻⁴⁰, so that it does
-// not depend on the order of threads.
-#include "softmax.cuh"
+// cuda/cpu/kernels/sample.cpp. A block takes a row and walks over its logits twice, whatever is asked for:
+//   1. the largest score of every tile, and where a filter (topK, topP) is asked for that of up to 4096 groups of tokens;
+//   2. exponentials, which sixteen warps make and put into shared memory. There one warp adds them, for log-sum-exp in the order of the
+//      CPU, and another adds the mass of every tile in double. Tokens at or above a threshold that as many groups reach as tokens are
+//      wanted go into a list: few more than those.
+// A filter is then a selection byte by byte in that list, and the draw reads one tile. Only where the list does not hold them (more
+// tokens at one number than it has room for; more than about a thousand that make up topP) the same selection walks over the row.
+//
+// The floor is one pass, 4 V bytes for each row: 0.6 MB of a vocabulary of 152k, at 3 TB/s 13 µs for 64 rows and 52 µs for 256. For few
+// rows it is the chain of V / 16 additions of four clocks that the CPU's bits take, about 25 µs, which no second block could share.
+//
+// The mass of a prefix (topP) is counted in units of 2⁻⁴⁰, so that it does not depend on the order of threads.
+#include "packs.cuh"
+#include "selection.cuh"
 
 namespace baton {
 namespace {
 
-constexpr unsigned THREADS = 256;
+constexpr unsigned MAKERS = 512, ADDERS = 32, THREADS = MAKERS + 2 * ADDERS, WARPS = THREADS / 32;
 constexpr long MOST_TILES = 1024;  // of the largest vocabulary, 2²⁰
-constexpr double UNIT = 1099511627776.;
+constexpr int PAIR = 2;            // tiles of a stage: four numbers for every maker
+constexpr int GROUPS = 4096;       // of tokens, whose largest scores say where a list has to begin
+constexpr int LIST = 4095;         // tokens of a list, or of a step of a walk: their units fit into two words
+constexpr int NUCLEUS = 1024;      // groups that reach into a list for topP alone
 enum Sampler { KEY_LOW, KEY_HIGH, INDEX_WORD, SAMPLE_WORD, LIMIT, SAMPLER_COLUMNS = 8 };
 enum Finished { RUNNING, STOPPED, FULL };
 
@@ -23,117 +37,279 @@ __device__ double uniform(unsigned key0, unsigned key1, unsigned c0, unsigned c1
   return (c0 + .5) * (1. / 4294967296.);
 }
 
-// Integers in the order of the numbers; −0 and 0 are one number.
-__device__ unsigned order(float s) {
-  s = s + 0.f;
-  unsigned bits = unsigned(__float_as_int(s));
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+struct Shared {
+  float e[2][PAIR][TILE];     // of two stages, under the largest score so far
+  float last[2][PAIR][TILE];  // and under that of the row, where it is another one
+  union {
+    unsigned group[GROUPS];
+    Units list[LIST + 1];  // id and key, in the order of ids
+  };
+  double mass[MOST_TILES];
+  Units weight[256], part[WARPS];
+  float peak[MOST_TILES + 1], share[32];
+  unsigned count[256], low[256], high[256];
+  unsigned found;
+  int first[2];
+  long token;
+  Cut cut;
+};
+
+// Σ over the block.
+__device__ Units block_units(Units a, Shared& z) {
+  for (int half = 16; half; half /= 2) a = a + __shfl_xor_sync(ALL, a, half);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) z.part[threadIdx.x / 32] = a;
+  __syncthreads();
+  a = 0;
+  for (unsigned w = 0; w < WARPS; w++) a = a + z.part[w];
+  return a;
+}
+// Σ over the lanes up to this one.
+template <class T>
+__device__ T running_sum(T a) {
+  int lane = int(threadIdx.x % 32);
+  for (int step = 1; step < 32; step *= 2) {
+    T other = __shfl_sync(ALL, a, lane >= step ? lane - step : lane);
+    if (lane >= step) a = a + other;
+  }
+  return a;
 }
 
-// What is kept: everything above `key`, and the tokens at it up to the id `last`.
-struct Kept {
-  unsigned key = 0;
-  long last = 0;
-  bool all = true;
-  __device__ bool keeps(unsigned k, long id) const { return all || k > key || (k == key && id <= last); }
-};
-
-struct Shared {
-  float s[TILE], e[TILE], share[32];
-  double mass[MOST_TILES];
-  unsigned long long weight[256];
-  unsigned count[256];
-  unsigned prefix;
-  double above, at;  // weight above the key, and what has to be reached
-  long found;
-  unsigned tokens_at;
-};
+// Of the bins of a byte, from the highest down, the first with tokens by which `reach` is reached, or the lowest. The first warp.
+__device__ void choose(const Cut& before, double reach, int shift, Shared& z) {
+  int high = 255 - 8 * int(threadIdx.x);
+  Units own = 0;
+  for (int b = 0; b < 8; b++) own += z.weight[high - b];
+  Units above = before.above + running_sum(own) - own;
+  int last = -1;
+  Units over = 0;
+  bool found = false;
+  for (int b = 0; b < 8 && !found; b++) {
+    int bin = high - b;
+    if (z.count[bin] == 0) continue;
+    last = bin, over = above, above += z.weight[bin];
+    found = double(above) >= reach;
+  }
+  unsigned reached = __ballot_sync(ALL, found), used = __ballot_sync(ALL, last >= 0);
+  if (reached ? int(threadIdx.x) == __ffs(int(reached)) - 1 : used >> threadIdx.x == 1)
+    z.cut = {before.key | unsigned(last) << shift, z.count[last], over, z.weight[last]};
+}
 
 struct Row {
   const float* logits;
   long vocabulary;
   float inverse, top;
+  bool wide;  // may be read sixteen bytes at a time
 
-  __device__ float scaled(long j) const { return logits[j] * inverse; }
-  // exp(s − top), 0 where not kept.
-  __device__ float weight(const Kept& kept, long j) const {
-    float s = scaled(j);
-    return kept.keeps(order(s), j) ? exp_of(s - top) : 0.f;
+  __device__ long tiles() const { return parts(vocabulary, TILE); }
+  __device__ All all() const { return {logits, inverse, vocabulary}; }
+
+  // Four scores from j on, −∞ behind the last.
+  __device__ void scores(long j, float (&v)[4]) const {
+    if (wide && j < vocabulary) read<4>(logits + j, v);
+    else
+      for (int e = 0; e < 4; e++) v[e] = j + e < vocabulary ? logits[j + e] : -INF;
+    for (int e = 0; e < 4; e++) v[e] = v[e] * inverse;
   }
 
-  // Σ of every tile in sixteen double lanes and one tree, and the sum of them all, in order. A half-warp takes a tile.
-  __device__ double mass(const Kept& kept, Shared& z) const {
-    long tiles = parts(vocabulary, TILE);
+  // exp(s − top), 0 where not kept.
+  template <class S>
+  __device__ float weight(const S& from, const Kept& kept, long i) const {
+    float s = from.score(i);
+    return kept.all || kept.keeps(order(s), from.id(i)) ? exp_of(s - top) : 0.f;
+  }
+
+  // The first pass. A warp takes every sixteenth tile, so that a group is one thread's.
+  __device__ void find_peaks(bool grouped, Shared& z) {
+    if (grouped)
+      for (int i = int(threadIdx.x); i < GROUPS; i += THREADS) z.group[i] = 0;
+    if (threadIdx.x == 0) z.peak[tiles()] = -INF, z.found = 0, z.first[0] = z.first[1] = 0x7fffffff;
     __syncthreads();
-    for (long base = 0; base < tiles; base += THREADS / 16) {
+    int lane = int(threadIdx.x % 32);
+    if (threadIdx.x < MAKERS)
+      for (long tile = threadIdx.x / 32; tile < tiles(); tile += MAKERS / 32) {
+        float own = -INF;
+#pragma unroll
+        for (int c = 0; c < TILE / 128; c++) {
+          float v[4];
+          scores(tile * TILE + c * 128 + lane * 4, v);
+          own = fmaxf(fmaxf(fmaxf(v[0], v[1]), fmaxf(v[2], v[3])), own);
+        }
+        if (grouped) {
+          unsigned& group = z.group[tile % (GROUPS / 32) * 32 + lane];
+          group = order(own) > group ? order(own) : group;
+        }
+        for (int half = 16; half; half /= 2) own = fmaxf(own, __shfl_xor_sync(ALL, own, half));
+        if (lane == 0) z.peak[tile] = own;
+      }
+    __syncthreads();
+    float own = -INF;
+    for (long t = threadIdx.x; t < tiles(); t += THREADS) own = fmaxf(own, z.peak[t]);
+    top = block_most(own, z.share);
+  }
+
+  // A number that at least `wanted` tokens reach; NaN, below which nothing is, where it is not known.
+  __device__ float bar(long wanted, Shared& z) const {
+    Groups groups{z.group, smaller(tiles() * 32, GROUPS)};
+    if (vocabulary <= LIST || wanted > groups.count) return nan_number();
+    return number_of(cut<false>(groups, Kept{}, double(wanted), 2, z).key);
+  }
+
+  // The second pass. Returns log-sum-exp; leaves the mass of every tile where `masses`, lists tokens that are not below `bar` where
+  // `listed`, and adds the units of all tokens to `total` where `counted`.
+  __device__ float walk(bool masses, bool listed, bool counted, float bar, Units& total, Shared& z) const {
+    long stages = parts(tiles(), PAIR);
+    int place = int(threadIdx.x % (MAKERS / PAIR)) * 4, half = int(threadIdx.x / (MAKERS / PAIR)), lane = int(threadIdx.x % 16);
+    bool maker = threadIdx.x < MAKERS, adder = threadIdx.x < MAKERS + ADDERS;
+    // Scores come two stages ahead.
+    float now[4], next[4], after[4], running = -INF, sum = 0;
+    auto first_of = [&](long n) { return (n * PAIR + half) * TILE + place; };
+    if (maker) scores(first_of(0), now), scores(first_of(1), next);
+    for (long n = 0; n <= stages; n++) {
+      if (maker && n < stages) {
+        scores(first_of(n + 2), after);
+        long at = n * PAIR;
+        float own = fmaxf(running, z.peak[at]);
+        running = fmaxf(own, z.peak[at + 1]);
+        if (half) own = running;
+        float v[4], w[4];
+        for (int e = 0; e < 4; e++) v[e] = w[e] = exp_of(now[e] - own);
+        write<4>(z.e[n % 2][half] + place, v);
+        if (own != top && (masses || counted)) {
+          for (int e = 0; e < 4; e++) w[e] = exp_of(now[e] - top);
+          write<4>(z.last[n % 2][half] + place, w);
+        }
+        if (counted)
+          for (int e = 0; e < 4; e++) total += units_of(w[e]);
+        if (listed)
+          for (int e = 0; e < 4; e++)
+            if (!(now[e] < bar) && first_of(n) + e < vocabulary) {
+              unsigned i = atomicAdd(&z.found, 1u);
+              if (i < LIST) z.list[i] = Units(first_of(n) + e) << 32 | order(now[e]);
+            }
+        for (int e = 0; e < 4; e++) now[e] = next[e], next[e] = after[e];
+      } else if (!maker && n > 0) {
+        long at = (n - 1) * PAIR;
+        if (adder) {
+          for (int t = 0; t < PAIR; t++) {
+            float peak = fmaxf(running, z.peak[at + t]);
+            sum = sum * (running == peak ? 1.f : running == -INF ? 0.f : exp_of(running - peak));
+            running = peak;
+            const float* e = z.e[(n - 1) % 2][t] + lane;
+#pragma unroll 32
+            for (int i = 0; i < TILE; i += 16) sum = sum + e[i];
+          }
+        } else if (masses) {
+          int t = int(threadIdx.x % 32) / 16;
+          float own = fmaxf(running, z.peak[at]);
+          running = fmaxf(own, z.peak[at + 1]);
+          if (t) own = running;
+          const float* e = (own == top ? z.e : z.last)[(n - 1) % 2][t] + lane;
+          double mass = 0;
+#pragma unroll 32
+          for (int i = 0; i < TILE; i += 16) mass = mass + double(e[i]);
+          mass = fold16(mass);
+          if (lane == 0 && at + t < tiles()) z.mass[at + t] = mass;
+        }
+      }
+      __syncthreads();
+    }
+    if (!maker && adder) {
+      sum = fold16(sum);
+      if (threadIdx.x == MAKERS) z.share[0] = sum;
+    }
+    __syncthreads();
+    return top + log_of(z.share[0]);
+  }
+
+  // Puts what the second pass has found into the order of ids (Batcher's bitonic sort).
+  __device__ List sorted(Shared& z) const {
+    unsigned n = z.found, size = 2;
+    while (size < n) size *= 2;
+    for (unsigned i = n + threadIdx.x; i < size; i += THREADS) z.list[i] = ~Units(0);
+    for (unsigned run = 2; run <= size; run *= 2)
+      for (unsigned step = run / 2; step; step /= 2) {
+        __syncthreads();
+        for (unsigned i = threadIdx.x; i < size / 2; i += THREADS) {
+          unsigned low = 2 * i - (i & (step - 1)), high = low + step;
+          Units a = z.list[low], b = z.list[high];
+          if ((a > b) == ((low & run) == 0)) z.list[low] = b, z.list[high] = a;
+        }
+      }
+    __syncthreads();
+    return {z.list, long(n)};
+  }
+
+  // Σ of every tile in sixteen double lanes and one tree. A half-warp takes a tile.
+  template <class S>
+  __device__ void find_masses(const S& from, const Kept& kept, Shared& z) const {
+    long lane = threadIdx.x % 16;
+    for (long base = 0; base < tiles(); base += THREADS / 16) {
       long tile = base + threadIdx.x / 16;
       double sum = 0;
-      if (tile < tiles)
-        for (long j = tile * TILE + threadIdx.x % 16; j < smaller(vocabulary, (tile + 1) * TILE); j += 16)
-          sum = sum + double(weight(kept, j));
+      if (tile < tiles())
+        for (long i = from.begin(tile, lane), end = from.begin(tile + 1); i < end; i += S::STEP)
+          if (from.id(i) % 16 == lane) sum = sum + double(weight(from, kept, i));
       sum = fold16(sum);
-      if (tile < tiles && threadIdx.x % 16 == 0) z.mass[tile] = sum;
+      if (tile < tiles() && lane == 0) z.mass[tile] = sum;
     }
     __syncthreads();
-    double all = 0;
-    for (long t = 0; t < tiles; t++) all = all + z.mass[t];
-    return all;
   }
 
-  // Finds the key at which the weight of everything above it is below `target` and that of everything not below it is not,
-  // one byte at a time from the top. A token weighs 1, or its e in units; `target` is then a share of all.
-  __device__ unsigned cut(const Kept& kept, bool by_mass, double target, Shared& z) const {
-    unsigned prefix = 0;
-    if (threadIdx.x == 0) z.above = 0;
-    for (int shift = 24; shift >= 0; shift -= 8) {
-      __syncthreads();
-      z.weight[threadIdx.x] = 0, z.count[threadIdx.x] = 0;
-      __syncthreads();
-      for (long j = threadIdx.x; j < vocabulary; j += THREADS) {
-        unsigned key = order(scaled(j));
-        if (shift < 24 && (key >> (shift + 8)) != (prefix >> (shift + 8))) continue;
-        float e = by_mass ? weight(kept, j) : 1.f;
-        if (by_mass && e == 0) continue;
-        atomicAdd(&z.count[key >> shift & 255], 1u);
-        if (by_mass) atomicAdd(&z.weight[key >> shift & 255], (unsigned long long)(double(e) * UNIT));
-      }
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        auto weight_of = [&](int bin) { return by_mass ? double(z.weight[bin]) : double(z.count[bin]); };
-        if (by_mass && shift == 24) {
-          double all = 0;
-          for (int bin = 0; bin < 256; bin++) all = all + weight_of(bin);
-          z.at = target * all;  // what has to be reached; kept here for the next bytes
+  template <class S>
+  __device__ Units units(const S& from, const Kept& kept, Shared& z) const {
+    Units own = 0;
+    for (long i = threadIdx.x; i < from.count; i += THREADS) own += units_of(weight(from, kept, i));
+    return block_units(own, z);
+  }
+
+  // Finds the key at which the weight of everything above it is below `reach` and that of everything not below it is not,
+  // one byte at a time from the top. A token weighs 1, or its e in units.
+  template <bool BY_MASS, class S>
+  __device__ Cut cut(const S& from, const Kept& kept, double reach, int bytes, Shared& z) const {
+    Cut c{0, 0, 0, 0};
+    unsigned own = threadIdx.x;
+    for (int shift = 24; shift > 24 - 8 * bytes; shift -= 8) {
+      unsigned tokens = 0;
+      Units sum = 0;  // of bin `own`
+      for (long base = 0; base < from.count; base += LIST) {
+        __syncthreads();
+        if (own < 256) z.count[own] = z.low[own] = z.high[own] = 0;
+        __syncthreads();
+        for (long i = base + threadIdx.x; i < smaller(base + LIST, from.count); i += THREADS) {
+          unsigned key = from.key(i), bin = key >> shift & 255;
+          if (shift < 24 && (key >> (shift + 8)) != (c.key >> (shift + 8))) continue;
+          if constexpr (BY_MASS) {
+            float e = weight(from, kept, i);
+            if (e == 0) continue;
+            // Two words: 64 bits are not added in shared memory at once.
+            atomicAdd(&z.low[bin], unsigned(units_of(e) & 0xfffff));
+            atomicAdd(&z.high[bin], unsigned(units_of(e) >> 20));
+          }
+          atomicAdd(&z.count[bin], 1u);
         }
-        double reach = by_mass ? z.at : target;
-        int bin = 255, last = -1;
-        for (; bin >= 0; bin--) {
-          if (z.count[bin] == 0) continue;
-          last = bin;
-          if (z.above + weight_of(bin) >= reach) break;
-          z.above = z.above + weight_of(bin);
-        }
-        if (bin < 0) z.above = z.above - weight_of(last), bin = last;
-        z.prefix = prefix | unsigned(bin) << shift;
-        z.tokens_at = z.count[bin];
-        z.found = by_mass ? long(z.weight[bin]) : long(z.count[bin]);
+        __syncthreads();
+        if (own < 256) tokens += z.count[own], sum += z.low[own] + (Units(z.high[own]) << 20);
       }
+      if (own < 256) z.count[own] = tokens, z.weight[own] = BY_MASS ? sum : tokens;
       __syncthreads();
-      prefix = z.prefix;
+      if (own < 32) choose(c, reach, shift, z);
+      __syncthreads();
+      c = z.cut;
     }
-    return prefix;
+    return c;
   }
 
   // The id of the n-th token (n ≥ 1) at a key.
-  __device__ long tie(unsigned key, long n, Shared& z) const {
-    long id = vocabulary;
-    for (long v0 = 0; v0 < vocabulary && id == vocabulary; v0 += THREADS) {
-      long j = v0 + threadIdx.x;
-      unsigned votes = __ballot_sync(ALL, j < vocabulary && order(scaled(j)) == key);
+  template <class S>
+  __device__ long tie(const S& from, unsigned key, long n, Shared& z) const {
+    for (long base = 0; base < from.count; base += THREADS) {
+      long i = base + threadIdx.x;
+      unsigned votes = __ballot_sync(ALL, i < from.count && from.key(i) == key);
       __syncthreads();
       if (threadIdx.x % 32 == 0) z.count[threadIdx.x / 32] = votes;
       __syncthreads();
-      for (unsigned w = 0; w < THREADS / 32 && id == vocabulary; w++) {
+      for (unsigned w = 0; w < WARPS; w++) {
         unsigned bits = z.count[w];
         long here = __popc(bits);
         if (n > here) {
@@ -141,85 +317,102 @@ struct Row {
           continue;
         }
         for (; n > 1; n--) bits &= bits - 1;
-        id = v0 + 32 * w + __ffs(bits) - 1;
+        return from.id(base + 32 * w + __ffs(int(bits)) - 1);
       }
     }
-    return id;
+    return vocabulary;
   }
 
-  __device__ Kept filter(long top_k, double top_p, Shared& z) const {
+  // `total`: the units of all tokens, for topP alone.
+  template <class S>
+  __device__ Kept filter(const S& from, long top_k, double top_p, Units total, Shared& z) const {
     Kept kept;
-    if (top_k > 0 && top_k < vocabulary) {
-      unsigned key = cut(kept, false, double(top_k), z);
-      long ties = top_k - long(z.above);
-      kept = {key, tie(key, ties, z), false};
+    if (top_k) {
+      Cut c = cut<false>(from, kept, double(top_k), 4, z);
+      kept = {c.key, tie(from, c.key, top_k - long(c.above), z), false};
     }
     if (top_p < 1) {
-      unsigned key = cut(kept, true, top_p, z);
-      double above = z.above, reach = z.at, each = double(z.found) / double(larger(1, z.tokens_at));
-      long most = z.tokens_at, ties = 1;
+      double reach = top_p * double(top_k ? units(from, kept, z) : total);
+      Cut c = cut<true>(from, kept, reach, 4, z);
+      double above = double(c.above), each = double(c.at) / double(larger(1, c.tokens));
+      long most = c.tokens, ties = 1;
       while (ties < most && above + double(ties) * each < reach) ties++;
-      kept = {key, tie(key, ties, z), false};
+      kept = {c.key, tie(from, c.key, ties, z), false};
     }
     return kept;
   }
 
-  // The inverse of the cumulative distribution in the order of ids.
-  __device__ long draw(const Kept& kept, double u, Shared& z) const {
-    double target = u * mass(kept, z), before = 0;
-    long tiles = parts(vocabulary, TILE), tile = -1, last = 0;
-    for (long t = 0; t < tiles && tile < 0; t++) {
+  // The inverse of the cumulative distribution in the order of ids; the mass of every tile is known.
+  template <class S>
+  __device__ long draw(const S& from, const Kept& kept, double u, Shared& z) const {
+    double all = 0, before = 0;
+    for (long t = 0; t < tiles(); t++) all = all + z.mass[t];
+    double target = u * all;
+    long tile = -1, last = 0;
+    for (long t = 0; t < tiles() && tile < 0; t++) {
       double in = z.mass[t];
       if (in > 0) last = t;
       if (in > 0 && before + in > target) tile = t;
       else before = before + in;
     }
     // If rounding leaves the target beyond the last tile, the last token that was kept is the one.
-    long v0 = (tile < 0 ? last : tile) * TILE, n = smaller(TILE, vocabulary - v0);
-    for (long j = threadIdx.x; j < n; j += THREADS) z.e[j] = weight(kept, v0 + j);
+    long v0 = from.begin(tile < 0 ? last : tile), n = from.begin((tile < 0 ? last : tile) + 1) - v0;
+    float* e = z.e[0][0];
+    for (long i = threadIdx.x; i < n; i += THREADS) e[i] = weight(from, kept, v0 + i);
     __syncthreads();
     if (threadIdx.x == 0) {
-      long token = v0;
+      long token = n - 1, i = 0;
+      while (token > 0 && e[token] == 0) token--;
       double sum = before;
-      for (long j = 0; j < n; j++) {
-        if (z.e[j] == 0) continue;
-        token = v0 + j;
-        sum = sum + double(z.e[j]);
-        if (tile >= 0 && sum > target) break;
+      // Zeros change nothing: sixteen at a time, until the target is among them.
+      for (; tile >= 0 && i + 16 <= n; i += 16) {
+        double next = sum;
+#pragma unroll
+        for (int j = 0; j < 16; j++) next = next + double(e[i + j]);
+        if (next > target) break;
+        sum = next;
       }
-      z.found = token;
+      for (; tile >= 0 && i < n; i++) {
+        sum = sum + double(e[i]);
+        if (sum > target) {
+          token = i;
+          break;
+        }
+      }
+      z.token = n > 0 ? from.id(v0 + token) : 0;
     }
     __syncthreads();
-    return z.found;
+    return z.token;
   }
 
-  // Lists the kept ids in `ids`, −1 behind the last of at most `width`, and returns the log-sum-exp over them. `draw` has
-  // left the mass of every tile: most hold none.
-  __device__ float list(const Kept& kept, int* ids, long width, Shared& z) const {
-    constexpr long EACH = TILE / THREADS;
+  // Lists the kept ids in `ids`, −1 behind the last of at most `width`, and returns the log-sum-exp over them.
+  template <class S>
+  __device__ float list(const S& from, const Kept& kept, int* ids, long width, Shared& z) const {
+    constexpr long EACH = 8;
+    float* s = z.e[0][0];
     long n = 0;
-    for (long t = 0; t < parts(vocabulary, TILE) && n < width; t++) {
-      if (z.mass[t] == 0) continue;
+    for (long base = 0; base < from.count && n < width; base += THREADS * EACH) {
       // A thread has neighbours, and goes behind those of all threads before it.
-      long from = t * TILE + threadIdx.x * EACH, to = smaller(vocabulary, from + EACH);
+      long begin = base + threadIdx.x * EACH, end = smaller(from.count, begin + EACH);
       unsigned own = 0;
-      for (long j = from; j < to; j++) own += weight(kept, j) != 0;
+      for (long i = begin; i < end; i++) own += weight(from, kept, i) != 0;
+      unsigned to = running_sum(own);
       __syncthreads();
-      z.count[threadIdx.x] = own;
+      if (threadIdx.x % 32 == 31) z.count[threadIdx.x / 32] = to;
       __syncthreads();
-      long at = n;
-      for (unsigned i = 0; i < THREADS; i++) {
-        if (i < threadIdx.x) at += z.count[i];
-        n += z.count[i];
+      long at = n + to - own;
+      for (unsigned w = 0; w < WARPS; w++) {
+        if (w < threadIdx.x / 32) at += z.count[w];
+        n += z.count[w];
       }
-      for (long j = from; j < to && at < width; j++)
-        if (weight(kept, j) != 0) z.s[at] = logits[j], ids[at++] = int(j);
+      for (long i = begin; i < end && at < width; i++)
+        if (weight(from, kept, i) != 0) s[at] = logits[from.id(i)], ids[at++] = int(from.id(i));
     }
     n = smaller(n, width);
     for (long j = n + threadIdx.x; j < width; j += THREADS) ids[j] = -1;
     __syncthreads();
     RowSoftmax state;
-    absorb(state, z.s, nullptr, 0, n, inverse, z.share);
+    absorb(state, s, nullptr, 0, n, inverse, z.share);
     __syncthreads();
     if (threadIdx.x < 32) {
       float sum = lanes_total(state.sum);
@@ -229,19 +422,16 @@ struct Row {
     return state.top + log_of(z.share[0]);
   }
 
-  // First id of the largest logit, which is in the tile at `v0`.
-  __device__ long largest(long v0, Shared& z) const {
-    float own = -INF;
-    long end = smaller(v0 + TILE, vocabulary);
-    for (long j = v0 + threadIdx.x; j < end; j += THREADS) own = most(own, logits[j]);
-    float peak = block_most(own, z.share);
+  // First id of the largest score.
+  __device__ long largest(Shared& z) const {
+    for (long t = threadIdx.x; t < tiles(); t += THREADS)
+      if (z.peak[t] == top) atomicMin(&z.first[0], int(t));
     __syncthreads();
-    if (threadIdx.x == 0) z.count[0] = 0x7fffffff;
+    long v0 = z.first[0] * TILE;
+    for (long j = v0 + threadIdx.x; j < smaller(v0 + TILE, vocabulary); j += THREADS)
+      if (logits[j] * inverse == top) atomicMin(&z.first[1], int(j));
     __syncthreads();
-    for (long j = v0 + threadIdx.x; j < end; j += THREADS)
-      if (logits[j] == peak) atomicMin(reinterpret_cast<int*>(&z.count[0]), int(j));
-    __syncthreads();
-    return long(z.count[0]);
+    return z.first[1];
   }
 };
 
@@ -259,8 +449,9 @@ __global__ void check_slots_kernel(Reporter r, const int* slots, long rows, long
   for (long i = first_index(); i < rows; i += index_step()) r.inside(SLOT, i, slots[i], limit);
 }
 
-__global__ void __launch_bounds__(THREADS) sample_kernel(Reporter r, const float* logits, State a) {
-  __shared__ Shared z;
+__global__ void __launch_bounds__(THREADS, 2) sample_kernel(Reporter r, const float* logits, State a, bool wide) {
+  DYNAMIC_SHARED(Shared, shared);
+  Shared& z = *shared;
   long i = blockIdx.x, slot = a.slots[i];
   if (r.faulty() && r.fault->what == INDEX) return;
   if (slot < 0 || slot >= a.limit || a.finished[slot]) return;
@@ -270,40 +461,41 @@ __global__ void __launch_bounds__(THREADS) sample_kernel(Reporter r, const float
     return;
   }
   bool greedy = a.temperature == 0;
-  Row row{logits + i * a.vocabulary, a.vocabulary, greedy ? 1.f : float(1 / a.temperature), 0};
-  RowSoftmax state;
-  long best = 0;  // the first tile with the largest logit
-  for (long v0 = 0; v0 < a.vocabulary; v0 += TILE) {
-    long n = smaller(TILE, a.vocabulary - v0);
-    float before = state.top;
-    __syncthreads();
-    for (long j = threadIdx.x; j < n; j += THREADS) z.s[j] = row.logits[v0 + j];
-    absorb(state, z.s, nullptr, 0, n, row.inverse, z.share);
-    if (state.top > before) best = v0;
-  }
-  row.top = state.top;
+  Row row{logits + i * a.vocabulary, a.vocabulary, greedy ? 1.f : float(1 / a.temperature), 0, wide};
+  long top_k = !greedy && a.top_k < a.vocabulary ? a.top_k : 0;
+  double top_p = greedy ? 1 : a.top_p;
+  bool filtered = top_k || top_p < 1;
+  row.find_peaks(filtered, z);
+  float bar = filtered ? row.bar(top_k ? top_k : smaller(NUCLEUS, row.tiles() * 16), z) : 0.f;
+  Units total = 0;
   __syncthreads();
-  if (threadIdx.x < 32) {
-    float sum = lanes_total(state.sum);
-    if (threadIdx.x == 0) z.share[0] = sum;
-  }
-  __syncthreads();
-  float lse = state.top + log_of(z.share[0]);
+  float lse = row.walk(!greedy && !filtered, filtered, filtered && !top_k, bar, total, z);
   if (!(fabsf(lse) < INF)) {
     if (threadIdx.x == 0) r.report(NOT_FINITE, 0, slot, 0);
     return;
   }
-  __syncthreads();
   const int* words = a.sampler + slot * SAMPLER_COLUMNS;
-  long drawn;
-  if (greedy) {
-    drawn = row.largest(best, z);
-  } else {
+  long drawn = 0;
+  auto draw = [&](const auto& from, const Kept& kept) {
+    if (filtered) row.find_masses(from, kept, z);
     double u = uniform(unsigned(words[KEY_LOW]), unsigned(words[KEY_HIGH]), unsigned(words[INDEX_WORD]),
                        unsigned(words[SAMPLE_WORD]), unsigned(at), 0);
-    Kept kept = row.filter(a.top_k, a.top_p, z);
-    drawn = row.draw(kept, u, z);
-    if (a.out_kept) lse = row.list(kept, a.out_kept + (slot * a.max_new + at) * a.top_k, a.top_k, z);
+    drawn = row.draw(from, kept, u, z);
+    if (a.out_kept) lse = row.list(from, kept, a.out_kept + (slot * a.max_new + at) * a.top_k, a.top_k, z);
+  };
+  if (greedy) {
+    drawn = row.largest(z);
+  } else if (!filtered) {
+    draw(row.all(), Kept{});
+  } else {
+    if (!top_k) total = block_units(total, z);
+    bool enough = z.found <= LIST;
+    if (enough) {
+      List list = row.sorted(z);
+      enough = top_k || list.count == a.vocabulary || double(row.units(list, Kept{}, z)) >= top_p * double(total);
+      if (enough) draw(list, row.filter(list, top_k, top_p, total, z));
+    }
+    if (!enough) draw(row.all(), row.filter(row.all(), top_k, top_p, total, z));
   }
   if (threadIdx.x != 0) return;
   a.out_tokens[slot * a.max_new + at] = int(drawn);
@@ -338,7 +530,8 @@ void draw_tokens(Call& c, long width) {
     return;
   }
   launch(c, check_slots_kernel, dim3(blocks_of(rows, 256)), 256, 0, reporter(c), a.slots, rows, limit);
-  launch(c, sample_kernel, dim3(unsigned(rows)), THREADS, 0, reporter(c), floats(c, 0), a);
+  launch(c, sample_kernel, dim3(unsigned(rows)), THREADS, sizeof(Shared), reporter(c), floats(c, 0), a,
+         a.vocabulary % 4 == 0 && aligned(floats(c, 0)));
 }
 
 }  // namespace
