@@ -2,16 +2,21 @@
 import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
+import { fakeBlas } from "../native/fake_blas.ts";
 import { ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
 
 /** Rewards, losses and gradient norms of two steps of PPO. */
-async function ppo(world: string, library: string, ...devices: string[]): Promise<Record<string, number>[]> {
+async function ppo(
+  world: string,
+  library: string | Record<string, string>,
+  ...devices: string[]
+): Promise<Record<string, number>[]> {
   const out = `${world}/${devices.join()}`;
   const size = ["--steps", "2", "--save-every", "0"];
   await succeeds("ppo.ts", ["--world", world, ...size, "--out", out, "--devices", ...devices], {
-    env: { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32" },
+    env: typeof library === "string" ? { BATON_LIBRARY: library, BATON_CUDA_MATH: "fp32" } : library,
   });
   const lines = (await Deno.readTextFile(`${out}/metrics.jsonl`)).trim().split("\n");
   return lines.map((line) =>
@@ -44,6 +49,23 @@ Deno.test("PPO in bf16 on cuda:0 gives the numbers of cpu:1 too, where products 
       one = await ppo(world, find()!, "cpu:1", ...precision);
     assert.ok(one[1]!["actor/gradientNorm"]! > 0);
     assert.deepEqual(await ppo(world, emulated, "cuda:0", ...precision), one);
+  });
+});
+
+Deno.test("PPO in bf16 on a GPU has its weights in rows, and cuBLASLt does its products", async () => {
+  await withWorld(async (world) => {
+    const log = `${world}/products`,
+      library = {
+        BATON_LIBRARY: emulated,
+        BATON_CUDA_LIBRARIES: await fakeBlas(),
+        BATON_FAKE_BLAS: log,
+      };
+    const [, second] = await ppo(world, library, "cuda:0x2", "--precision", "bf16", "--strategy", "tp2");
+    assert.ok(Object.values(second!).every(Number.isFinite) && second!["actor/gradientNorm"]! > 0);
+    const asked = await Deno.readTextFile(log);
+    for (const way of ["tn bf16", "tn f32", "nn bf16", "nt f32 carried"]) {
+      assert.ok(asked.includes(` ${way}\n`), way);
+    }
   });
 });
 
