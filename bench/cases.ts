@@ -14,7 +14,7 @@ import { initializeWeights } from "../engine/weights.ts";
 import { checkGraph } from "../ir/check.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
-import { type Compiled, memoryPlan } from "../planner/memory.ts";
+import { type Compiled, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
 import { schedulesOf } from "../planner/schedule.ts";
@@ -126,6 +126,8 @@ export interface BenchLayout {
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
   readonly timeline?: Timeline;
+  /** Told what is going to be allocated. */
+  readonly onMemory?: (rows: readonly MemoryRow[]) => void;
   /** Where weights come from, instead of random numbers made on the host. */
   readonly load?: EngineModel["load"];
 }
@@ -162,9 +164,10 @@ export async function benchStage(
         constants: models[name]!.constants.byteLength,
       }]),
     ),
-    scratch: 0,
+    scratch: devices.all[0]!.scratchBytes,
     host: [],
   });
+  layout.onMemory?.(memory.rows);
   const engine = await Engine.create({
     devices,
     cluster: compiled.plan.cluster,

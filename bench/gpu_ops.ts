@@ -82,7 +82,8 @@ export function prepareOperation(
     const x = ins[i]!, data = typeof x === "number" ? randoms(x, i + 1) : x;
     arena.write(places.get(v)!, v.dtype === "bf16" ? toBfloat16(data as Float32Array) : data);
   });
-  device.profile(); // from now on every operation is timed by events
+  device.profileEvery(1);
+  device.profile();
   const kept = held.move(), operands = [...inputs, ...outputs];
   return {
     seconds: async () => {

@@ -17,7 +17,9 @@ function machine(): Promise<void> {
     `${all.length} × ${name}`
   );
   const { libraries = {}, driver } = describe();
-  const found = Object.entries(libraries).map(([name, v]) => `${name} ${/^\d/.test(v) ? v : "missing"}`);
+  const found = Object.entries(libraries).map(([name, v]) =>
+    `${name} ${/^\d[^ ]*/.exec(v)?.[0] ?? "missing"}`
+  );
   print({
     what: `${names.join(", ")}; CUDA ${driver}; ${found.join(", ")}`,
     ...describe(),
@@ -216,6 +218,7 @@ async function attention(): Promise<void> {
 async function graphs(): Promise<void> {
   openGpus([0]);
   using device = Device.open({ threads: 1, gpu: 0 });
+  device.profileEvery(0);
   const count = 400, x = value(0, 4096), y = value(1, 4096);
   const swiglu: Op = { kind: "swiglu", ins: [x, x], outs: [y], attrs: [4096] };
   using loaded = LoadedProgram.load(program(Array(count).fill(swiglu), new Map([[x, 0], [y, 16384]]), 32768));

@@ -5,22 +5,10 @@ import type { Sample } from "../engine/sample.ts";
 import type { Stage } from "../engine/stage.ts";
 import { describe } from "../ffi/device.ts";
 import type { DataSizes } from "../compiler/programs.ts";
-import {
-  adamw,
-  conversations,
-  groupAdvantages,
-  grpo,
-  models,
-  policyModel,
-  prompts,
-  score,
-  sft,
-  text,
-  type Workflow,
-  workflow,
-} from "../mod.ts";
+import { adamw, conversations, models, policyModel, prompts, sft, type Workflow, workflow } from "../mod.ts";
 import { type BenchLayout, benchSequences, benchStage, promptRows, sequenceRows } from "./cases.ts";
 import { floorSeconds } from "./gpu_floor.ts";
+import { grpoFlow } from "./gpu_flows.ts";
 import { parameterCount, randomWeights, type Shape, shapeConfig } from "./gpu_models.ts";
 
 /** Dense bf16 of a H100 and H200 by their data sheet: what MFU is measured against. */
@@ -169,22 +157,7 @@ async function decode(shape: Shape, batch: number): Promise<void> {
 
 async function grpoStep(shape: Shape): Promise<void> {
   const [count, samples, prompt, response] = small ? [2, 2, 6, 6] : [64, 8, 128, 512];
-  const { actor, ref } = models({
-    actor: policyModel("random", adamw({ lr: 1e-6 })),
-    ref: policyModel("random"),
-  });
-  const letters = score(
-    "rewards",
-    { response: text },
-    ({ response }) => new Set(response).size / response.length,
-  );
-  const flow = workflow({
-    name: "grpo",
-    data: prompts("random.jsonl", { batch: count }),
-    flow: actor.generate({ samples, maxNewTokens: response, ignoreEos: true })
-      .then(letters, ref.infer().as("refLogprobs")).then(groupAdvantages())
-      .then(actor.train(grpo({ epsilon: 0.2, beta: 0.04 }), { minibatches: 2 })),
-  });
+  const flow = grpoFlow({ count, samples, response });
   const sizes = {
     sequences: count * samples,
     group: samples,

@@ -1,4 +1,4 @@
-/** Parts of a bench, each a process of its own with a time limit: one that fails or hangs takes no other with it. */
+/** Parts of a bench or a check, each a process of its own with a time limit: one that fails or hangs takes no other with it. */
 
 /** What a part says, a line of JSON each. */
 export interface Line {
@@ -18,6 +18,8 @@ export interface Part {
   /** A program and its arguments; a script of Deno's with {@link script}. */
   readonly command: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** What takes longer is ended. */
+  readonly seconds: number;
 }
 
 /** A script beside this one, with arguments. */
@@ -32,26 +34,63 @@ export const script = (name: string, ...args: readonly string[]): string[] => [
 
 /** What went wrong, without what Deno writes before it. */
 const reasonIn = (stderr: string): string =>
-  stderr.split("\n").find((l) => /error: |Error: |Cannot /i.test(l))?.replace(/^.*?(?=Cannot )/, "") ??
+  stderr.split("\n").find((l) => /error: |Error: |Cannot /i.test(l))?.replace(
+    /^.*?(?=Cannot )|^error: /,
+    "",
+  ) ??
     "it ended early";
 
-/** Runs a part; its lines are printed when it has ended. */
-export async function runPart({ name, command, env = {} }: Part, limitSeconds: number): Promise<Outcome> {
-  const start = performance.now(), timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(), limitSeconds * 1000), [program, ...args] = command;
-  const { success, stdout, stderr } = await new Deno.Command(program!, {
+/** From being asked to end to being ended. */
+const GRACE_SECONDS = 5;
+
+/**
+ * Runs a part; its lines are printed when it has ended.
+ *
+ * @param most seconds that are left for it
+ */
+export async function runPart({ name, command, env = {}, seconds }: Part, most = Infinity): Promise<Outcome> {
+  const start = performance.now(), limitSeconds = Math.min(seconds, most), [program, ...args] = command;
+  const child = new Deno.Command(program!, {
     args,
     env: { NO_COLOR: "1", ...env },
-    signal: timeout.signal,
-  }).output();
-  clearTimeout(timer);
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  let late = false;
+  const end = (signal: Deno.Signal) => {
+    late = true;
+    child.kill(signal);
+  };
+  const timers = ([["SIGTERM", 0], ["SIGKILL", GRACE_SECONDS]] as const).map(([signal, later]) =>
+    setTimeout(() => end(signal), (limitSeconds + later) * 1000)
+  );
+  const { success, stdout, stderr } = await child.output();
+  timers.forEach(clearTimeout);
   const lines = new TextDecoder().decode(stdout).trim().split("\n").filter((l) => l.startsWith("{"))
     .map((l): Line => ({ part: name, ...JSON.parse(l) }));
   for (const line of lines) console.log(JSON.stringify(line));
-  const failed = timeout.signal.aborted
-    ? `it took more than ${limitSeconds} s`
+  const failed = late
+    ? `it took more than ${Math.round(limitSeconds)} s`
     : reasonIn(new TextDecoder().decode(stderr));
-  return { part: name, seconds: (performance.now() - start) / 1000, lines, ...(!success && { failed }) };
+  const took = (performance.now() - start) / 1000;
+  return { part: name, seconds: took, lines, ...((late || !success) && { failed }) };
+}
+
+/** The line of a part that says most: the last that it marks so, else the last. */
+export const summary = ({ lines }: Pick<Outcome, "lines">): string =>
+  (lines.findLast((l) => l["best"]) ?? lines.at(-1))?.what ?? "it said nothing";
+
+/** The peer's part beside one of ours. */
+export const peerOf = (name: string): string => `  transformers, ${name}`;
+
+/** Tokens per second of a part, where it says so. */
+const rate = (o: Outcome | undefined): number | undefined =>
+  o?.lines.at(-1)?.["tokensPerSecond"] as number | undefined;
+
+/** The same, with how much faster a part of the bench is than the peer's. */
+export function benchText(o: Outcome, all: readonly Outcome[]): string {
+  const own = rate(o), theirs = rate(all.find(({ part }) => part === peerOf(o.part)));
+  return `${summary(o)}${own && theirs ? `, ${(own / theirs).toPrecision(3)} × transformers` : ""}`;
 }
 
 /** Writes everything to a file and a line for every part to the terminal; ends the process with 1 when one failed. */

@@ -1,5 +1,7 @@
 /** What the facts about a machine mean for Baton. Pure: `machine.ts` finds the facts. */
 
+import type { GpuLinks } from "../ffi/nvml.ts";
+
 /** Facts; `null` is "there is none". */
 export interface Machine {
   readonly os: string;
@@ -31,13 +33,20 @@ export interface Cuda {
   readonly driver: string;
   readonly gpus: readonly {
     readonly name: string;
+    /** Compute capability, "9.0". */
+    readonly capability: string;
+    readonly multiprocessors: number;
     readonly bytes: number;
     readonly freeBytes: number;
+    /** Where it is on the PCI bus. */
+    readonly bus: string;
     /** GPUs whose memory this one reads directly. */
     readonly peers: readonly number[];
   }[];
-  /** Version, or one line that says where it was looked for, of cublasLt, nccl and nvrtc. */
+  /** Version and file, or one line that says where it was looked for, of cublasLt, nccl, nvrtc and cudnn. */
   readonly libraries: Readonly<Record<string, string>>;
+  /** What joins the GPUs, or one line that says why it is not known. */
+  readonly links: GpuLinks | string;
 }
 
 /** One thing that was looked for. */
@@ -119,24 +128,55 @@ function cudaChecks(cuda: Cuda | null): Check[] {
       lack("CUDA library", "optional", "not built", "deno task build:cuda, where there is a CUDA compiler"),
     ];
   }
-  const cards = cuda.gpus.map(({ name, bytes, freeBytes, peers }, i) =>
+  const { links } = cuda, driver = typeof links === "string" ? "" : ` ${links.driver}`;
+  const cards = cuda.gpus.map((g, i) =>
     ok(
       `GPU ${i}`,
-      `${name}, ${gib(freeBytes)} of ${gib(bytes)} free, reads ${
-        peers.length ? `the memory of GPU ${peers.join(", ")}` : "no other GPU's memory"
-      }`,
+      [
+        g.name,
+        `compute capability ${g.capability}`,
+        `${g.multiprocessors} multiprocessors`,
+        `${gib(g.freeBytes)} of ${gib(g.bytes)} free`,
+        `bus ${g.bus}`,
+        ...typeof links === "string" || !links.gpus[i]
+          ? []
+          : [links.gpus[i].pcie, ...links.gpus[i].nvlinks ? [`${links.gpus[i].nvlinks} NVLinks`] : []],
+      ].join(", "),
     )
   );
   const libraries = Object.entries(cuda.libraries).map(([name, found]) =>
-    /^[\d.]+$/.test(found) ? ok(name, found) : lack(name, "optional", "not found", found)
+    /^\d/.test(found) ? ok(name, found) : lack(name, "optional", "not found", found)
   );
   return [
     cuda.missing === ""
-      ? ok("CUDA library", `built, driver for CUDA ${cuda.driver}`)
+      ? ok("CUDA library", `built, driver${driver} for CUDA ${cuda.driver}`)
       : lack("CUDA library", "optional", "built, and finds no GPU", cuda.missing),
     ...cards,
+    ...cuda.gpus.length > 1
+      ? [linkCheck(links), ok("peer access", peersText(cuda.gpus.map((g) => g.peers)))]
+      : [],
     ...libraries,
   ];
+}
+
+/** How GPUs are joined, pairs that are joined alike together. */
+function linkCheck(links: GpuLinks | string): Check {
+  if (typeof links === "string") return lack("links", "optional", "not known, see peer access", links);
+  const kinds = [...Map.groupBy(links.links, (l) => l.by)];
+  return ok(
+    "links",
+    kinds.length === 1
+      ? `${kinds[0]![0]} between all GPUs`
+      : kinds.map(([by, all]) => `${by}: ${all.map(({ pair }) => pair.join("–")).join(" ")}`).join("; "),
+  );
+}
+
+/** Which GPUs read whose memory. */
+function peersText(peers: readonly (readonly number[])[]): string {
+  if (peers.every((own) => own.length === peers.length - 1)) {
+    return "every GPU reads the memory of every other one";
+  }
+  return peers.map((own, i) => `${i} reads ${own.length ? own.join(" ") : "no other"}`).join("; ");
 }
 
 const ok = (name: string, found: string): Check => ({ name, state: "ok", found });

@@ -44,7 +44,10 @@ export const generate = command({
     },
     "ignore-eos": { kind: "flag", help: "go on after stop tokens, to --max-new-tokens" },
     ...THREADS,
-    precision: PRECISION.precision,
+    precision: {
+      ...PRECISION.precision,
+      help: "what the model and its activations are stored in; fp32 by default",
+    },
     json: { kind: "flag", help: "the line of JSON only, without the text on stderr" },
   },
   examples: [

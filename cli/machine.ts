@@ -2,6 +2,7 @@
 import { find as findLibrary } from "../ffi/build.ts";
 import { findToolkit } from "../ffi/build_cuda.ts";
 import { describeCuda } from "../ffi/cuda.ts";
+import { gpuLinks } from "../ffi/nvml.ts";
 import { memory } from "../run/available.ts";
 import type { Cuda, Machine } from "./diagnosis.ts";
 
@@ -55,5 +56,11 @@ function cudaFacts(): Cuda | null {
   const found = describeCuda();
   if (found === null) return null;
   const { missing = "", driver = "", gpus = [], libraries = {} } = found;
-  return { missing, driver, gpus, libraries };
+  return {
+    missing,
+    driver,
+    gpus,
+    libraries,
+    links: gpus.length ? gpuLinks(gpus.map((g) => g.bus)) : "no GPU",
+  };
 }

@@ -21,7 +21,7 @@ export const PRECISION = {
   precision: {
     kind: "string",
     value: "fp32|bf16",
-    help: "what parameters, activations and KV pages are stored in; fp32 by default",
+    help: "what parameters, activations and KV pages are stored in; bf16 on GPUs, fp32 on the CPU by default",
   },
   gradients: {
     kind: "string",

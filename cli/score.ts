@@ -19,7 +19,10 @@ export const score = command({
   options: {
     input: { kind: "string", value: "FILE.jsonl", help: "what to score; - reads stdin" },
     ...THREADS,
-    precision: PRECISION.precision,
+    precision: {
+      ...PRECISION.precision,
+      help: "what the model and its activations are stored in; fp32 by default",
+    },
     json: { kind: "flag", help: "lines of JSON only, without the count on stderr" },
   },
   examples: [

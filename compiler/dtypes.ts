@@ -21,6 +21,7 @@ const FOLLOWS: Partial<Record<OpKind, readonly number[]>> = {
   allGatherRows: [0],
   reduceScatterRows: [0],
   ownRows: [0],
+  reduceOwnRows: [0],
   allGatherColumns: [0],
 };
 

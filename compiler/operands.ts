@@ -55,6 +55,7 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   keptLogprob: [0],
   keptLogprobGrad: [0],
   linearLogprobDx: [0],
+  reduceOwnRows: [],
 };
 
 /** Operations that can continue a sum: position of the flag, and the output that continues the last input. */
@@ -86,6 +87,7 @@ export function reusable(op: Op): readonly (readonly [output: number, input: num
     case "rope":
     case "allReduce":
     case "sumDoubles":
+    case "reduceOwnRows":
       return [[0, 0]];
     case "swiglu":
       return [[0, 0], [0, 1]];
@@ -188,6 +190,7 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "allGatherColumns":
     case "sumDoubles":
     case "norm":
+    case "reduceOwnRows":
       return [1, 1];
   }
 }

@@ -122,9 +122,41 @@ export function slabOf(p: LocalParameter, { from, to }: Range): Slab | null {
   return { first, piece: { ...p, slice, global: [to - from, ...inner], shape: [height, ...own], elements } };
 }
 
-/** Whether a rank's piece may be taken by rows that are cut at multiples of PANEL. */
-export const cutsAtPanels = (p: LocalParameter): boolean =>
-  p.layout === "rows" || p.slice?.dim !== 0 || p.slice.from % PANEL === 0;
+/** Rows of the whole of which a rank holds a piece. */
+export interface HeldRows {
+  readonly own: Range;
+  /** The same with all rows of the panels that they are in. */
+  readonly padded: Range;
+  /** Whether these are the same: then {@link slabOf} takes the rows as they are. */
+  readonly whole: boolean;
+}
+
+/** What a rank holds of some rows; null for nothing. */
+export function rowsHeld(p: LocalParameter, { from, to }: Range): HeldRows | null {
+  const { rows } = boxOf(p), own = { from: Math.max(rows.from, from), to: Math.min(rows.to, to) };
+  if (own.from >= own.to) return null;
+  if (p.layout === "rows") return { own, padded: own, whole: true };
+  const padded = {
+    from: rows.from + Math.floor((own.from - rows.from) / PANEL) * PANEL,
+    to: Math.min(rows.to, rows.from + Math.ceil((own.to - rows.from) / PANEL) * PANEL),
+  };
+  return { own, padded, whole: padded.from === own.from && padded.to === own.to };
+}
+
+/** Some rows of the whole, row-major in all columns. */
+interface WholeRows {
+  readonly from: number;
+  readonly values: Float32Array;
+}
+
+/** Copies a rank's own columns of some rows from one array to another. */
+export function copyRows(p: LocalParameter, source: WholeRows, target: WholeRows, rows: Range): void {
+  const width = p.global[1] ?? 1, { columns } = boxOf(p);
+  for (let row = rows.from; row < rows.to; row++) {
+    const from = (row - source.from) * width, to = (row - target.from) * width;
+    target.values.set(source.values.subarray(from + columns.from, from + columns.to), to + columns.from);
+  }
+}
 
 /** Columns handled at a time: a panel's rows of them stay in the first cache while they are interleaved. */
 const BLOCK = 256;

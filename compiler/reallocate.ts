@@ -1,9 +1,11 @@
 /** Parameter reallocation: the copies that turn one layout of a model into another (Mei et al. 2024, "parameter reallocation"). */
+import { BYTES } from "../ir/op.ts";
 import type { Cluster } from "../ir/plan.ts";
 import { balance, type Share } from "./balance.ts";
 import { coalesce, type Copy, type Move } from "./coalesce.ts";
 import { type Demand, demandsOf, type Holder, isSame, pieceOf } from "./demand.ts";
 import type { Shard } from "./layout.ts";
+import { storageOf } from "./models/storage.ts";
 import { type Box, runsBetween } from "./pieces.ts";
 
 export type { Holder, Move };
@@ -71,6 +73,8 @@ interface Plan {
   readonly shared: readonly number[];
   readonly minimum: number;
   readonly transfers: readonly Transfer[];
+  /** Bytes of an element before, for one after: what an average follows may be half as wide as the average itself. */
+  readonly narrow: number;
 }
 
 function planOf(from: readonly Holder[], to: readonly Holder[], { devicesPerNode }: Nodes): Plan {
@@ -94,8 +98,10 @@ function planOf(from: readonly Holder[], to: readonly Holder[], { devicesPerNode
     ...local.flatMap((d) => transfersOf(d, whole(d), whole(d))),
     ...crossing.flatMap((d, i) => transfersOf(d, shares[i]!, entries.get(d) ?? whole(d))),
   ];
-  const minimum = crossing.reduce((n, d) => n + d.bytes * d.receivers.length, 0);
-  return { source, target, shared: [...shared], minimum, transfers };
+  const widths = [from, to].map(([first]) => BYTES[storageOf(first!.shard.config).weights]),
+    narrow = widths[0]! / widths[1]!;
+  const minimum = narrow * crossing.reduce((n, d) => n + d.bytes * d.receivers.length, 0);
+  return { source, target, shared: [...shared], minimum, transfers, narrow };
 }
 
 /** Demands for the same layers of the same devices; all: as if they were one. */
@@ -138,24 +144,26 @@ function transfersOf(demand: Demand, senders: readonly Share[], entries: readonl
   });
 }
 
-function bytesOf({ shared, minimum, transfers }: Plan, { devicesPerNode }: Nodes): ReallocationBytes {
+function bytesOf({ shared, minimum, transfers, narrow }: Plan, { devicesPerNode }: Nodes): ReallocationBytes {
   const sent = new Map<number, number>(), received = new Map<number, number>();
   const sentAcross = new Map<number, number>(), receivedAcross = new Map<number, number>();
   const nodeOf = (device: number) => Math.floor(device / devicesPerNode);
   let bytes = 0, localBytes = 0;
   const add = (to: Map<number, number>, device: number, n: number) =>
     to.set(device, (to.get(device) ?? 0) + n);
-  for (const { from, to, begin, end } of transfers) {
+  for (const { from, to, of, begin, end } of transfers) {
+    // What is passed on has the width of its place already.
+    const n = (end - begin) * (of === "source" ? narrow : 1);
     if (from === to) {
-      localBytes += end - begin;
+      localBytes += n;
       continue;
     }
-    bytes += end - begin;
-    add(sent, from, end - begin);
-    add(received, to, end - begin);
+    bytes += n;
+    add(sent, from, n);
+    add(received, to, n);
     if (nodeOf(from) === nodeOf(to)) continue;
-    add(sentAcross, from, end - begin);
-    add(receivedAcross, to, end - begin);
+    add(sentAcross, from, n);
+    add(receivedAcross, to, n);
   }
   return { shared, bytes, minimum, localBytes, sent, received, sentAcross, receivedAcross };
 }

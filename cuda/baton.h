@@ -93,8 +93,12 @@ BATON_API int32_t baton_error(uint32_t ticket, char* text, uint32_t capacity);
 BATON_API uint64_t baton_clock(void);
 // While on, queued and running programs end early with BATON_CANCELLED (checked between operations).
 BATON_API int32_t baton_cancel(uint32_t device, uint32_t on);
-// Nanoseconds per opcode since the last call, f64[64]; slot 0 is the total.
+// Nanoseconds per opcode since the last call, f64[64]; slot 0 is the total. The CPU times every execution of a program, CUDA one
+// of many (see below), and counts it for those since the one before.
 BATON_API int32_t baton_profile(uint32_t device, double* nanoseconds);
+// CUDA times the operations of every n-th execution of a program from now on (64 before it is told; 0: of none), which it issues one by
+// one instead of replaying a graph. The CPU has no use for it.
+BATON_API int32_t baton_profile_every(uint32_t device, uint32_t n);
 // Median seconds of one product: mode 0 x·wᵀ, 1 dy·w, 2 dyᵀ·x (weights in panels), 3, m·n·k multiply-adds in registers, or
-// 4, n·k values read m times: the most that the device can do. For `deno task bench`.
+// 4, n·k values read m times: the most that the device can do. Plus 8: of bf16 numbers, where the backend has products of them.
 BATON_API double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps);

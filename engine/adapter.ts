@@ -9,11 +9,12 @@ import type { Parameter } from "../ir/program.ts";
 import { loadTensors } from "./checkpoint.ts";
 import { join, readJson } from "./files.ts";
 import { writeSafetensors } from "./safetensors.ts";
+import { collected, type Pieces, piecesOf, Reused } from "./tensor_pieces.ts";
 
 const PREFIX = "base_model.model.";
 const CONFIG = "adapter_config.json", WEIGHTS = "adapter_model.safetensors";
 
-type Source = (p: Parameter) => Float32Array | Promise<Float32Array>;
+type Source = (p: Parameter) => Float32Array | Promise<Float32Array> | Pieces;
 
 /** A model with an adapter, as far as files need it. */
 export interface Adapted {
@@ -27,7 +28,7 @@ export interface Adapted {
 
 const trained = (all: readonly Parameter[]): readonly Parameter[] => all.filter((p) => !p.frozen);
 
-/** Writes an adapter into an existing folder; `source` gives a parameter's values row-major. */
+/** Writes an adapter into an existing folder; `source` gives a parameter's values row-major, whole or in pieces. */
 export async function writeAdapter(
   folder: string,
   { lora, head, checkpoint, parameters }: Adapted,
@@ -58,14 +59,14 @@ export async function writeAdapter(
 }
 
 /**
- * Reads an adapter that {@link writeAdapter} or PEFT wrote.
+ * Reads an adapter that {@link writeAdapter} or PEFT wrote, some rows of a parameter at a time.
  *
  * @throws Error when it is not the kind of adapter that the model has, or lacks a tensor
  */
 export async function readAdapter(
   folder: string,
   { lora, head, parameters }: Omit<Adapted, "checkpoint">,
-  sink: (p: Parameter, values: Float32Array) => unknown,
+  sink: (p: Parameter, values: Float32Array, row: number) => unknown,
 ): Promise<void> {
   const config = await readJson(join(folder, CONFIG), `the adapter ${folder}`);
   const targets = config["target_modules"];
@@ -92,32 +93,60 @@ export async function readAdapter(
   }
   const all = trained(parameters).filter((p) => head !== "lm" || p.name !== SCORE);
   const named = all.map((p) => ({ ...p, name: PREFIX + p.name, own: p }));
-  await loadTensors(join(folder, WEIGHTS), named, async ({ own }, values) => void await sink(own, values));
+  await loadTensors(
+    join(folder, WEIGHTS),
+    named,
+    async ({ own }, values, row) => void await sink(own, values, row),
+  );
 }
 
-/** Gives the parameters of the checkpoint with the adapter added to them, W + (alpha / rank) · B·A, row-major. */
-export function merged({ lora, parameters }: Pick<Adapted, "lora" | "parameters">, source: Source): Source {
+/** Gives the parameters of the checkpoint with the adapter added to them, W + (alpha / rank) · B·A, row-major in whole rows. */
+export function merged(
+  { lora, parameters }: Pick<Adapted, "lora" | "parameters">,
+  source: Source,
+): (p: Parameter) => Pieces {
   const byName = new Map(parameters.map((p) => [p.name, p]));
-  return async (p) => {
-    const values = await source(p), pair = pairOf(p.name.replace(/\.weight$/, ""));
-    const a = byName.get(pair.a), b = byName.get(pair.b);
-    if (!a || !b) return values;
-    return addProduct(values, await source(a), await source(b), lora);
+  return async function* (p) {
+    using sum = Reused.take();
+    const pair = pairOf(p.name.replace(/\.weight$/, "")), a = byName.get(pair.a), b = byName.get(pair.b);
+    // Before the first piece: a source may have one array for all that it gives.
+    const low = a && b && { a: await whole(a, source), b: await whole(b, source) };
+    let row = 0;
+    for await (const piece of piecesOf(source(p))) {
+      const w = piece as Float32Array;
+      if (!low) {
+        yield w;
+        continue;
+      }
+      const out = sum.f32(w.length);
+      addProduct(w, low, lora, row, out);
+      row += w.length / p.shape[1]!;
+      yield out;
+    }
   };
 }
 
-function addProduct(w: Float32Array, a: Float32Array, b: Float32Array, { rank, alpha }: Lora): Float32Array {
-  const inputs = a.length / rank, outputs = b.length / rank, scale = alpha / rank;
-  const row = new Float64Array(inputs), out = new Float32Array(w.length);
-  for (let n = 0; n < outputs; n++) {
-    row.fill(0);
+const whole = (p: Parameter, source: Source): Promise<Float32Array> =>
+  collected(source(p), p.shape.reduce((n, d) => n * d, 1));
+
+/** Whole rows of W, the first of which is `row`, with the product added. */
+function addProduct(
+  w: Float32Array,
+  { a, b }: { readonly a: Float32Array; readonly b: Float32Array },
+  { rank, alpha }: Lora,
+  row: number,
+  out: Float32Array,
+): void {
+  const inputs = a.length / rank, rows = w.length / inputs, scale = alpha / rank;
+  const sums = new Float64Array(inputs);
+  for (let n = 0; n < rows; n++) {
+    sums.fill(0);
     for (let r = 0; r < rank; r++) {
-      const weight = scale * b[n * rank + r]!, from = r * inputs;
-      if (weight !== 0) { for (let k = 0; k < inputs; k++) row[k]! += weight * a[from + k]!; }
+      const weight = scale * b[(row + n) * rank + r]!, from = r * inputs;
+      if (weight !== 0) { for (let k = 0; k < inputs; k++) sums[k]! += weight * a[from + k]!; }
     }
-    for (let k = 0; k < inputs; k++) out[n * inputs + k] = w[n * inputs + k]! + row[k]!;
+    for (let k = 0; k < inputs; k++) out[n * inputs + k] = w[n * inputs + k]! + sums[k]!;
   }
-  return out;
 }
 
 /** What is left of a model's parameters when its adapter is merged: those of the checkpoint. */

@@ -12,7 +12,9 @@ import {
   statOrNull,
   writeAll,
 } from "./files.ts";
+import { widened } from "./half.ts";
 import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
+import { type Pieces, Reused } from "./tensor_pieces.ts";
 
 const STATE = "state.json";
 const LATEST = "latest";
@@ -82,30 +84,38 @@ export async function keepLast(folder: string, count: number): Promise<void> {
   }
 }
 
-/** A named tensor to save, row-major; `read` is asked when it is its turn. */
+/** A named tensor to save, row-major, whole or in pieces; `read` is asked when it is its turn. */
 export interface TensorSource {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly read: () => Float32Array | Promise<Float32Array>;
+  readonly read: () => Float32Array | Promise<Float32Array> | Pieces;
 }
 
-/** Writes fp32 tensors, one in memory at a time. */
+/** Writes fp32 tensors, one after the other. */
 export async function saveTensors(path: string, tensors: readonly TensorSource[]): Promise<void> {
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   const headers = tensors.map(({ name, shape }) => ({ name, shape, dtype: "F32" as const }));
   await writeSafetensors(path, headers, (name) => byName.get(name)!.read());
 }
 
-/** Reads what {@link saveTensors} wrote. Throws one error that lists missing, unexpected and misshapen tensors. */
+/**
+ * Reads what {@link saveTensors} wrote, some rows of a tensor at a time from `row` on, in an array that is used again for the next ones.
+ * Throws one error that lists missing, unexpected and misshapen tensors.
+ */
 export async function loadTensors<T extends { readonly name: string; readonly shape: readonly number[] }>(
   path: string,
   expected: readonly T[],
-  sink: (tensor: T, values: Float32Array) => void | Promise<void>,
+  sink: (tensor: T, values: Float32Array, row: number) => void | Promise<void>,
 ): Promise<void> {
   using file = await Safetensors.open(path);
   const problems = checkTensors(file.tensors, expected);
   if (problems.length > 0) throw new Error(`Cannot load ${path}: ${problems.join("; ")}`);
-  for (const tensor of expected) await sink(tensor, await file.read(tensor.name));
+  using wide = Reused.take();
+  for (const tensor of expected) {
+    for await (const { row, values } of file.rows(tensor.name)) {
+      await sink(tensor, widened(values, wide), row);
+    }
+  }
 }
 
 /** Writes the state of a checkpoint, last of its files. Throws on numbers that JSON would turn into null. */

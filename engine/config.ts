@@ -19,10 +19,10 @@ export interface Config {
     readonly seed: number;
     /** Samples of every step that are written to samples.jsonl. */
     readonly logSamples: number;
-    /** What parameters, activations and KV pages are stored in. */
-    readonly precision: Precision;
-    /** What gradients are stored in where `precision` is "bf16". */
-    readonly gradients: Precision;
+    /** What parameters, activations and KV pages are stored in; bf16 on GPUs and fp32 on the CPU when absent. */
+    readonly precision?: Precision | undefined;
+    /** What gradients are stored in where `precision` is "bf16"; fp32 when absent. */
+    readonly gradients?: Precision | undefined;
   };
   /** Kind and number of devices: "cpu:8", or "cpu:2x4" for 2 nodes of 4, "cuda:0,1" for GPUs, "cuda:0x4" for 4 devices on one; the
    * cluster's, or one virtual device, when absent. */
@@ -72,8 +72,8 @@ const schema = z.strictObject({
     out: z.string().min(1).optional(),
     seed: z.int().nonnegative().default(1),
     logSamples: z.int().nonnegative().default(4),
-    precision: z.enum(PRECISIONS).default("fp32"),
-    gradients: z.enum(PRECISIONS).default("fp32"),
+    precision: z.enum(PRECISIONS).optional(),
+    gradients: z.enum(PRECISIONS).optional(),
   }).prefault({}),
   devices: written(parseDevices).optional(),
   threads: positive.max(1024).optional(),

@@ -22,8 +22,8 @@ export interface EngineModel {
   /** Every parameter as Hugging Face has it. */
   readonly parameters: readonly Parameter[];
   readonly constants: Float32Array;
-  /** Gives every parameter row-major, some rows at a time where it may. */
-  readonly load: (sink: WeightSink, inRows: (p: Parameter) => boolean) => Promise<unknown>;
+  /** Gives every parameter row-major, as a whole or some rows at a time. */
+  readonly load: (sink: WeightSink) => Promise<unknown>;
 }
 
 /** How much the engine allocates, from `planner/memory.ts`. */
@@ -93,9 +93,8 @@ export class Engine {
         const replica = engine.replica(action.replica);
         // Where all of it lies in the memory of a model with an adapter, that one's load brings it.
         if (!replica.borrowed) {
-          await options.models[action.model]!.load(
-            (p, values, row) => replica.write(p.name, values, "param", row),
-            (p) => replica.inRows(p.name),
+          await options.models[action.model]!.load((p, values, row) =>
+            replica.write(p.name, values, "param", row)
           );
         }
         replica.version = 0;

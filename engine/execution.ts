@@ -162,10 +162,9 @@ export class Execution {
       }
       case "reallocate": {
         const { from, to, weight } = instruction, name = `${from} → ${to}`;
-        const { timeline } = this.input, step = this.step + 1, { plan } = engine.reallocator(from, to);
-        const report = await engine.reallocator(from, to).run(weight, (job, device) => {
-          const bytes = plan.received.get(device) ?? 0,
-            span = { device, lane: "reallocation", name } as const;
+        const { timeline } = this.input, step = this.step + 1;
+        const report = await engine.reallocator(from, to).run(weight, (job, device, bytes) => {
+          const span = { device, lane: "reallocation", name } as const;
           job.done.then(
             ({ begin, end }) => timeline?.add({ ...span, detail: "", step, begin, end, bytes }),
             () => {},

@@ -9,10 +9,10 @@ import {
 import { elementsOf } from "../compiler/traffic.ts";
 import { shardsOf } from "../compiler/layout.ts";
 import { type ModelConfig, parseConfig } from "../compiler/models/config.ts";
-import { storedIn } from "../compiler/models/storage.ts";
+import { SINGLE, type Storage } from "../compiler/models/storage.ts";
 import type { Expr } from "../ir/expr.ts";
 import type { AdamW, Sampling } from "../ir/graph.ts";
-import type { Maxima, OpKind } from "../ir/op.ts";
+import { BYTES, type Maxima, type OpKind } from "../ir/op.ts";
 import type { Work } from "../ir/program.ts";
 import { extent } from "../ir/op.ts";
 import { lookUp, monotone, type Table } from "../ir/table.ts";
@@ -85,14 +85,19 @@ const LOSS: Expr = {
   outputs: { loss: 2 },
 };
 
-/** Measures in a minute or two. @param onProgress gets the share that is done */
+/**
+ * Measures in a minute or two.
+ *
+ * @param onProgress gets the share that is done
+ * @param storage what numbers are stored in
+ */
 export async function measureDevices(
   devices: Devices,
   onProgress: (share: number) => void = () => {},
+  storage: Storage = SINGLE,
 ): Promise<DeviceProfile> {
-  const found: Measured[] = [], [first] = devices.all;
-  const layout = first!.description.backend === "cuda" ? "rows" : "panels";
-  const cases = MODELS.flatMap((config) => casesOf({ ...config, storage: storedIn("fp32", "fp32", layout) }));
+  const { weights } = storage, found: Measured[] = [], [first] = devices.all;
+  const cases = MODELS.flatMap((config) => casesOf({ ...config, storage }));
   for (const [i, c] of cases.entries()) {
     found.push(await measureCase(devices.all, c));
     onProgress(0.7 * (i + 1) / cases.length);
@@ -106,6 +111,7 @@ export async function measureDevices(
               mode,
               ...inMode(mode, a, b, c),
               Math.max(3, Math.min(300, Math.ceil(WORK / (2 * a * b * c)))),
+              weights,
             )
           )
         )
@@ -121,7 +127,7 @@ export async function measureDevices(
   const overheads = found.map((m) => m.total - Object.values(m.seconds).reduce((a, b) => a + b, 0));
   return {
     tables,
-    memoryGBps: bandwidthOf(found),
+    memoryGBps: bandwidthOf(found, BYTES[weights]),
     launchMicroseconds: 1e6 *
       Math.min(...found.flatMap((m) => Object.values(m.seconds).filter((s) => s > 0))) / 4,
     submitMicroseconds: Math.max(1, 1e6 * median(overheads)),
@@ -272,14 +278,14 @@ function byElements(points: readonly Point[]): Table {
 }
 
 /** Of additions of large tensors. */
-function bandwidthOf(found: readonly Measured[]): number {
+function bandwidthOf(found: readonly Measured[], each: number): number {
   const rates = found.flatMap((m) => {
     const work = m.program.work.filter((w) => w.kind === "pointwise"), seconds = m.seconds.pointwise ?? 0;
     const elements = work.reduce(
       (n, w) => n + w.elements.reduce((k, d) => k + d.times * m.live[d.symbol], 0),
       0,
     );
-    return seconds > 0 ? [4 * elements / seconds / 1e9] : [];
+    return seconds > 0 ? [each * elements / seconds / 1e9] : [];
   });
   return Math.max(0.1, ...rates);
 }

@@ -35,6 +35,7 @@ export async function measureCase(
   for (let i = -1; i < REPETITIONS; i++) {
     devices.forEach((device, d) => {
       prepare(c, segments[d]!);
+      device.profileEvery(1);
       device.profile();
     });
     const spans = await Promise.all(

@@ -21,12 +21,19 @@ export interface ReallocationReport {
   readonly received: ReadonlyMap<number, number>;
 }
 
+/** What one device receives in one job. */
+interface Received {
+  readonly moves: SegmentMove[];
+  /** Of these, bytes that other devices send. */
+  bytes: number;
+}
+
 /** The copies from one replica to another, computed once. */
 export class Reallocator {
   readonly plan: Reallocation;
   /** Copies of every receiving device; those that pass on what another one received come second. */
-  readonly #direct: ReadonlyMap<number, readonly SegmentMove[]>;
-  readonly #relayed: ReadonlyMap<number, readonly SegmentMove[]>;
+  readonly #direct: ReadonlyMap<number, Received>;
+  readonly #relayed: ReadonlyMap<number, Received>;
   /** Panels that end with lanes of no row, in memory that others had before: products read those lanes as zeros. */
   readonly #padding: readonly {
     readonly segment: DeviceSegment;
@@ -70,15 +77,20 @@ export class Reallocator {
       return [[device, { from: source, to: target, ...move }] as const];
     });
     const group = (of: Move["of"], more: readonly (readonly [number, SegmentMove])[] = []) => {
-      const all = [
-        ...this.plan.moves.filter((m) => m.of === of).map((m) => [m.to, bound(m)] as const),
-        ...more,
-      ];
-      return new Map(
-        [...Map.groupBy(all, ([device]) => device)].map((
-          [device, moves],
-        ) => [device, moves.map(([, m]) => m)]),
-      );
+      const all = new Map<number, Received>();
+      const add = (device: number, move: SegmentMove, sent: number) => {
+        const received = all.get(device) ?? { moves: [], bytes: 0 };
+        received.moves.push(move);
+        received.bytes += sent;
+        all.set(device, received);
+      };
+      for (const m of this.plan.moves) {
+        if (m.of !== of) continue;
+        const move = bound(m), sent = move.count * move.bytes * (move.widen ? BYTES.bf16 / BYTES.f32 : 1);
+        add(m.to, move, m.from === m.to ? 0 : sent);
+      }
+      for (const [device, move] of more) add(device, move, 0);
+      return all;
     };
     this.#direct = group("source", whole);
     this.#relayed = group("target");
@@ -86,16 +98,19 @@ export class Reallocator {
     this.#padding = to.spec.residence === "pool" && !to.spec.home ? own.flatMap(paddedPanels) : [];
   }
 
-  /** @param onJob hears of every copy, with the device that receives */
-  async run(weight: number, onJob: (job: Job, device: number) => void): Promise<ReallocationReport> {
+  /** @param onJob hears of every copy, with the device that receives and the bytes that others send it */
+  async run(
+    weight: number,
+    onJob: (job: Job, device: number, bytes: number) => void,
+  ): Promise<ReallocationReport> {
     const { from, to, plan } = this, label = `the reallocation ${from.name} → ${to.name}`;
     const submit = (
-      moves: ReadonlyMap<number, readonly SegmentMove[]>,
+      all: ReadonlyMap<number, Received>,
       o: { readonly weight?: number; readonly after?: readonly Job[] },
     ) =>
-      [...moves].map(([device, list]) => {
-        const job = this.devices.all[device]!.copy(list, { ...o, label });
-        onJob(job, device);
+      [...all].map(([device, { moves, bytes }]) => {
+        const job = this.devices.all[device]!.copy(moves, { ...o, label });
+        onJob(job, device, bytes);
         return job;
       });
     const start = performance.now();

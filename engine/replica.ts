@@ -1,15 +1,16 @@
 /** One copy of a model's parameters under one layout, on the devices of a mesh, and the version of the weights in it. */
-import type { LocalParameter, Shard } from "../compiler/layout.ts";
-import { cutsAtPanels, type Elements, readLocal, slabOf, writeLocal } from "../compiler/pieces.ts";
+import type { LocalParameter, Range, Shard } from "../compiler/layout.ts";
+import { copyRows, type Elements, readLocal, rowsHeld, slabOf, writeLocal } from "../compiler/pieces.ts";
 import { parameterBytes } from "../compiler/models/transformer.ts";
 import { heldBytes } from "../compiler/sharing.ts";
 import { ownPieces } from "../compiler/zero.ts";
 import { type Coordinates, coordinatesOf } from "../ir/mesh.ts";
-import { align, BYTES, type FloatType, type Segment } from "../ir/op.ts";
+import { align, BYTES, type FloatType, PANEL, type Segment } from "../ir/op.ts";
 import type { ReplicaSpec } from "../ir/plan.ts";
 import type { Parameter } from "../ir/program.ts";
 import { DeviceSegment } from "../ffi/device.ts";
-import { room, storedAs, widened } from "./half.ts";
+import { storedAs, widened } from "./half.ts";
+import { PIECE, Reused, rowPieces } from "./tensor_pieces.ts";
 
 /** What one rank holds. */
 export interface Holder {
@@ -37,6 +38,9 @@ export interface Memory {
 export type Part = "param" | "m" | "v";
 /** A part as memory has it: a parameter is what programs read, and where that is rounded its master copy beside it. */
 type Stored = "params" | "master" | "m" | "v";
+
+/** A piece as memory has it, in the type that it comes from or goes to, and in all columns; nothing else runs while they are in use. */
+const STORED = new Reused(), CONVERTED = new Reused(), WHOLE = new Reused();
 
 export class Replica {
   /** Completed train calls on this model (DESIGN §1.7); null while it holds no weights. */
@@ -104,49 +108,113 @@ export class Replica {
   /**
    * Writes one parameter, or one of its moments, row-major as Hugging Face has it, to every rank that holds a piece.
    *
-   * @param row where the values begin that are given: all of them, or some rows where {@link inRows} says that this is possible
+   * @param row where the values begin that are given: all of them, or some whole rows
    */
   write(name: string, values: Elements, what: Part = "param", row = 0): void {
     for (const holder of this.holders) {
-      const local = holder.shard.parameters.find((p) => p.name === name), width = local?.global[1] ?? 1;
-      const slab = local && slabOf(local, { from: row, to: row + values.length / width });
-      if (!slab) continue;
-      for (const part of this.#stored(local, what)) {
-        const dtype = typeOf(local, part), stored = room(dtype, slab.piece.elements);
-        writeLocal(slab.piece, storedAs(values, dtype), stored);
-        for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
-          const begin = Math.max(from, slab.first), end = Math.min(to, slab.first + stored.length);
-          if (begin >= end) continue;
-          const own = stored.subarray(begin - slab.first, end - slab.first);
-          segment.write(offset + BYTES[dtype] * (begin - from), own);
-        }
-      }
+      const local = holder.shard.parameters.find((p) => p.name === name);
+      if (!local) continue;
+      const rows = { from: row, to: row + values.length / (local.global[1] ?? 1) };
+      for (const part of this.#stored(local, what)) this.#writeRows(holder, local, part, rows, values);
     }
   }
 
-  /** Whether a parameter may be written by rows that are cut at multiples of PANEL. */
-  inRows(name: string): boolean {
-    return this.holders.every(({ shard }) =>
-      shard.parameters.every((p) => p.name !== name || cutsAtPanels(p))
-    );
+  #writeRows(holder: Holder, local: LocalParameter, part: Stored, rows: Range, values: Elements): void {
+    const held = rowsHeld(local, rows);
+    if (!held) return;
+    if (held.whole) return this.#writeSlab(holder, local, part, rows, values);
+    // Rows of one panel lie between one another: what is in memory of the others stays.
+    const { padded } = held, width = local.global[1] ?? 1, all = WHOLE.f32((padded.to - padded.from) * width);
+    this.#readSlab([holder], local, part, padded, all);
+    copyRows(local, { from: rows.from, values: widened(values, CONVERTED) }, {
+      from: padded.from,
+      values: all,
+    }, held.own);
+    this.#writeSlab(holder, local, part, padded, all);
+  }
+
+  #writeSlab(holder: Holder, local: LocalParameter, part: Stored, rows: Range, values: Elements): void {
+    const slab = slabOf(local, rows)!, dtype = typeOf(local, part), { elements } = slab.piece;
+    const stored = dtype === "f32" ? STORED.f32(elements) : STORED.bf16(elements);
+    // The lanes beside the last row are zeros.
+    if (slab.piece.layout === "panels" && slab.piece.shape[0]! % PANEL) stored.fill(0);
+    writeLocal(slab.piece, storedAs(values, dtype, CONVERTED), stored);
+    for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
+      const begin = Math.max(from, slab.first), end = Math.min(to, slab.first + elements);
+      if (begin >= end) continue;
+      const own = stored.subarray(begin - slab.first, end - slab.first);
+      segment.write(offset + BYTES[dtype] * (begin - from), own);
+    }
   }
 
   /** One whole parameter, or one of its moments, row-major: of a parameter with a master copy, that one. */
   read(p: Pick<Parameter, "name" | "shape">, what: Part = "param"): Float32Array<ArrayBuffer> {
+    const [, ...inner] = p.shape, width = inner.reduce((n, d) => n * d, 1);
     const out = new Float32Array(p.shape.reduce((n, d) => n * d, 1));
-    for (const shards of Object.values(Object.groupBy(this.holders, (h) => `${h.at.stage} ${h.at.tp}`))) {
-      const local = shards![0]!.shard.parameters.find((x) => x.name === p.name);
-      if (!local) continue;
-      // Data-parallel ranks have equal parameters, and each its own share of sharded moments.
-      const part = this.#stored(local, what).at(-1)!, stored = room(typeOf(local, part), local.elements);
-      for (const holder of part === "params" || !this.spec.zero ? shards!.slice(0, 1) : shards!) {
-        for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
-          segment.read(offset, stored.subarray(from, to));
-        }
-      }
-      readLocal(local, widened(stored), out);
+    for (const rows of rowPieces(p.shape)) {
+      this.#readRows(p.name, what, rows, out.subarray(rows.from * width, rows.to * width));
     }
     return out;
+  }
+
+  /**
+   * The same of one parameter after the other in pieces of whole rows, in an array that is used again for the next one.
+   *
+   * @param most elements of a piece, of which there are whole panels
+   */
+  reader(
+    what: Part = "param",
+    most: number = PIECE,
+  ): (p: Pick<Parameter, "name" | "shape">) => Iterable<Float32Array<ArrayBuffer>> {
+    const readRows = this.#readRows.bind(this);
+    return function* ({ name, shape }) {
+      using array = Reused.take();
+      const [, ...inner] = shape, width = inner.reduce((n, d) => n * d, 1);
+      for (const rows of rowPieces(shape, most)) {
+        const out = array.f32((rows.to - rows.from) * width);
+        readRows(name, what, rows, out);
+        yield out;
+      }
+    };
+  }
+
+  /** Some rows, from every tensor-parallel rank's piece of them. */
+  #readRows(name: string, what: Part, rows: Range, out: Float32Array<ArrayBuffer>): void {
+    for (const shards of Object.values(Object.groupBy(this.holders, (h) => `${h.at.stage} ${h.at.tp}`))) {
+      const local = shards![0]!.shard.parameters.find((x) => x.name === name);
+      const held = local && rowsHeld(local, rows);
+      if (!held) continue;
+      // Data-parallel ranks have equal parameters, and each its own share of sharded moments.
+      const part = this.#stored(local, what).at(-1)!;
+      const holders = part === "params" || !this.spec.zero ? shards!.slice(0, 1) : shards!;
+      if (held.whole) this.#readSlab(holders, local, part, rows, out);
+      else {
+        const { padded } = held, all = WHOLE.f32((padded.to - padded.from) * (local.global[1] ?? 1));
+        this.#readSlab(holders, local, part, padded, all);
+        copyRows(local, { from: padded.from, values: all }, { from: rows.from, values: out }, held.own);
+      }
+    }
+  }
+
+  /** What these ranks have of some rows that are whole panels, into its place among all columns of them. */
+  #readSlab(
+    holders: readonly Holder[],
+    local: LocalParameter,
+    part: Stored,
+    rows: Range,
+    out: Float32Array<ArrayBuffer>,
+  ): void {
+    const slab = slabOf(local, rows)!, dtype = typeOf(local, part), { elements } = slab.piece;
+    const stored = dtype === "f32" ? STORED.f32(elements) : STORED.bf16(elements);
+    for (const holder of holders) {
+      for (const { segment, offset, from, to } of this.#pieces(holder, local, part)) {
+        const begin = Math.max(from, slab.first), end = Math.min(to, slab.first + elements);
+        if (begin >= end) continue;
+        const own = stored.subarray(begin - slab.first, end - slab.first);
+        segment.read(offset + BYTES[dtype] * (begin - from), own);
+      }
+    }
+    readLocal(slab.piece, widened(stored, CONVERTED), out);
   }
 
   #stored(local: LocalParameter, what: Part): readonly Stored[] {

@@ -33,6 +33,31 @@ export function planTable(graph: CallGraph, plan: ExecutionPlan): ReportTable {
   return { title: "Plan", columns, rows };
 }
 
+/** Time by kind of operation on all devices together, most first. */
+export function operationTable(
+  spent: readonly Readonly<Record<string, number>>[],
+  sampled: boolean,
+): ReportTable | null {
+  const sums = new Map<string, number>();
+  for (const one of spent) {
+    for (const [kind, ns] of Object.entries(one)) {
+      if (kind !== "all") sums.set(kind, (sums.get(kind) ?? 0) + ns);
+    }
+  }
+  const total = [...sums.values()].reduce((n, ns) => n + ns, 0);
+  if (total === 0) return null;
+  const rows = [...sums].sort((a, b) => b[1] - a[1]).map(([kind, ns]) => [
+    kind,
+    shortNumber(ns / 1e9),
+    `${(100 * ns / total).toFixed(1)} %`,
+  ]);
+  return {
+    title: sampled ? "Time by operation, from one execution of many" : "Time by operation",
+    columns: [{ title: "operation" }, right("seconds"), right("share")],
+    rows,
+  };
+}
+
 /** What one reallocation took: means over all the times that it was done. */
 export interface ReallocationRow {
   readonly from: Replica;

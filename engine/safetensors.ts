@@ -12,16 +12,16 @@ import {
   type TensorInfo,
   type TensorToWrite,
 } from "./safetensors_header.ts";
+import { PIECE, piecesOf, Reused, rowPieces, type TensorValues } from "./tensor_pieces.ts";
 
 export type { TensorInfo, TensorToWrite } from "./safetensors_header.ts";
-
-/** Elements converted at a time when writing: bounds the extra memory of a bf16 file. */
-const PIECE = 1 << 20;
 
 /** An opened checkpoint: one file, or the shards that an index names. Close it (`using`) when done. */
 export class Safetensors implements Disposable {
   readonly #files: ReadonlyMap<string, Deno.FsFile>;
-  #buffer = new Uint8Array(0);
+  /** What {@link readElements} gives of a part, as the file has it and in f32. */
+  readonly #part = Reused.take();
+  readonly #wide = Reused.take();
 
   private constructor(
     /** Every tensor, sorted by name. */
@@ -72,27 +72,40 @@ export class Safetensors implements Disposable {
     return values instanceof Uint16Array ? fromBfloat16(values) : values;
   }
 
-  /**
-   * The same; a BF16 tensor stays in its bits. With `from` and `count` only these elements, in memory that the next such call uses
-   * again.
-   */
+  /** The same some rows at a time, BF16 in its bits, in an array that is used again for the next ones. */
+  async *rows(
+    name: string,
+    shape?: readonly number[],
+  ): AsyncGenerator<
+    { readonly row: number; readonly values: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> }
+  > {
+    const tensor = this.#find(name, shape), [rows = 1] = tensor.shape;
+    const width = elementsOf(tensor.shape) / Math.max(1, rows);
+    for (const { from, to } of rowPieces(tensor.shape)) {
+      yield {
+        row: from,
+        values: await this.readElements(name, shape, { from: from * width, count: (to - from) * width }),
+      };
+    }
+  }
+
+  /** The same; a BF16 tensor stays in its bits. Of a part only these elements, in memory that the next such call uses again. */
   async readElements(
     name: string,
     shape?: readonly number[],
-    from?: number,
-    count?: number,
+    part?: { readonly from: number; readonly count: number },
   ): Promise<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> {
     const tensor = this.#find(name, shape);
-    const bytes = from === undefined || count === undefined
-      ? await this.#bytes(tensor)
-      : await this.#part(tensor, from, count);
+    const bytes = part ? await this.#partOf(tensor, part.from, part.count) : await this.#bytes(tensor);
     switch (tensor.dtype) {
       case "F32":
         return new Float32Array(bytes.buffer, 0, bytes.length / 4);
       case "BF16":
         return new Uint16Array(bytes.buffer, 0, bytes.length / 2);
-      case "F16":
-        return fromFloat16(new Uint16Array(bytes.buffer, 0, bytes.length / 2));
+      case "F16": {
+        const n = bytes.length / 2;
+        return fromFloat16(new Uint16Array(bytes.buffer, 0, n), part ? this.#wide.f32(n) : undefined);
+      }
       default:
         throw new TypeError(
           `Cannot read ${name} of ${tensor.file}: it has dtype ${tensor.dtype}, only F32, BF16 and F16 are read as floats`,
@@ -120,6 +133,7 @@ export class Safetensors implements Disposable {
 
   [Symbol.dispose](): void {
     for (const file of this.#files.values()) file.close();
+    this.#part[Symbol.dispose](), this.#wide[Symbol.dispose]();
   }
 
   #find(name: string, shape: readonly number[] | undefined): TensorInfo {
@@ -141,11 +155,11 @@ export class Safetensors implements Disposable {
     return this.#fill(tensor, 0, new Uint8Array(tensor.bytes));
   }
 
-  /** Elements of a tensor in the one buffer that is kept for them. */
-  #part(tensor: TensorInfo, from: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+  /** Elements of a tensor in the one array that is kept for them. */
+  #partOf(tensor: TensorInfo, from: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
     const width = tensor.bytes / Math.max(1, elementsOf(tensor.shape)), bytes = width * count;
-    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
-    return this.#fill(tensor, width * from, this.#buffer.subarray(0, bytes));
+    const { buffer } = this.#part.f32(Math.ceil(bytes / 4));
+    return this.#fill(tensor, width * from, new Uint8Array(buffer, 0, bytes));
   }
 
   async #fill(
@@ -206,31 +220,38 @@ async function checkpointFiles(path: string): Promise<readonly string[]> {
 
 /**
  * Writes a file tensor by tensor: `source` is asked for one tensor after the other, in the order of their names, and for
- * the next only when the last is on its way to disk. The file is synced before this returns.
+ * the next piece only when the last is on its way to disk. The file is synced before this returns.
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorToWrite[],
-  source: (name: string) => Float32Array | Int32Array | Promise<Float32Array | Int32Array>,
+  source: (name: string) => TensorValues,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Promise<void> {
   const sorted = [...tensors].sort((a, b) => a.name < b.name ? -1 : 1);
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   await writeAll(file, formatHeader(path, sorted, metadata));
+  using rounded = Reused.take();
   for (const { name, dtype, shape } of sorted) {
-    const data = await source(name);
-    if (data.length !== elementsOf(shape) || (dtype === "I32") !== (data instanceof Int32Array)) {
-      throw new TypeError(
-        `Cannot write ${name} to ${path}: the source gave ${data.length} values of ${data.constructor.name}, ${
-          show(shape)
-        } ${dtype} is expected`,
-      );
-    }
-    if (dtype === "BF16") {
-      for (let i = 0; i < data.length; i += PIECE) {
-        await writeAll(file, bytesOf(toBfloat16((data as Float32Array).subarray(i, i + PIECE))));
+    const expected = elementsOf(shape),
+      refuse = (values: string): never => {
+        throw new TypeError(
+          `Cannot write ${name} to ${path}: the source gave ${values}, ${show(shape)} ${dtype} is expected`,
+        );
+      };
+    let given = 0;
+    for await (const data of piecesOf(source(name))) {
+      given += data.length;
+      if (given > expected || (dtype === "I32") !== (data instanceof Int32Array)) {
+        refuse(`${given} values of ${data.constructor.name}`);
       }
-    } else await writeAll(file, bytesOf(data));
+      if (dtype !== "BF16") await writeAll(file, bytesOf(data));
+      else {for (let i = 0; i < data.length; i += PIECE) {
+          const piece = (data as Float32Array).subarray(i, i + PIECE);
+          await writeAll(file, bytesOf(toBfloat16(piece, rounded.bf16(piece.length))));
+        }}
+    }
+    if (given !== expected) refuse(`${given} values`);
   }
   await file.sync();
 }

@@ -1,6 +1,5 @@
 /** Model weights: first values, and a Hugging Face folder and back. Values are row-major, under Hugging Face's names and shapes. */
 import type { Elements } from "../compiler/pieces.ts";
-import { PANEL } from "../ir/op.ts";
 import type { Parameter } from "../ir/program.ts";
 import {
   join,
@@ -11,11 +10,10 @@ import {
   removeIfThere,
   statOrNull,
 } from "./files.ts";
+import { widened } from "./half.ts";
 import { normals, streamKey } from "./random.ts";
 import { checkTensors, Safetensors, writeSafetensors } from "./safetensors.ts";
-
-/** Elements of a large tensor that are in the host's memory at once. */
-const PIECE = 1 << 22;
+import { type Pieces, Reused } from "./tensor_pieces.ts";
 
 const size = (parameter: Parameter): number => parameter.shape.reduce((n, d) => n * d, 1);
 
@@ -60,8 +58,8 @@ export interface LoadOptions {
   readonly allowMissing?: readonly string[];
   /** Values of those. */
   readonly initialization?: Initialization;
-  /** Whether a parameter may be given some rows at a time, cut at multiples of PANEL; as a whole otherwise. */
-  readonly inRows?: (parameter: Parameter) => boolean;
+  /** Whether parameters are given some rows at a time, cut at multiples of PANEL; as a whole otherwise. */
+  readonly inRows?: boolean;
 }
 
 /** What a load did besides loading. */
@@ -106,19 +104,12 @@ export async function loadWeights(
       await sink(parameter, initialValues(parameter, options.initialization ?? { seed: 0, std: 0.02 }), 0);
       continue;
     }
-    if (!options.inRows?.(parameter)) {
+    if (!options.inRows) {
       await sink(parameter, await file.readElements(parameter.name, parameter.shape), 0);
       continue;
     }
-    const [rows = 1] = parameter.shape, width = size(parameter) / rows;
-    const most = Math.ceil(PIECE / width / PANEL) * PANEL;
-    for (let row = 0; row < rows; row += most) {
-      const count = Math.min(most, rows - row) * width;
-      await sink(
-        parameter,
-        await file.readElements(parameter.name, parameter.shape, row * width, count),
-        row,
-      );
+    for await (const { row, values } of file.rows(parameter.name, parameter.shape)) {
+      await sink(parameter, values, row);
     }
   }
   const declared = new Set(parameters.map((p) => p.name));
@@ -134,11 +125,27 @@ async function checkTiedHead(
   const head = "lm_head.weight", embedding = "model.embed_tokens.weight";
   const others = parameters.some(({ name }) => name === head || name === "score.weight");
   if (others || !file.tensors.has(head) || !file.tensors.has(embedding)) return;
-  const [a, b] = [await file.read(head), await file.read(embedding)];
-  if (a.length === b.length && a.every((x, i) => x === b[i])) return;
+  if (await equal(path, head, embedding)) return;
   throw new Error(
     `Cannot load ${path}: its ${head} differs from ${embedding} and config.json ties the two, set tie_word_embeddings to false`,
   );
+}
+
+/** Whether two tensors of a checkpoint have the same shape and values. */
+async function equal(path: string, first: string, second: string): Promise<boolean> {
+  // Opened twice, since a file has one array for all its rows.
+  using one = await Safetensors.open(path), other = await Safetensors.open(path);
+  using own = Reused.take(), their = Reused.take();
+  const [a, b] = [one.tensors.get(first)!, other.tensors.get(second)!];
+  if (a.shape.join() !== b.shape.join()) return false;
+  const theirs = other.rows(second);
+  for await (const { values } of one.rows(first)) {
+    const next = await theirs.next();
+    if (next.done) return false;
+    const [x, y] = [widened(values, own), widened(next.value.values, their)];
+    if (!x.every((value, i) => value === y[i])) return false;
+  }
+  return true;
 }
 
 /** Files that make a tokenizer, where present. */
@@ -158,8 +165,8 @@ export interface SaveOptions {
   readonly config: JsonObject;
   readonly head: "lm" | "value" | "reward";
   readonly parameters: readonly Parameter[];
-  /** A parameter's values, row-major, read back from the device. */
-  readonly source: (parameter: Parameter) => Float32Array | Promise<Float32Array>;
+  /** A parameter's values, row-major, whole or in pieces, read back from the device. */
+  readonly source: (parameter: Parameter) => Float32Array | Promise<Float32Array> | Pieces;
   readonly dtype: "F32" | "BF16";
   /** The checkpoint that the model came from: its tokenizer and generation config go along. */
   readonly tokenizerFolder: string | null;

@@ -22,7 +22,7 @@ const OLDEST = "12.4";
  * The arithmetic of the CPU: no contraction of a·b + c, subnormals are zero, division and square root are rounded. Kernels that use
  * tensor cores say what they contract themselves.
  */
-const KERNEL_FLAGS = [
+export const KERNEL_FLAGS: readonly string[] = [
   "-std=c++17",
   "-O3",
   "-ftz=true",
@@ -110,10 +110,24 @@ export function findToolkit(named = Deno.env.get("BATON_CUDA_TOOLKIT") || undefi
   return { nvcc, version, includes, runtime };
 }
 
+/** Architectures by compute capability. */
+const ARCHITECTURES: Readonly<Record<string, string>> = { "8.0": "80", "9.0": "90a", "10.0": "100" };
+let own: string | undefined;
+
+/** Those of the GPUs of this machine, of which nvcc then compiles a third as much; all where there is none, or another one. */
+function usualArchitectures(): string {
+  if (own !== undefined) return own;
+  const found = printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")?.split("\n") ?? [];
+  const names = [...new Set(found)].map((capability) => ARCHITECTURES[capability.trim()]);
+  return own =
+    (names.length > 0 && names.every((name) => name !== undefined) ? names : Object.values(ARCHITECTURES))
+      .join();
+}
+
 /** `-gencode` flags: machine code for A100, H100 and H200, B200 where nvcc knows it, and PTX for what comes later. */
 function architectures(nvcc: string): string[] {
   const known = printed(nvcc, "--list-gpu-arch") ?? "";
-  const wanted = (Deno.env.get("BATON_CUDA_ARCHS") ?? "80,90a,100").split(",")
+  const wanted = (Deno.env.get("BATON_CUDA_ARCHS") ?? usualArchitectures()).split(",")
     .filter((arch) => known.includes(`compute_${arch.replace(/[af]$/, "")}`));
   return [
     ...wanted.flatMap((arch) => ["-gencode", `arch=compute_${arch},code=sm_${arch}`]),

@@ -1,5 +1,5 @@
 /** Devices of the native library; what they work with is in the files beside. */
-import { type Maxima, OPCODE, SEGMENTS, SYMBOLS } from "../ir/op.ts";
+import { type FloatType, type Maxima, OPCODE, SEGMENTS, SYMBOLS } from "../ir/op.ts";
 import { check, create, NativeError, reason, text } from "./errors.ts";
 import { encodeGroups, type Memberships, misgrouped } from "./group.ts";
 import { type Job, startJob, tickets } from "./job.ts";
@@ -28,7 +28,7 @@ export interface Description {
   readonly driver?: string;
   readonly runtime?: string;
   readonly math?: "fp32" | "bf16";
-  /** Versions of cublasLt, nccl and nvrtc, or one line that says where they were looked for. */
+  /** Version and file of cublasLt, nccl, nvrtc and cudnn, or one line that says where they were looked for. */
   readonly libraries?: Readonly<Record<string, string>>;
   readonly gpus?: readonly Gpu[];
 }
@@ -41,6 +41,8 @@ export interface Gpu {
   readonly multiprocessors: number;
   readonly bytes: number;
   readonly freeBytes: number;
+  /** Where it is on the PCI bus, "0000:01:00.0". */
+  readonly bus: string;
   /** GPUs whose memory its kernels can read. */
   readonly peers: readonly number[];
 }
@@ -178,7 +180,10 @@ export class Device implements Disposable {
 
   /**
    * Median seconds of one product of an idle device: "forward" x·wᵀ, "input" dy·w, "weight" dyᵀ·x, with w of [n, k] and m
-   * rows; "peak" is m·n·k multiply-adds in registers and "read" reads n·k values m times, the most that the device can do.
+   * rows; "peak" is m·n·k multiply-adds in registers and "read" reads n·k values m times, the most that the device can do. NaN
+   * when there is no memory for the operands.
+   *
+   * @param dtype of the operands; the CPU computes in f32 whatever it is
    */
   productSeconds(
     mode: "forward" | "input" | "weight" | "peak" | "read",
@@ -186,17 +191,31 @@ export class Device implements Disposable {
     n: number,
     k: number,
     repetitions: number,
+    dtype: FloatType = "f32",
   ): number {
     const modes = ["forward", "input", "weight", "peak", "read"];
-    return native().baton_gemm_bench(this.id, modes.indexOf(mode), m, n, k, repetitions);
+    const half = dtype === "bf16" ? 8 : 0;
+    const seconds = native().baton_gemm_bench(this.id, modes.indexOf(mode) + half, m, n, k, repetitions);
+    return seconds < 0 ? NaN : seconds;
   }
 
-  /** Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. */
+  /**
+   * Nanoseconds by kind of operation since the last call; `all` is the time in which programs ran. GPUs time one execution of many, see
+   * {@link profileEvery}, and count it for those since the one before.
+   */
   profile(): Record<string, number> {
     const spent = new Float64Array(64);
     check(native().baton_profile(this.id, spent), "read the profile of a device");
     const kinds = Object.entries(OPCODE).map(([kind, code]) => [kind, spent[code]!] as const);
     return Object.fromEntries([["all", spent[0]!], ...kinds.filter(([, ns]) => ns > 0)]);
+  }
+
+  /**
+   * GPUs time the operations of every n-th execution of a program, 64th at first: it takes an event more for each of them, and is issued
+   * operation by operation where others replay a graph. 0 times none, 1 all. The CPU times all in any case, and it costs nothing there.
+   */
+  profileEvery(n: number): void {
+    check(native().baton_profile_every(this.id, n), "profile a device");
   }
 
   /** Stops the worker after the operation that it is in; what is still queued rejects. */

@@ -5,6 +5,16 @@ import { describe, type Gpu } from "./device.ts";
 import { useCuda } from "./library.ts";
 
 /**
+ * What driver and libraries take of a GPU beside the byte table once the process is known to it: code of kernels, captured graphs,
+ * events, handles. Stated, not measured.
+ */
+export const LIBRARY_BYTES = 512 * 2 ** 20;
+
+/** Bytes of a GPU that the rows of the byte table may have. */
+export const usableBytes = ({ freeBytes }: Pick<Gpu, "freeBytes">): number =>
+  Math.max(0, freeBytes - LIBRARY_BYTES);
+
+/**
  * Makes CUDA the backend of this process and finds the GPUs that devices will be on.
  *
  * @param gpus the GPU of every device

@@ -37,6 +37,7 @@ export const SYMBOLS = {
   baton_clock: { parameters: [], result: "u64" },
   baton_cancel: { parameters: ["u32", "u32"], result: "i32" },
   baton_profile: { parameters: ["u32", "buffer"], result: "i32" },
+  baton_profile_every: { parameters: ["u32", "u32"], result: "i32" },
   baton_gemm_bench: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32"], result: "f64" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

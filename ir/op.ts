@@ -196,6 +196,11 @@ export const OPCODE = {
   keptLogprobGrad: 51,
   /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total panels. */
   linearLogprobDx: 52,
+  /**
+   * x[R,H] → y[R,H] (may have the place of x) · R H from total axis. x are rows from … from+R of `total`; those of them that the rank
+   * owns ({@link ownRows}) become the sums over ranks in their order, the others are as in x.
+   */
+  reduceOwnRows: 63,
 } as const;
 export type OpKind = keyof typeof OPCODE;
 

@@ -41,11 +41,13 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const checkpoint = await beginCheckpoint(folder, state.step),
     models: Record<string, { version: number; updates: number }> = {};
-  const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) =>
-    saveTensors(
+  const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) => {
+    const read = replica.reader(what);
+    return saveTensors(
       `${checkpoint.path}/${name}.${what}.safetensors`,
-      parameters.map(({ name, shape }) => ({ name, shape, read: () => replica.read({ name, shape }, what) })),
+      parameters.map((p) => ({ name: p.name, shape: p.shape, read: () => read(p) })),
     );
+  };
   for (const [name, replica] of engine.homes) {
     models[name] = { version: replica.version ?? 0, updates: replica.updates };
     for (const what of partsOf(engine.models[name]!.spec)) {
@@ -54,7 +56,7 @@ export async function saveCheckpoint(
         await writeAdapter(
           `${checkpoint.path}/${name}`,
           { lora, head, checkpoint: base, parameters },
-          (p) => replica.read(p),
+          replica.reader(),
         );
         continue;
       }
@@ -87,7 +89,8 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       );
     }
     for (const what of partsOf(spec)) {
-      const put = (p: Parameter, values: Float32Array) => replica.write(p.name, values, what);
+      const put = (p: Parameter, values: Float32Array, row: number) =>
+        replica.write(p.name, values, what, row);
       const { lora, head } = spec;
       if (lora && what === "param") await readAdapter(`${path}/${name}`, { lora, head, parameters }, put);
       else {
@@ -108,7 +111,7 @@ export async function loadCheckpoint(engine: Engine, path: string, state: RunSta
       await loadTensors(
         `${path}/${name}.param.safetensors`,
         parameters.filter((p) => !p.frozen),
-        (p, values) => replica.write(p.name, values),
+        (p, values, row) => replica.write(p.name, values, "param", row),
       );
       replica.version = saved.version;
     }

@@ -1,4 +1,5 @@
 /** What follows from the sizes that a script states: said once before the first step, because a run is only as good as these. */
+import { printStorage, type Storage } from "../compiler/models/storage.ts";
 import type { DataSizes } from "../compiler/sizes.ts";
 import { shortNumber } from "../engine/table.ts";
 import type { ModelFunctionCall } from "../ir/graph.ts";
@@ -11,10 +12,14 @@ type Derived = Pick<PreparedGraph, "graph" | "sizes" | "plan" | "programs" | "pl
   readonly data: { readonly skipped: number };
 };
 
-/** Lines for people: sequences and optimizer updates of a step, micro-batches, KV pages where memory holds not all, memory. */
+/**
+ * Lines for people: sequences and optimizer updates of a step, micro-batches, KV pages where memory holds not all, what numbers are
+ * stored in, memory.
+ */
 export function derivedLines(
   { graph, sizes, plan, programs, data, planned }: Derived,
   memory: readonly MemoryRow[],
+  storage: Storage,
 ): string[] {
   const { kind, batch } = graph.source,
     samples = kind === "prompts" ? sizes.group : 1,
@@ -50,6 +55,7 @@ export function derivedLines(
     ...pages.length
       ? [`kv pages: ${pages.join(", ")}, all that memory holds: some sequences wait for others`]
       : [],
+    `precision: ${printStorage(storage)}`,
     `memory: ${mebibytes(totalBytes(memory))}; most: ${largestRows(memory).map(rowText).join(", ")}`,
   ];
 }

@@ -39,7 +39,7 @@ const RUN_FLAGS = {
     "CPU threads of all devices together; all cores by default",
   ),
   precision: z.enum(PRECISIONS).optional().describe(
-    "what parameters, activations and KV pages are stored in; fp32 by default",
+    "what parameters, activations and KV pages are stored in; bf16 on GPUs and fp32 on the CPU by default",
   ),
   gradients: z.enum(PRECISIONS).optional().describe("what gradients are stored in with --precision bf16"),
   saveDtype: z.enum(["f32", "bf16"]).optional().describe(

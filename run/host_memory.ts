@@ -4,6 +4,7 @@ import type { CallGraph } from "../ir/graph.ts";
 import { keptWidth } from "../ir/groups.ts";
 import type { DataSet } from "../engine/data.ts";
 import type { Sample } from "../engine/sample.ts";
+import { PASSING_BYTES } from "../engine/tensor_pieces.ts";
 import type { MemoryRow } from "../planner/memory.ts";
 
 /** What V8 needs for a sample and for each of its arrays beside their elements: measured, rounded up. */
@@ -31,8 +32,8 @@ export function hostRows(graphs: readonly Prepared[], largestModel: number): Mem
     // The next step's generation may run beside this step's training.
     ["batch", 2 * sequences * longest * 4 * FIELDS],
     ["kept tokens", 2 * sequences * longestResponse * 4 * kept],
-    // Tensors pass one by one, and what has passed is freed when the collector sees to it.
-    ["weights on their way to and from files", largestModel],
+    // Tensors pass in pieces (`engine/tensor_pieces.ts`).
+    ["weights on their way to and from files", Math.min(largestModel, PASSING_BYTES)],
     ["score worker", graphs.some((g) => g.graph.calls.some((c) => c.kind === "score")) ? WORKER : 0],
   ];
   return rows.filter(([, bytes]) => bytes > 0).map(([name, bytes]) => ({ name, bytes, where: "host" }));

@@ -2,7 +2,7 @@
 import { type Precision, PRECISIONS, type Storage, storedIn } from "../compiler/models/storage.ts";
 import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
-import { openGpus } from "../ffi/gpus.ts";
+import { openGpus, usableBytes } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { memory } from "./available.ts";
@@ -27,7 +27,7 @@ export interface Machine {
   readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
-  /** What every model's numbers are stored in; f32 by default. */
+  /** What every model's numbers are stored in; f32 where it is absent. */
   readonly storage?: Storage;
   /** What plans are made and judged with; absent where nothing is to be planned. */
   readonly assumptions?: Assumptions;
@@ -60,7 +60,7 @@ export function machineFaults(o: RunOptions, config: Config, file: ClusterFile |
     o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
     o.precision !== undefined && oneOf("precision", o.precision, PRECISIONS),
     o.gradients !== undefined && oneOf("gradients", o.gradients, PRECISIONS),
-    said(o, config).gradients === "bf16" && said(o, config).precision === "fp32" &&
+    said(o, config, devices).gradients === "bf16" && said(o, config, devices).precision === "fp32" &&
     `gradients is bf16 and precision is fp32, set precision to bf16 or leave gradients out`,
     typeof devices === "string" && `devices ${devices}`,
     ...layoutFaults(o, config, devices),
@@ -71,7 +71,7 @@ export function machineFaults(o: RunOptions, config: Config, file: ClusterFile |
 export async function machineOf(o: RunOptions, config: Config, file: ClusterFile | null): Promise<Machine> {
   const devices = parseDevices(devicesSaid(o, config, file)) as Devices,
     { strategy, plan } = layoutSaid(o, config),
-    { precision, gradients } = said(o, config);
+    { precision, gradients } = said(o, config, devices);
   const threads = o.threads ?? config.threads ?? defaultThreads(),
     microBatchTokens = o.microBatchTokens ?? config.plan.microBatchTokens,
     recompute = o.recompute ?? config.plan.recompute;
@@ -92,11 +92,21 @@ export async function machineOf(o: RunOptions, config: Config, file: ClusterFile
   };
 }
 
+/** What numbers are stored in where nobody says it: GPUs are made for bf16, and plans for them are planned with it. */
+export const usualPrecision = ({ gpus }: Pick<Devices, "gpus">): Precision => gpus ? "bf16" : "fp32";
+
 /** Options win over the file; gradients are fp32 where nobody says otherwise. */
-const said = (o: RunOptions, { run }: Config): { precision: Precision; gradients: Precision } => ({
-  precision: o.precision ?? run.precision,
-  gradients: o.gradients ?? run.gradients,
-});
+function said(
+  o: RunOptions,
+  { run }: Config,
+  devices: Devices | string,
+): { readonly precision: Precision; readonly gradients: Precision } {
+  const usual = typeof devices === "string" ? "fp32" : usualPrecision(devices);
+  return {
+    precision: o.precision ?? run.precision ?? usual,
+    gradients: o.gradients ?? run.gradients ?? "fp32",
+  };
+}
 
 /** Seconds of score calls; a string is what is wrong with them. */
 function hosts(o: RunOptions, { plan }: Config): ReturnType<typeof parseHost> {
@@ -123,7 +133,7 @@ function memoryOf(
     each = said ?? file?.cluster.memoryBytes ?? Infinity;
   return {
     memoryBytes: host,
-    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, found[gpu]!.freeBytes)])),
+    gpuBytes: new Map(gpus.map((gpu) => [gpu, Math.min(each, usableBytes(found[gpu]!))])),
     shipped: ["a100", "h200"].find((known) => name.toLowerCase().includes(known)) ?? "h100",
   };
 }

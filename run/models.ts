@@ -130,14 +130,14 @@ export function engineModel(m: LoadedModel, positions: number): EngineModel {
     config: m.config,
     parameters: list,
     constants: ropeTable(m.config, positions),
-    load: async (sink, inRows) => {
+    load: async (sink) => {
       await loadWeights(m.folder, list, sink, {
         allowMissing: mayBeNew.map((p) => p.name),
         initialization: { seed: 0, std: m.config.initializerRange },
-        inRows,
+        inRows: true,
       });
       if (lora?.from === undefined) return;
-      await readAdapter(lora.from, { lora, head, parameters: list }, (p, values) => sink(p, values, 0));
+      await readAdapter(lora.from, { lora, head, parameters: list }, sink);
     },
   };
 }

@@ -36,7 +36,10 @@ export interface RunOptions {
   readonly threads?: number;
   readonly microBatchTokens?: number;
   readonly recompute?: "nothing" | "cheap" | "layers";
-  /** What parameters, activations and KV pages are stored in; "fp32" by default. Trained bf16 parameters have an fp32 master copy. */
+  /**
+   * What parameters, activations and KV pages are stored in; "bf16" on GPUs and "fp32" on the CPU by default. Trained bf16 parameters have
+   * an fp32 master copy.
+   */
   readonly precision?: Precision;
   /** What gradients are stored in where `precision` is "bf16": "fp32" by default, or "bf16" for 16 bytes per trained parameter. */
   readonly gradients?: Precision;

@@ -1,11 +1,14 @@
 /** The profile of this machine's devices: virtual ones, or GPUs. */
+import { storedIn } from "../compiler/models/storage.ts";
 import { Devices } from "../engine/devices.ts";
 import { measureDevices } from "../engine/profile.ts";
 import { measureLinks } from "../engine/profile_links.ts";
-import { openGpus } from "../ffi/gpus.ts";
+import { openGpus, usableBytes } from "../ffi/gpus.ts";
+import { BYTES } from "../ir/op.ts";
 import { type Devices as Given, printGpus } from "../ir/notation.ts";
 import { parseProfile, type Profile } from "../planner/profile.ts";
 import { memory } from "./available.ts";
+import { usualPrecision } from "./machine.ts";
 import { deviceBytes } from "./pools.ts";
 import { capacityOf } from "./profiles.ts";
 
@@ -28,13 +31,15 @@ export async function profileMachine(
     ? deviceBytes({
       devices: { nodes, perNode, gpus },
       memoryBytes: host,
-      gpuBytes: new Map(openGpus(gpus).map(({ freeBytes }, gpu) => [gpu, freeBytes])),
+      gpuBytes: new Map(openGpus(gpus).map((found, gpu) => [gpu, usableBytes(found)])),
     })
     : host / count;
   using devices = Devices.open({ count, threads, ...gpus && { gpus } });
   // More virtual devices than there are processors for would measure their waiting for one another, which the planner adds itself.
   const capacity = gpus ? undefined : capacityOf(threads), most = Math.max(1, Math.floor(capacity ?? count));
-  const measured = await measureDevices(Devices.of(...devices.all.slice(0, most)), onProgress),
+  // Tables are of the numbers that runs on such devices have when nobody says otherwise.
+  const storage = storedIn(usualPrecision({ ...gpus && { gpus } }), "fp32", gpus ? "rows" : "panels");
+  const measured = await measureDevices(Devices.of(...devices.all.slice(0, most)), onProgress, storage),
     links = await measureLinks(devices, capacity);
   const { isa } = devices.all[0]!.description, short = (x: number) => Number(x.toPrecision(4));
   const name = gpus
@@ -47,7 +52,7 @@ export async function profileMachine(
     name: `${name}, ${isa}`,
     source: "baton profile",
     ...capacity !== undefined && { capacity },
-    elementBytes: 4,
+    elementBytes: BYTES[storage.weights],
     memoryBytes: Math.floor(memoryBytes),
     memoryGBps: short(measured.memoryGBps),
     hostGBps: short(measured.memoryGBps / 2),

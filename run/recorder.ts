@@ -1,4 +1,5 @@
 /** Everything a run leaves behind or shows while it goes: logs, progress, tables, report. */
+import { storageOf } from "../compiler/models/storage.ts";
 import type { Batch } from "../engine/batch.ts";
 import { createProgress, type Progress } from "../engine/progress.ts";
 import { readLog, type SampleRecord, StepLog, type StepRecord } from "../engine/metrics.ts";
@@ -53,6 +54,8 @@ export class Recorder {
       : createProgress({ steps: o.steps, done: session.completed, terminal: Deno.stderr.isTerminal() });
     const recorder = new Recorder(session, o, progress, metrics, samples, evaluations, plans, before);
     recorder.#peak = peakFlops(session);
+    // What the report says of operations begins with the run.
+    for (const device of session.engine.devices.all) device.profile();
     return recorder;
   }
 
@@ -164,14 +167,25 @@ export class Recorder {
   }
 }
 
+/** Seconds after which a product is large enough. */
+const LONG = 1e-4;
+
 /**
  * Rate of a large product on all devices together, FLOP/s: what MFU is measured against. Virtual devices share the cores of the
  * machine, and more of them than there are cores are not faster; devices on one GPU share that.
  */
-function peakFlops(session: Session): number {
-  const [m, n, k] = [768, 512, 512], { all } = session.engine.devices, device = all[0]!;
+function peakFlops({ engine, deployment: { machine } }: Session): number {
+  const { all } = engine.devices, device = all[0]!, { weights } = storageOf(machine);
   const busy = device.gpu === null
     ? Math.max(1, Math.min(all.length, Math.floor(device.description.cores / device.threads)))
     : new Set(all.map(({ gpu }) => gpu)).size;
-  return busy * 2 * m * n * k / device.productSeconds("forward", m, n, k, 5);
+  let rate = 0;
+  // A product that takes a GPU no time says nothing of its rate.
+  for (let by = 1; by <= 4; by *= 2) {
+    const [m, n, k] = [768 * by, 512 * by, 512 * by] as const;
+    const seconds = device.productSeconds("forward", m, n, k, 5, weights);
+    if (seconds > 0) rate = 2 * m * n * k / seconds;
+    if (!(seconds < LONG)) break;
+  }
+  return busy * rate;
 }

@@ -1,7 +1,13 @@
 /** What report.html says about a run: its logs, its plan and memory, and what made it. */
+import { printStorage, storageOf } from "../compiler/models/storage.ts";
 import { readLog, type SampleRecord, type StepRecord } from "../engine/metrics.ts";
 import { type ReportTable, writeReport } from "../engine/report.ts";
-import { planTable, type ReallocationRow, reallocationTable } from "../engine/report_tables.ts";
+import {
+  operationTable,
+  planTable,
+  type ReallocationRow,
+  reallocationTable,
+} from "../engine/report_tables.ts";
 import { shortBytes, shortNumber } from "../engine/table.ts";
 import { printGpus } from "../ir/notation.ts";
 import { printGraph } from "../ir/print.ts";
@@ -36,10 +42,13 @@ export async function writeRunReport(
   });
   const steps = await readLog<StepRecord>(`${o.out}/metrics.jsonl`), { prediction } = e;
   const plans = await readLog<PlanRecord>(`${o.out}/plans.jsonl`);
+  const operations = operationTable(devices.all.map((d) => d.profile()), devices.all[0]!.gpu !== null);
   const since = plans.findLast((p) => p.event === "plan" || p.event === "switch")?.step ?? 0;
   await writeReport(`${o.out}/report.html`, {
     name: session.workflow.name,
-    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where}`,
+    subtitle: `${parameters.join(", ")} · ${sizes.sequences} sequences per step · ${where} · ${
+      printStorage(storageOf(o.machine))
+    }`,
     steps: withEvaluations(
       steps,
       await readLog<EvaluationRecord>(`${o.out}/evaluations.jsonl`),
@@ -51,6 +60,7 @@ export async function writeRunReport(
       planTable(graph, plan),
       ...prediction ? predictionTable(steps.filter((s) => s.step > since), prediction) : [],
       ...e.reallocations.length ? [reallocationTable(e.reallocations)] : [],
+      ...operations ? [operations] : [],
       memoryTableOf(session),
     ],
     texts: [

@@ -1,10 +1,10 @@
 /** `run` and `steps`: a workflow from its first step to its last, with everything that a person sees or finds afterwards. */
+import { storageOf } from "../compiler/models/storage.ts";
 import type { Workflow } from "../dsl/workflow.ts";
 import { merged, mergedParameters, writeAdapter } from "../engine/adapter.ts";
 import { claimRunFolder, keepLast, latestCheckpoint } from "../engine/checkpoint.ts";
 import { replaceFile } from "../engine/files.ts";
 import { saveModel, writeModel } from "../engine/weights.ts";
-import type { Parameter } from "../ir/program.ts";
 import { printPlan } from "../planner/plan_file.ts";
 import { type Evaluation, evaluationOf, type EvaluationRecord } from "./evaluation.ts";
 import { derivedLines } from "./derived.ts";
@@ -84,7 +84,9 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   let metrics: Readonly<Record<string, number>> = {};
   if (session.completed >= o.steps) {
     recorder.note(`${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`);
-  } else for (const line of derivedLines(session.main, session.table)) recorder.note(line);
+  } else {
+    for (const line of derivedLines(session.main, session.table, storageOf(o.machine))) recorder.note(line);
+  }
   const start = session.completed === 0 ? "before" : "resumed";
   const before = recorder.before ?? await evaluateAt(session, recorder, interruption, start);
   while (session.completed < o.steps && !interruption.asked) {
@@ -234,7 +236,7 @@ async function exportModels(session: Session, o: Resolved): Promise<void> {
   for (const [name, replica] of trained) {
     const model = session.models[name]!, { head, lora, checkpoint } = model.spec;
     const folder = trained.length === 1 ? o.out : `${o.out}/${name}`;
-    const { parameters } = session.engine.models[name]!, source = (p: Parameter) => replica.read(p);
+    const { parameters } = session.engine.models[name]!, source = replica.reader();
     const write = trained.length === 1 ? writeModel : saveModel;
     if (lora) {
       await writeAdapter(`${o.out}/adapters/${name}`, { lora, head, checkpoint, parameters }, source);

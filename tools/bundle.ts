@@ -1,6 +1,6 @@
 /**
  * `deno task bundle`: one archive that builds, tests and measures where there is no network: the committed sources, npm packages and
- * Deno's binary. There: `tar xf baton-bundle.tar.xz && cd baton && ./baton-env deno task test:gpu`.
+ * Deno's binary. There: `tar xf baton-bundle.tar.xz && cd baton && ./baton-env deno task gpu`.
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -29,15 +29,28 @@ try {
   await Deno.mkdir(packages, { recursive: true });
   await run("git", ["archive", "--format=tar", `--output=${join(work, "tree.tar")}`, "HEAD"]);
   await run("tar", ["xf", join(work, "tree.tar"), "-C", tree]);
+  const { stdout } = await new Deno.Command("git", { args: ["rev-parse", "--short", "HEAD"], cwd: root })
+    .output();
+  await Deno.writeFile(join(tree, "COMMIT"), stdout);
   // Everything that a task runs, and so every package that it needs.
   const entries = [
     "mod.ts",
     "cli/main.ts",
     "ffi/build_cuda.ts",
+    "tools/gpu.ts",
     "tools/test_gpu.ts",
     "bench/gpu.ts",
+    "bench/gpu_memory.ts",
+    "bench/gpu_operations.ts",
     "bench/gpu_probe.ts",
+    "bench/gpu_probe_parts.ts",
+    "bench/gpu_steps.ts",
     "examples/ppo.ts",
+    "tests/run/scripts/ppo.ts",
+    ...["native", "golden"].flatMap((group) =>
+      [...Deno.readDirSync(join(tree, "tests", group))].filter(({ name }) => name.endsWith("_test.ts"))
+        .map(({ name }) => `tests/${group}/${name}`)
+    ),
   ];
   await run(Deno.execPath(), ["cache", ...entries], { DENO_DIR: packages }, tree);
   for (const folder of ["gen", "v8_code_cache_v2"]) {

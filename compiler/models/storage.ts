@@ -30,6 +30,14 @@ export const storedIn = (
   layout,
 });
 
+/** The same for people: "fp32", or "bf16 with fp32 gradients, sums and master copies". */
+export const printStorage = ({ weights, gradients }: Storage): string =>
+  weights === "f32"
+    ? "fp32"
+    : `bf16 with ${
+      gradients === "f32" ? "fp32 gradients," : "bf16 gradients and fp32"
+    } sums and master copies`;
+
 export const SINGLE: Storage = { weights: "f32", gradients: "f32", layout: "panels" };
 
 /** A model's config, as far as this goes. */

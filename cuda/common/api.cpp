@@ -255,9 +255,16 @@ int32_t baton_profile(uint32_t device, double* nanoseconds) {
   return BATON_OK;
 }
 
+int32_t baton_profile_every(uint32_t device, uint32_t n) {
+  auto d = devices.get(device);
+  if (!d) return BATON_BAD_HANDLE;
+  d->sample(n);
+  return BATON_OK;
+}
+
 double baton_gemm_bench(uint32_t device, uint32_t mode, uint32_t m, uint32_t n, uint32_t k, uint32_t reps) {
   auto d = devices.get(device);
-  if (!d || mode > 4 || reps == 0) return BATON_BAD_ARGUMENT;
+  if (!d || mode > 15 || (mode & 7) > 4 || reps == 0) return BATON_BAD_ARGUMENT;
   double seconds = BATON_FAILED;
   int32_t status = guarded([&] { return seconds = d->product(mode, m, n, k, reps), BATON_OK; });
   return status == BATON_OK ? seconds : status;

@@ -26,6 +26,7 @@ class Device : public std::enable_shared_from_this<Device> {
   void cancel(bool on);
   void wake();
   void profile(double* nanoseconds);
+  virtual void sample(uint32_t /*every*/) {}  // as baton_profile_every
   // Median seconds of `reps` products, as baton_gemm_bench; negative is a status.
   virtual double product(uint32_t mode, long m, long n, long k, uint32_t reps) = 0;
 
@@ -39,8 +40,6 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual bool follow(const std::shared_ptr<Job>&, uint64_t /*begin_ns*/, int32_t /*status*/, const std::string& /*error*/) {
     return false;
   }
-  virtual void profiled() {}
-
   void finish(const std::shared_ptr<Job>& job, uint64_t begin_ns, int32_t status, const std::string& error);
   bool stopped(const Job& job) const { return closing_ || cancelled_ || job.cancelled; }
   const char* stop_reason() const { return closing_ ? "the device was closed" : "it was cancelled"; }

@@ -21,7 +21,7 @@ struct Opcode {
 };
 
 constexpr uint16_t ROPE = 11, POINTWISE = 20, SQUARE_SUMS = 30, ALL_GATHER_COLUMNS = 43;  // checked by more than the table says
-constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, SUM_DOUBLES = 44;
+constexpr uint16_t SHARD_LOGPROB = 38, ALL_REDUCE = 39, ALL_GATHER_ROWS = 40, REDUCE_SCATTER_ROWS = 41, OWN_ROWS = 42, SUM_DOUBLES = 44, REDUCE_OWN_ROWS = 63;
 constexpr int OPCODES = 64;  // slots of a table by opcode
 constexpr int AXES = 5;      // of ir/op.ts
 
@@ -102,6 +102,7 @@ constexpr Opcode opcodes[] = {
      "dlogprob[A] z[A*K] #kept[A*K] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dz[A*K]"},
     {52, "linearLogprobDx", "A: H V entropyFlag first total panels",
      "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
+    {63, "reduceOwnRows", "R H from total axis", "=x[R*H]:a >y[R*H]:a"},
 };
 
 // Register instructions of `pointwise`, [op, a, b, c].

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
+
 #include "opcodes.h"
 
 namespace baton {
@@ -207,6 +209,7 @@ struct Checker {
     if (has("stride") && named("phase") >= named("stride")) return "phase is not below stride";
     if (has("first") && named("first") + named("V") > named("total")) return "first + V is more than total";
     if (has("roundedFlag") && named("roundedFlag") == 1 && op.operands.back().type != Type::bf16) return "rounded is not bf16";
+    if (op.code == REDUCE_OWN_ROWS && named("from") + named("R") > named("total")) return "from + R is more than total";
     if (has("axis") && named("axis") >= AXES) return "axis is not one of " + std::to_string(AXES);
     if (op.code == ALL_GATHER_COLUMNS) {
       if (named("from") > named("to") || named("to") > named("W")) return "columns from … to are not inside W";
@@ -353,6 +356,12 @@ std::string Program::decode(const void* bytes, uint64_t length) {
   }
   if (r.short_) return "it ends early";
   if (r.at != r.end) return "bytes follow its last operation";
+  reads.resize(segments), writes.resize(segments);
+  for (const Operation& op : operations)
+    for (const Operand& o : op.operands) {
+      Hull& h = (o.written ? writes : reads)[o.segment];
+      if (o.bytes) h.from = std::min(h.from, o.offset), h.to = std::max(h.to, o.offset + o.bytes);
+    }
   return "";
 }
 

@@ -38,8 +38,14 @@ struct Operation {
   }
 };
 
+// Bytes of a segment from … to; none when `to` is not above `from`.
+struct Hull {
+  uint64_t from = UINT64_MAX, to = 0;
+};
+
 struct Program {
   std::vector<uint64_t> segment_bytes;  // what each segment slot must have
+  std::vector<Hull> reads, writes;      // between the first and the last byte of each that operations read, and write
   std::vector<uint32_t> maxima;         // largest live value of each symbol
   std::vector<Operation> operations;
 

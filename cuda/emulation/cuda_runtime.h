@@ -1,6 +1,6 @@
 // A host stand-in for the part of the CUDA runtime that cuda/gpu uses, for tests on machines without a GPU. Kernels run
 // block by block on the calling thread, each thread of a block as a fiber, so barriers and warp shuffles mean what they
-// mean on a GPU. Streams run what they are given at once, unless it is captured. Nothing here is about speed.
+// mean on a GPU. Streams run what they are given at once, or put it off (streams.cpp). Nothing here is about speed.
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -31,6 +32,7 @@ struct dim3 {
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 
 namespace emulation {
 
@@ -47,6 +49,11 @@ uint64_t exchange(uint64_t mine, unsigned from);
 unsigned ballot(bool mine);
 // Shows the warp up to 32 bytes and returns those of all lanes, 32 apart; they stay until the exchange after the next one.
 const char* show(const void* mine, size_t bytes);
+// Copies of a thread to shared memory that are made no sooner than it waits for them: what reads before sees what was there.
+// A null source fills with zeros. `wait` leaves the newest groups that were committed under way.
+void copy_later(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_for_copies(int newest);
 
 template <class T>
 T shuffle(T value, unsigned from) {
@@ -100,11 +107,26 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventBlockingSync = 1, cudaHostAllocPortable = 1,
                    cudaHostAllocMapped = 2;
-struct EmulatedGraph { std::vector<std::function<void()>> work; };
+struct EmulatedGraph;
+struct EmulatedStream;
+// What a stream that puts its work off has to do: once `ready` says so, if it is there; `behind` are streams that it waits for.
+struct EmulatedItem {
+  std::function<void()> work;
+  std::function<bool()> ready;
+  std::vector<EmulatedStream*> behind;
+  uint64_t number;
+};
 // `stalled`: a kernel waits for something (that the stand-in for NCCL does not bring), and events behind it do not come.
 struct EmulatedStream {
   std::shared_ptr<std::atomic<int>> stalled = std::make_shared<std::atomic<int>>(0);
   EmulatedGraph* capture = nullptr;
+  std::deque<EmulatedItem> queue;
+  virtual ~EmulatedStream() = default;
+  // Virtual, so that stand-ins for libraries find them.
+  virtual bool deferred() const;
+  virtual void push(EmulatedItem item);
+  // Does some work as its own: now, later, or for the graph that is being captured.
+  virtual void run(std::function<void()> work);
 };
 struct EmulatedEvent;
 typedef EmulatedStream* cudaStream_t;
@@ -126,6 +148,7 @@ cudaError_t cudaGetDeviceCount(int*);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp*, int);
 cudaError_t cudaSetDevice(int);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaDeviceGetPCIBusId(char*, int, int);
 cudaError_t cudaDeviceCanAccessPeer(int*, int, int);
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned);
 cudaError_t cudaMalloc(void**, size_t);
@@ -136,6 +159,8 @@ cudaError_t cudaMemcpyAsync(void*, const void*, size_t, cudaMemcpyKind, cudaStre
 cudaError_t cudaMemcpy2DAsync(void*, size_t, const void*, size_t, size_t, size_t, cudaMemcpyKind, cudaStream_t);
 cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t*, unsigned, int);
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
 cudaError_t cudaStreamQuery(cudaStream_t);
@@ -156,7 +181,7 @@ template <class F>
 cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) { return cudaSuccess; }
 
 namespace emulation {
-// Runs something on a stream now, or keeps it for the graph that is being captured.
+// Runs something on a stream, now or when something waits for it, or keeps it for the graph that is being captured.
 void enqueue(cudaStream_t, std::function<void()>);
 // The same for a kernel: EMULATION_FAULT=N makes the N-th one of the process an illegal access, after which nothing runs any more.
 void enqueue_kernel(cudaStream_t, std::function<void()>);

@@ -1,10 +1,8 @@
 #include "cuda_runtime.h"
 
 #include <stdio.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -14,6 +12,8 @@
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "streams.h"
 
 namespace emulation {
 
@@ -56,11 +56,18 @@ typedef void* Context;
 typedef ucontext_t Context;
 #endif
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fiber {
   Here at;
   Context context;
   State state;
   int parity;
+  std::vector<std::vector<Copy>> copies;  // groups, oldest first; the last one is open
 };
 
 struct Warp {
@@ -124,6 +131,7 @@ void entry() {
 void Machine::prepare(unsigned i) {
   Fiber& f = fibers[i];
   f.state = READY, f.parity = 0;
+  f.copies.assign(1, {});
   char* top = stacks + STACK * (i + 1);
 #if defined(__x86_64__)
   // As if `entry` had been called: aligned, with a return address that is never used, and six registers to restore.
@@ -220,6 +228,16 @@ const char* show(const void* mine, size_t bytes) {
   return m.warps[me / WARP].shown[parity][0];
 }
 
+void copy_later(void* to, const void* from, size_t bytes) { machine().fiber().copies.back().push_back({to, from, bytes}); }
+void commit_copies() { machine().fiber().copies.emplace_back(); }
+void wait_for_copies(int newest) {
+  auto& groups = machine().fiber().copies;
+  while (int(groups.size()) - 1 > newest) {
+    for (const Copy& c : groups.front()) c.from ? memcpy(c.to, c.from, c.bytes) : memset(c.to, 0, c.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
 unsigned ballot(bool mine) {
   unsigned bits = 0;
   Machine& m = machine();
@@ -240,21 +258,32 @@ unsigned ballot(bool mine) {
 
 // ---- the runtime -------------------------------------------------------------------------------------------------
 
-struct EmulatedEvent {
-  timespec time;
-  std::shared_ptr<std::atomic<int>> stalled;  // of the stream that it was recorded on
-};
-
 namespace {
 
-constexpr size_t MEMORY = size_t(64) << 30;
+constexpr int GPUS = 16, HOST = GPUS;
+constexpr size_t MEMORY = size_t(64) << 30;  // of each GPU, and of the host
+struct Allocation {
+  size_t bytes;
+  int where;
+};
 std::mutex allocations_mutex;
-std::map<void*, size_t>& allocations = *new std::map<void*, size_t>;
-size_t allocated = 0;
+std::map<void*, Allocation>& allocations = *new std::map<void*, Allocation>;
+size_t allocated[GPUS + 1] = {};
+thread_local int current = 0;  // the GPU that this thread has chosen
+
+// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
+cudaError_t allocate(void** p, size_t bytes, int where) {
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  if (bytes > MEMORY - allocated[where]) return cudaErrorMemoryAllocation;
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
+  allocations[at] = {bytes, where}, allocated[where] += bytes;
+  return *p = at, cudaSuccess;
+}
 
 // An illegal access takes everything that the process has on GPUs.
-std::atomic<bool> faulted{false};
-cudaError_t state() { return faulted ? cudaErrorIllegalAddress : cudaSuccess; }
+std::atomic<bool> gone{false};
 bool faults_now() {
   static const long at = [] {
     const char* text = getenv("EMULATION_FAULT");
@@ -266,12 +295,23 @@ bool faults_now() {
 
 }  // namespace
 
-void emulation::enqueue(cudaStream_t stream, std::function<void()> work) {
-  if (stream && stream->capture) stream->capture->work.push_back(std::move(work));
-  else if (!faulted) work();
-}
+bool emulation::faulted() { return gone; }
+cudaError_t emulation::state() { return gone ? cudaErrorIllegalAddress : cudaSuccess; }
+using emulation::state;
+
+// Kernels are compiled with -ftz=true: subnormals are zero while they run, on whatever thread.
 void emulation::enqueue_kernel(cudaStream_t stream, std::function<void()> kernel) {
-  enqueue(stream, [kernel = std::move(kernel)] { faults_now() ? faulted.store(true) : kernel(); });
+  enqueue(stream, [kernel = std::move(kernel)] {
+    if (faults_now()) return gone.store(true);
+#if defined(__x86_64__)
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    kernel();
+    __builtin_ia32_ldmxcsr(before);
+#else
+    kernel();
+#endif
+  });
 }
 
 const char* cudaGetErrorString(cudaError_t e) {
@@ -286,39 +326,39 @@ cudaError_t cudaGetLastError() { return state(); }
 cudaError_t cudaPeekAtLastError() { return state(); }
 cudaError_t cudaDriverGetVersion(int* v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* v) { return *v = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* n) { return *n = 16, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* n) { return *n = GPUS, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
-  *p = {"emulation", 9, 0, 4, MEMORY, 232448};
+  // EMULATION_SHARED=101376 is a card whose blocks have less shared memory than an H100's.
+  const char* shared = getenv("EMULATION_SHARED");
+  *p = {"emulation", 9, 0, 4, MEMORY, shared ? size_t(atol(shared)) : 232448};
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int gpu) {
+  if (gpu < 0 || gpu >= GPUS) return cudaErrorInvalidValue;
+  return current = gpu, cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
-  return *free = MEMORY - allocated, *total = MEMORY, cudaSuccess;
+  return *free = MEMORY - allocated[current], *total = MEMORY, cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int gpu) {
+  return snprintf(id, size_t(size), "0000:%02X:00.0", gpu + 1), cudaSuccess;
 }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
-// Pages cost nothing before they are touched, so only small memory is filled with what was never written.
-cudaError_t cudaMalloc(void** p, size_t bytes) {
-  std::lock_guard<std::mutex> lock(allocations_mutex);
-  if (bytes > MEMORY - allocated) return cudaErrorMemoryAllocation;
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-  if (bytes <= 1 << 20) memset(at, 0xa5, bytes);
-  allocations[at] = bytes, allocated += bytes;
-  return *p = at, cudaSuccess;
-}
+cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, current); }
 cudaError_t cudaFree(void* p) {
+  emulation::drain();
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto found = allocations.find(p);
   if (found == allocations.end()) return cudaErrorInvalidValue;
-  munmap(p, found->second);
-  allocated -= found->second;
+  munmap(p, found->second.bytes);
+  allocated[found->second.where] -= found->second.bytes;
   allocations.erase(found);
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return cudaMalloc(p, bytes); }
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate(p, bytes, HOST); }
 cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t s) {
@@ -343,46 +383,5 @@ cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t s) {
     else
       memset(p, byte, bytes);
   });
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = new EmulatedStream, cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s->capture, delete s, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s && s->capture ? cudaErrorInvalidValue : state(); }
-cudaError_t cudaStreamQuery(cudaStream_t) { return state(); }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
-  if (s->capture) return cudaErrorInvalidValue;
-  s->capture = new EmulatedGraph;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
-  if (!s->capture) return cudaErrorInvalidValue;
-  *graph = s->capture, s->capture = nullptr;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
-  return *e = new EmulatedGraph(*g), cudaSuccess;
-}
-cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
-  for (auto& work : e->work) emulation::enqueue(s, work);
-  return cudaSuccess;
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, cudaSuccess; }
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new EmulatedEvent{}, cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-  e->stalled = s->stalled;
-  return clock_gettime(CLOCK_MONOTONIC, &e->time), cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t e) { return e->stalled && *e->stalled ? cudaErrorNotReady : state(); }
-cudaError_t cudaEventSynchronize(cudaEvent_t e) {
-  while (cudaEventQuery(e) == cudaErrorNotReady) sched_yield();
-  return state();
-}
-cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b) {
-  *ms = float(double(b->time.tv_sec - a->time.tv_sec) * 1e3 + double(b->time.tv_nsec - a->time.tv_nsec) * 1e-6);
   return cudaSuccess;
 }

@@ -49,12 +49,14 @@ std::string describe_backend() {
       int can = 0;
       if (j != i && cudaDeviceCanAccessPeer(&can, i, j) == cudaSuccess && can) reach += (reach.empty() ? "" : ",") + std::to_string(j);
     }
+    char bus[32] = "";
+    if (cudaDeviceGetPCIBusId(bus, sizeof bus, i) != cudaSuccess) bus[0] = 0;
     gpus += std::string(gpus.empty() ? "" : ",") + "{\"name\":" + quoted(p.name) + ",\"capability\":\"" + std::to_string(p.major) +
             "." + std::to_string(p.minor) + "\",\"multiprocessors\":" + std::to_string(p.multiProcessorCount) +
-            ",\"bytes\":" + std::to_string(total) + ",\"freeBytes\":" + std::to_string(free) + ",\"peers\":[" + reach + "]}";
+            ",\"bytes\":" + std::to_string(total) + ",\"freeBytes\":" + std::to_string(free) + ",\"bus\":" + quoted(bus) + ",\"peers\":[" + reach + "]}";
   }
   return "{\"backend\":\"cuda\",\"isa\":\"" + isa + "\",\"cores\":" + std::to_string(std::thread::hardware_concurrency()) +
-         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
+         ",\"scratchBytesPerThread\":" + std::to_string(SCRATCH_BYTES + PRODUCT_BYTES + COPY_BYTES) + ",\"driver\":\"" + version(driver) + "\",\"runtime\":\"" +
          version(runtime) + "\",\"math\":\"" + (on_tensor_cores(false) ? "bf16" : on_tensor_cores(true) ? "as stored" : "fp32") + "\",\"libraries\":" + describe_libraries() + ",\"missing\":" + quoted(missing) + ",\"gpus\":[" + gpus + "]}";
 }
 

@@ -13,6 +13,8 @@ constexpr int ERROR_BYTES = 256;
 constexpr uint64_t SCRATCH_BYTES = 128 << 20;
 // Behind it, the workspace of products by cuBLASLt.
 constexpr uint64_t PRODUCT_BYTES = 32 << 20;
+// And what the second stream has, whose work runs beside the other's: strided pieces on their way through NCCL.
+constexpr uint64_t COPY_BYTES = 32 << 20;
 
 // What can be wrong with the integers that kernels read. The texts are in faults.cu.
 enum What { NOTHING, INDEX, SEGMENT, LAST_SEGMENT, NO_PAGE, NO_ROOM, NOT_FINITE, NOT_KEPT };

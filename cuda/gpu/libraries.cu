@@ -1,6 +1,7 @@
 #include "libraries.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stdlib.h>
 
 #include <mutex>
@@ -15,8 +16,14 @@ struct Known {
 };
 const Known& known(Library library) {
   static const Known blas{"cublasLt", {"libcublasLt.so.13", "libcublasLt.so.12"}}, nccl{"nccl", {"libnccl.so.2"}},
-      nvrtc{"nvrtc", {"libnvrtc.so.13", "libnvrtc.so.12"}};
-  return library == Library::blas ? blas : library == Library::nccl ? nccl : nvrtc;
+      nvrtc{"nvrtc", {"libnvrtc.so.13", "libnvrtc.so.12"}}, cudnn{"cudnn", {"libcudnn.so.9"}};
+  switch (library) {
+    case Library::blas: return blas;
+    case Library::nccl: return nccl;
+    case Library::nvrtc: return nvrtc;
+    case Library::cudnn: break;
+  }
+  return cudnn;
 }
 
 struct Opened {
@@ -61,15 +68,26 @@ std::string version(Library library, void* handle) {
       if (f) f(&major, &minor);
       return std::to_string(major) + "." + std::to_string(minor);
     }
+    case Library::cudnn: {
+      auto* f = symbol<size_t()>(handle, "cudnnGetVersion");
+      long v = f ? long(f()) : 0;
+      return dotted(v / 10000, v / 100 % 100, v % 100);
+    }
   }
   return "";
+}
+
+// " (/usr/lib/libnccl.so.2)", the file that was opened.
+std::string place(void* handle) {
+  link_map* map = nullptr;
+  return dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name[0] ? std::string(" (") + map->l_name + ")" : "";
 }
 
 }  // namespace
 
 void* open_library(Library library, std::string* why) {
   static std::mutex mutex;
-  static Opened all[3];
+  static Opened all[4];
   std::lock_guard<std::mutex> lock(mutex);
   Opened& o = all[int(library)];
   if (!o.tried) {
@@ -93,10 +111,10 @@ void* open_library(Library library, std::string* why) {
 
 std::string describe_libraries() {
   std::string json;
-  for (Library library : {Library::blas, Library::nccl, Library::nvrtc}) {
+  for (Library library : {Library::blas, Library::nccl, Library::nvrtc, Library::cudnn}) {
     std::string why;
     void* handle = open_library(library, &why);
-    json += std::string(json.empty() ? "{" : ",") + "\"" + known(library).name + "\":\"" + (handle ? version(library, handle) : why) + "\"";
+    json += std::string(json.empty() ? "{" : ",") + "\"" + known(library).name + "\":\"" + (handle ? version(library, handle) + place(handle) : why) + "\"";
   }
   return json + "}";
 }

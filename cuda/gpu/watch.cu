@@ -23,16 +23,17 @@ void GpuDevice::watch(Issued& issued) {
       if (all && all->joined(m.rank)) joined.push_back({&m, all});
     }
   if (joined.empty()) return;
-  auto end = static_cast<Event*>(job.mark.get())->id;
+  auto end = static_cast<Mark*>(job.mark.get())->end.id;
   uint64_t begin = clock_ns(), since = begin;
-  int last = Progress::NOT_BEGUN;
+  int last = Progress::NOT_BEGUN, last_beside = Progress::NOT_BEGUN;
   for (bool ended = false; !ended;) {
     // What NCCL noticed may have ended the kernels too: it is asked once more behind them.
     ended = cudaEventQuery(end) != cudaErrorNotReady;
     uint64_t now = clock_ns();
-    int at = progress_.at(issued.slot);
-    if (at != last) last = at, since = now;
-    size_t index = at < 0 ? 0 : size_t(at);
+    int at = progress_.at(issued.slot), beside = progress_.at(BESIDE + issued.slot);
+    if (at != last || beside != last_beside) last = at, last_beside = beside, since = now;
+    // What runs beside may be what the other operations wait for.
+    size_t index = beside >= 0 ? size_t(beside) : at < 0 ? 0 : size_t(at);
     for (auto& [m, all] : joined) {
       bool late = now - since > uint64_t(m->group->deadline_ms()) * 1000000;
       std::string why = all->trouble(m->rank);

@@ -30,19 +30,32 @@ const trained = (family: Family, o: LayoutOptions) =>
 const sampled = (family: Family, o: LayoutOptions) =>
   stepOf(generateWorkflow(), family, layoutOf(generateWorkflow(), o), promptsOf(family));
 
-Deno.test("a parameter that comes some rows at a time is the one that comes as a whole, under every layout and precision", async () => {
+/** What a reader gives of a tensor, as one array. */
+function together(pieces: Iterable<Float32Array>): Float32Array {
+  const all: number[] = [];
+  for (const piece of pieces) all.push(...piece);
+  return Float32Array.from(all);
+}
+
+Deno.test("a parameter or a moment that comes and goes some rows at a time is the one that comes and goes as a whole, under every layout and precision", async () => {
   for (const storage of [undefined, storedIn("bf16")]) {
-    for (const o of LAYOUTS) {
+    for (const [i, o] of LAYOUTS.entries()) {
       const flow = trainWorkflow(), layout = layoutOf(flow, { ...o, ...storage && { storage } });
       const { stage, close } = await opened(flow, "llama", layout), home = stage.engine.home("actor");
       for (const p of stage.engine.models.actor!.parameters) {
         const [rows = 1, width = 1] = p.shape,
           values = Float32Array.from({ length: rows * width }, (_, i) => i / 7);
-        if (!home.inRows(p.name)) continue;
-        for (let row = 0; row < rows; row += 32) {
-          home.write(p.name, values.subarray(row * width, Math.min(rows, row + 32) * width), "param", row);
+        // Panels, and rows that are none.
+        const step = i % 2 ? 32 : 7;
+        for (const what of ["param", "m"] as const) {
+          for (let row = 0; row < rows; row += step) {
+            home.write(p.name, values.subarray(row * width, Math.min(rows, row + step) * width), what, row);
+          }
+          assert.deepEqual(home.read(p, what), values, p.name);
+          assert.deepEqual(together(home.reader(what, 40)(p)), values, p.name);
+          home.write(p.name, values.map((x) => -x), what);
+          assert.deepEqual(home.read(p, what), values.map((x) => -x), p.name);
         }
-        assert.deepEqual(home.read(p), values, p.name);
       }
       close();
     }

@@ -1,5 +1,7 @@
 /** Reallocations of a running workflow: copies, averages with a weight, models that lie in host memory between their calls. */
 import assert from "node:assert/strict";
+import type { Engine } from "../../engine/engine.ts";
+import type { ReallocationReport } from "../../engine/reallocation.ts";
 import { benchStage } from "../../bench/cases.ts";
 import { batchOf } from "../../engine/batch.ts";
 import { type Precision, storedIn } from "../../compiler/models/storage.ts";
@@ -56,6 +58,7 @@ async function parametersAfter(
         for (const p of loaded[name]!.parameters) now[`${name} ${p.name}`] = home.read(p);
       }
       after.push(now);
+      if (step === steps - 1) await checkJobs(stage.engine, reallocations);
     }
   } finally {
     stage.dispose();
@@ -63,6 +66,15 @@ async function parametersAfter(
     stage.engine.dispose();
   }
   return after;
+}
+
+/** What the timeline hears of, job by job, is what the report says of all. */
+async function checkJobs(engine: Engine, reallocations: readonly ReallocationReport[]): Promise<void> {
+  for (const { from, to, bytes } of reallocations) {
+    let sum = 0;
+    await engine.reallocator(from, to).run(1, (_job, _device, received) => sum += received);
+    assert.equal(sum, bytes);
+  }
 }
 
 const ONE: Calls = {

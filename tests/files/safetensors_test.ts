@@ -98,7 +98,7 @@ Deno.test("writeSafetensors() asks for one tensor at a time and refuses what doe
     assert.deepEqual(asked, ["a", "b", "c"]);
     await assert.rejects(
       writeSafetensors(path, list, () => new Float32Array(3)),
-      /Cannot write a to .*3 values of Float32Array, \[4\] F32/,
+      /Cannot write a to .*3 values, \[4\] F32/,
     );
     await assert.rejects(
       writeSafetensors(path, [...list, list[0]!], () => new Float32Array(4)),

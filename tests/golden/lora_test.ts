@@ -11,6 +11,7 @@ import { gradientBytes, parameterBytes } from "../../compiler/models/transformer
 import { ALL, momentBytes } from "../../compiler/zero.ts";
 import { merged, mergedParameters } from "../../engine/adapter.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
+import { collected } from "../../engine/tensor_pieces.ts";
 import { Device } from "../../ffi/device.ts";
 import type { Head, Lora } from "../../ir/graph.ts";
 import { lora } from "../../mod.ts";
@@ -78,7 +79,9 @@ for (const [name, adapter] of Object.entries(ADAPTERS)) {
       mergedParameters(low.parameters).map((p) => p.name).sort(),
       whole.parameters.map((p) => p.name).sort(),
     );
-    for (const p of whole.parameters) whole.write(p, await source(p));
+    for (const p of whole.parameters) {
+      whole.write(p, await collected(source(p), p.shape.reduce((n, d) => n * d, 1)));
+    }
     const [one, all] = [await trained(low), await trained(whole)];
     assert.ok(largestError(one.logprobs, all.logprobs) < 1e-5);
 

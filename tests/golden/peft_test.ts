@@ -6,6 +6,7 @@ import { parseConfig } from "../../compiler/models/config.ts";
 import { readAdapter, writeAdapter } from "../../engine/adapter.ts";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { Device } from "../../ffi/device.ts";
+import type { Parameter } from "../../ir/program.ts";
 import { lora } from "../../mod.ts";
 import { withFolder } from "../files/shared.ts";
 import { MAXIMA } from "../pure/compiler_fixtures.ts";
@@ -27,11 +28,12 @@ for (const [name, adapter] of Object.entries(ADAPTERS)) {
     using device = Device.open({ threads: 2 });
     using runner = new ModelRunner(device, shard);
     for (const p of shard.parameters) if (p.frozen) runner.write(p, await weights.read(p.name, p.shape));
-    const values = new Map<string, Float32Array>(), { parameters } = shard;
+    const { parameters } = shard, size = (p: Parameter) => p.shape.reduce((n, d) => n * d, 1);
+    const values = new Map(parameters.map((p) => [p.name, new Float32Array(size(p))]));
     await readAdapter(
       folder,
       { lora: adapter, head: "lm", parameters },
-      (p, given) => values.set(p.name, given),
+      (p, given, row) => values.get(p.name)!.set(given, row * (p.shape[1] ?? 1)),
     );
     for (const p of parameters) if (!p.frozen) runner.write(p, values.get(p.name)!);
 

@@ -203,6 +203,7 @@ export function cases(): readonly Case[] {
     add("sumDoubles", [doubles(1, 2, 3)], [6], [3, 4]);
     add("allGatherRows", [x.slice(0, 700)], [700], [7, 100, 2]);
     add("reduceScatterRows", [x.slice(0, 700)], [700], [7, 100, 3]);
+    add("reduceOwnRows", [x.slice(0, 700)], [700], [7, 100, 3, 20, 3]);
     add("ownRows", [x.slice(0, 700)], [700], [7, 100, 0]);
     add("allGatherColumns", [x.slice(0, 700)], [700], [7, 100, 0, 100, 0]);
     add("adamw", [x, y, z, z.map((v) => v * v), floats(.01, .1, .05), floats(2)], [{ inPlace: 0 }, {

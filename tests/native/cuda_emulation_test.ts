@@ -81,6 +81,21 @@ Deno.test("products and attention of bf16 operands on emulated tensor cores diff
   }
 });
 
+Deno.test("gradients of attention take what shared memory a card has", async () => {
+  const cpu = await outcomes({ BATON_LIBRARY: find()! }, ["--half", "attentionGrad"]);
+  const seen = new Set<string>();
+  // An A100's blocks have 163 KB, those of smaller cards 99.
+  for (const shared of ["166912", "101376"]) {
+    const env = { BATON_LIBRARY: emulated, EMULATION_SHARED: shared };
+    const gpu = await outcomes(env, ["--half", "attentionGrad"]);
+    for (const { name, relative } of distances(gpu, cpu)) {
+      assert.ok(relative < 5e-3, `${name} is ${relative} away`);
+    }
+    seen.add(JSON.stringify(gpu));
+  }
+  assert.equal(seen.size, 2, "other kernels ran");
+});
+
 Deno.test("attention over spans of keys is that of the CPU but for rounding, for every row as for the row alone", async () => {
   for (const [half, most] of [[[], 2e-6], [["--half"], 4e-3]] as const) {
     const kinds = [...half, "pagedAttention"];

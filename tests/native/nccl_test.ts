@@ -42,7 +42,7 @@ Deno.test("the tests of collective operations pass when NCCL does them", async (
   const files = ["collective", "shards"].map((name) =>
     new URL(`./op_${name}_test.ts`, import.meta.url).pathname
   );
-  assert.match(await deno(["test", "-A", "--no-check", ...files], {}), /\| 10 passed \| 0 failed/);
+  assert.match(await deno(["test", "-A", "--no-check", ...files], {}), /\| 11 passed \| 0 failed/);
 });
 
 Deno.test("a communicator is made once, and sums", async () => {
@@ -87,6 +87,12 @@ Deno.test("a kernel of NCCL that never ends is aborted after the deadline", asyn
   assert.deepEqual(first, [6, 6, 6]);
   someSay(second!, /^Cannot run sums: operation 0 \(allReduce\): NCCL did not finish within 0\.4 s$/);
   assert.ok(performance.now() - begin < 15_000);
+});
+
+Deno.test("a copy that shares no memory with a program ends before it, one that does ends behind it", async () => {
+  const script = new URL("./scripts/run_beside.ts", import.meta.url).href;
+  const said = await deno(["run", "-A", "--no-check", script], { FAKE_NCCL: "stall=2" });
+  assert.equal(said.trim(), "apart well, sum badly, same well");
 });
 
 Deno.test("an error that NCCL notices later ends the job and names the operation", async () => {

@@ -111,6 +111,39 @@ Deno.test("reduceScatterRows() and ownRows() give every rank its own rows", () =
     }
   }));
 
+Deno.test("reduceOwnRows() sums the rows that a rank owns of the whole and leaves the others, in place and not", () =>
+  everywhere(async (threads) => {
+    const next = generator(7);
+    for (const size of SIZES) {
+      for (
+        const [total, first, rows, width] of [[9, 0, 9, 5], [9, 4, 3, 64], [40, 11, 20, 33], [
+          6,
+          2,
+          0,
+          3,
+        ]] as const
+      ) {
+        const x = shares(rows * width, next, size), sums = sum(x);
+        const attrs = [rows, width, first, total, axis];
+        for (const out of [rows * width, { inPlace: 0 }]) {
+          const found = await run("reduceOwnRows", x, () => out, attrs, threads);
+          found.forEach((y, rank) => {
+            const [from, to] = ownRows(total, rank, size);
+            const expected = x[rank]!.map((v, i) => {
+              const row = first + Math.floor(i / width);
+              return row >= from && row < to ? sums[i]! : v;
+            });
+            assertSameBits(
+              y,
+              expected,
+              `rows ${first} to ${first + rows} of ${total}, rank ${rank} of ${size}`,
+            );
+          });
+        }
+      }
+    }
+  }));
+
 Deno.test("allGatherColumns() joins columns of any width", () =>
   everywhere(async (threads) => {
     const next = generator(5);
@@ -175,6 +208,7 @@ Deno.test("a damaged program of another rank is refused, or fails, or does a ran
     ["allGatherRows", half, n, () => [rows, width, axis]],
     ["reduceScatterRows", x, own, () => [rows, width, axis]],
     ["ownRows", x, own, () => [rows, width, axis]],
+    ["reduceOwnRows", x, n, () => [rows, width, 3, 12, axis]],
     ["allGatherColumns", half, n, (rank) => [rows, width, 10 * rank, 10 * rank + 10, axis]],
   ];
   for (const [kind, data, out, attrs] of forms) {

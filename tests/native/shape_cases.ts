@@ -3,7 +3,16 @@ import { POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
 import { below, ends, floats, generator, normal, panels } from "./harness.ts";
 
-const HEADS = [[64, 4, 4], [80, 4, 2], [96, 6, 2], [128, 8, 1], [256, 2, 1]] as const;
+/** Head size, heads, key-value heads, window and lengths of sequences; the last ones span several blocks of the kernels. */
+const ATTENTION: readonly (readonly [number, number, number, number, readonly number[]])[] = [
+  [64, 4, 4, 0, [5, 0, 97, 64, 1]],
+  [80, 4, 2, 0, [5, 0, 97, 64, 1]],
+  [96, 6, 2, 40, [5, 0, 97, 64, 1]],
+  [128, 8, 1, 0, [5, 0, 97, 64, 1]],
+  [256, 2, 1, 0, [5, 0, 97, 64, 1]],
+  [128, 2, 1, 0, [200, 0, 150]],
+  [80, 1, 1, 70, [300, 3]],
+];
 
 const PAGED = [[128, 8, 2, 0], [80, 3, 1, 0], [64, 12, 2, 300], [256, 2, 2, 0]] as const;
 
@@ -71,9 +80,9 @@ function singleCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
 export function shapeCases(): readonly Case[] {
   const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
-  const attention = HEADS.flatMap(([d, heads, kv]): Case[] => {
-    const lengths = [5, 0, 97, 64, 1], at = ends(lengths), t = at.at(-1)!;
-    const q = n(t * heads * d), k = n(t * kv * d), v = n(t * kv * d), window = d === 96 ? 40 : 0;
+  const attention = ATTENTION.flatMap(([d, heads, kv, window, lengths]): Case[] => {
+    const at = ends(lengths), t = at.at(-1)!;
+    const q = n(t * heads * d), k = n(t * kv * d), v = n(t * kv * d);
     const attrs = [t, lengths.length, heads, kv, d, window, d ** -.5];
     const lse = n(t * heads).map((x) => x + 4);
     return [

@@ -182,8 +182,24 @@ const FULL: Machine = {
   cuda: {
     missing: "",
     driver: "13.0",
-    gpus: [{ name: "Card", bytes: 2 ** 36, freeBytes: 2 ** 35, peers: [1] }],
-    libraries: { cublasLt: "13.1.0", nccl: "2.30.7" },
+    gpus: [0, 1, 2].map((i) => ({
+      name: "Card",
+      capability: "9.0",
+      multiprocessors: 132,
+      bytes: 2 ** 36,
+      freeBytes: 2 ** 35,
+      bus: `0000:0${i}:00.0`,
+      peers: [0, 1, 2].filter((k) => k !== i),
+    })),
+    libraries: { cublasLt: "13.1.0 (/usr/lib/libcublasLt.so.13)", nccl: "2.30.7 (/usr/lib/libnccl.so.2)" },
+    links: {
+      driver: "580.1",
+      gpus: [0, 1, 2].map((i) => ({ nvlinks: i < 2 ? 4 : 0, pcie: "PCIe 5.0 ×16" })),
+      links: [{ pair: [0, 1], by: "NVLink" }, { pair: [0, 2], by: "one PCIe switch" }, {
+        pair: [1, 2],
+        by: "one PCIe switch",
+      }],
+    },
   },
 };
 const BARE: Machine = {
@@ -200,6 +216,7 @@ const BARE: Machine = {
     driver: "0.0",
     gpus: [],
     libraries: { nccl: "no libnccl.so.2, install it" },
+    links: "no GPU",
   },
 };
 
@@ -218,7 +235,25 @@ Deno.test("checks() gives every lack a fix and nothing else", () => {
   ]);
   for (const { fix } of lacks) assert.ok(fix);
   const gpu = checks(FULL).find(({ name }) => name === "GPU 0");
-  assert.equal(gpu?.found, "Card, 32.0 GiB of 64.0 GiB free, reads the memory of GPU 1");
+  assert.equal(
+    gpu?.found,
+    "Card, compute capability 9.0, 132 multiprocessors, 32.0 GiB of 64.0 GiB free, bus 0000:00:00.0, PCIe 5.0 ×16, 4 NVLinks",
+  );
+  const found = (machine: Machine, name: string) => checks(machine).find((c) => c.name === name);
+  assert.equal(found(FULL, "links")?.found, "NVLink: 0–1; one PCIe switch: 0–2 1–2");
+  assert.equal(found(FULL, "peer access")?.found, "every GPU reads the memory of every other one");
+  const [first, second, third] = FULL.cuda!.gpus;
+  const apart = {
+    ...FULL,
+    cuda: {
+      ...FULL.cuda!,
+      gpus: [{ ...first!, peers: [1] }, { ...second!, peers: [0] }, { ...third!, peers: [] }],
+    },
+  };
+  assert.equal(found(apart, "peer access")?.found, "0 reads 1; 1 reads 0; 2 reads no other");
+  const unknown = found({ ...FULL, cuda: { ...FULL.cuda!, links: "no libnvidia-ml.so.1" } }, "links");
+  assert.deepEqual([unknown?.state, unknown?.fix], ["optional", "no libnvidia-ml.so.1"]);
+  assert.equal(found({ ...FULL, cuda: { ...FULL.cuda!, gpus: [first!] } }, "links"), undefined);
   assert.equal(
     checks({ ...FULL, cuda: null }).find(({ name }) => name === "CUDA library")?.found,
     "not built",

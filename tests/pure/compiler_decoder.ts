@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { SIZE_ATTRIBUTES } from "../../compiler/operands.ts";
 import { DTYPES, OPCODE, type OpKind, SEGMENTS, SYMBOLS } from "../../ir/op.ts";
 
+const KINDS = new Map(Object.entries(OPCODE).map(([kind, code]) => [code as number, kind as OpKind]));
+
 /** Reads a program back by `docs/program-format.md`. */
 export function decode(bytes: Uint8Array<ArrayBuffer>) {
   const view = new DataView(bytes.buffer);
@@ -16,7 +18,7 @@ export function decode(bytes: Uint8Array<ArrayBuffer>) {
     symbols = Array.from({ length: symbolCount }, u32);
   if (symbolCount % 2) u32();
   const ops = Array.from({ length: operations }, () => {
-    const kind = Object.keys(OPCODE)[u16() - 1] as OpKind, operands = u16(), attributes = u16();
+    const kind = KINDS.get(u16())!, operands = u16(), attributes = u16();
     assert.equal(u16(), 0);
     return {
       kind,

@@ -4,7 +4,7 @@ import { parse, stringify } from "../../engine/yaml.ts";
 
 Deno.test("parseConfig() fills in defaults, of an empty file too", () => {
   const expected = {
-    run: { saveEvery: 50, keep: 2, seed: 1, logSamples: 4, precision: "fp32", gradients: "fp32" },
+    run: { saveEvery: 50, keep: 2, seed: 1, logSamples: 4 },
     plan: { replan: false },
     score: { deadlineSeconds: 60 },
   };

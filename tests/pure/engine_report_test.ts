@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { curveNames, renderReport, thinSamples } from "../../engine/report.ts";
 import type { SampleRecord } from "../../engine/metrics.ts";
-import { planTable, reallocationTable } from "../../engine/report_tables.ts";
+import { operationTable, planTable, reallocationTable } from "../../engine/report_tables.ts";
 import type { Gantt } from "../../engine/timeline.ts";
 import { digest } from "../../ir/digest.ts";
 import type { Assignment } from "../../ir/plan.ts";
@@ -89,6 +89,19 @@ Deno.test("the style sheet has every colour that the timeline asks for, in light
     count = Number(/CALL_COLOURS = (\d+)/.exec(await read("gantt.js"))![1]);
   const names = [...Array.from({ length: count }, (_, i) => `call-${i}`), "reallocation", "transfer"];
   for (const name of names) assert.equal(style.match(new RegExp(`--${name}: #`, "g"))?.length, 2, name);
+});
+
+Deno.test("operationTable() adds up devices, most first, and is none where nothing was timed", () => {
+  const spent = [{ all: 9e9, matmul: 3e9, rmsnorm: 1e9 }, { all: 2e9, rmsnorm: 0.5e9, copy: 0.5e9 }];
+  const { title, rows } = operationTable(spent, false)!;
+  assert.equal(title, "Time by operation");
+  assert.deepEqual(rows, [["matmul", "3", "60.0 %"], ["rmsnorm", "1.5", "30.0 %"], [
+    "copy",
+    "0.5",
+    "10.0 %",
+  ]]);
+  assert.match(operationTable(spent, true)!.title, /one execution of many/);
+  assert.equal(operationTable([{ all: 0 }], true), null);
 });
 
 Deno.test("planTable() says where every call of the graph runs", () => {

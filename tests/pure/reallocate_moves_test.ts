@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { storedIn } from "../../compiler/models/storage.ts";
 import { type Holder, type Move, reallocate, reallocationBytes } from "../../compiler/reallocate.ts";
 import {
   eachElement,
@@ -165,4 +166,26 @@ Deno.test("reallocate() moves the minimum: from the nearest, once into each node
     }),
     RUNS,
   );
+});
+
+Deno.test("bytes from rounded weights to their average count as they are sent: half as many, those passed on whole", () => {
+  let relayed = 0;
+  fc.assert(
+    fc.property(pairs, ({ cluster, from, to }) => {
+      const half = from.holders.map((h) => ({
+        ...h,
+        shard: { ...h.shard, config: { ...h.shard.config, storage: storedIn("bf16") } },
+      }));
+      const { moves, bytes, localBytes, sent, received } = reallocate(half, to.holders, cluster);
+      const sum = (crosses: boolean) =>
+        moves.filter((m) => (m.from !== m.to) === crosses)
+          .reduce((n, m) => n + m.count * m.bytes / (m.of === "source" ? 2 : 1), 0);
+      assert.equal(bytes, sum(true));
+      assert.equal(localBytes, sum(false));
+      for (const side of [sent, received]) assert.equal([...side.values()].reduce((a, b) => a + b, 0), bytes);
+      relayed += moves.filter((m) => m.of === "target").length;
+    }),
+    { numRuns: 100, seed: 4 },
+  );
+  assert.ok(relayed > 100);
 });

@@ -17,6 +17,7 @@ Deno.test("a run says what follows from its sizes before the first step, unless 
     at(
       "micro-batches: 208 tokens (actor.generate, ref.infer × 1, critic.infer × 1, actor.train × 4, critic.train × 4)\n",
     );
+    at("\nprecision: fp32\n");
     assert.match(err, /\nmemory: \d+ MiB; most:( [^,]+ MiB( \([^,]+ MiB\))?,?){3}\n/);
     assert.ok(told < err.search(/\bstep 1\b/) || !/\bstep 1\b/.test(err), "said after the first step");
     assert.equal((await script("ppo.ts", [...args, "--quiet", "--out", `${world}/quiet`])).err, "");

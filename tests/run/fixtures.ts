@@ -199,7 +199,7 @@ export function listing(folder: string): Record<string, string> {
 
 /** What a run said on stderr, but for the lines about its sizes (`run/derived.ts`). */
 export const afterSizes = (err: string): string =>
-  err.replace(/^(each step|micro-batches|kv pages|memory): .*\n/gm, "");
+  err.replace(/^(each step|micro-batches|kv pages|precision|memory): .*\n/gm, "");
 
 export type Line = Readonly<Record<string, unknown>>;
 export const readLines = (path: string): Line[] =>

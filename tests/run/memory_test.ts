@@ -14,7 +14,16 @@ const SIZE = {
 
 const LAYOUTS: Readonly<Record<string, readonly string[]>> = {
   "one device": [],
+  "one device in bf16": ["--precision", "bf16"],
   "four devices with data and tensor parallelism": ["--devices", "cpu:4", "--strategy", "dp2tp2"],
+  "four devices with data and tensor parallelism in bf16": [
+    "--devices",
+    "cpu:4",
+    "--strategy",
+    "dp2tp2",
+    "--precision",
+    "bf16",
+  ],
   "four devices with data and pipeline parallelism": ["--devices", "cpu:4", "--strategy", "dp2pp2"],
 };
 

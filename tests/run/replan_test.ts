@@ -24,14 +24,23 @@ import { jsonLines, metricsOf, outcome, readLines, succeeds, tinyModel, withWorl
 
 const CALLS = ["actor.generate", "reward.infer", "ref.infer", "critic.infer", "actor.train", "critic.train"];
 
-/** All calls under one layout, but for some. */
-function plan(layout: string, other: Readonly<Record<string, string>> = {}): PlanFile {
+/** All calls under one layout, but for some; calls whose models are in the host's memory between them. */
+function plan(
+  layout: string,
+  other: Readonly<Record<string, string>> = {},
+  offloaded: readonly string[] = [],
+): PlanFile {
   const read = (text: string) => {
     const [devices, strategy] = text.split(" ") as [string, string];
     const axes = [...strategy.matchAll(/(dp|tp|pp)(\d)/g)].map((m) => [m[1]!, Number(m[2])]);
     return { devices, ...Object.fromEntries(axes) };
   };
-  const calls = Object.fromEntries(CALLS.map((id) => [id, read(other[id] ?? layout)]));
+  const calls = Object.fromEntries(
+    CALLS.map((id) => [id, {
+      ...read(other[id] ?? layout),
+      ...offloaded.includes(id) && { offload: true },
+    }]),
+  );
   return parsePlanFile({ defaults: { microBatchTokens: 96 }, calls }, "the test's plan");
 }
 
@@ -124,6 +133,26 @@ for (const maxLag of [0, 1]) {
   });
 }
 
+for (const precision of ["fp32", "bf16"] as const) {
+  Deno.test(`a switch to, from and between plans that offload models changes no bit in ${precision}`, async () => {
+    await withWorld(async (world) => {
+      const flow = ppo(world, 1), without = await run(flow, world, START, undefined, precision);
+      const all = plan("0-1 pp2", { "actor.generate": "2-3 dp2" }, CALLS);
+      const some = plan("1 dp1", { "critic.train": "2-3 pp2", "actor.generate": "0-3 dp4" }, [
+        "ref.infer",
+        "critic.train",
+      ]);
+      const session = await open(flow, some, precision);
+      const pooled = [...session.engine.homes].filter(([, r]) => r.spec.residence === "pool").map(([n]) => n);
+      session.dispose();
+      assert.deepEqual(pooled.sort(), ["critic", "ref"]);
+      for (const [first, second] of [[START, all], [all, START], [some, all], [all, some]] as const) {
+        assert.deepEqual(await run(flow, world, first, second, precision), without);
+      }
+    });
+  });
+}
+
 Deno.test("master copies of bf16 parameters go over to another plan too", async () => {
   await withWorld(async (world) => {
     const flow = ppo(world, 1), without = await run(flow, world, START, undefined, "bf16");
@@ -157,7 +186,16 @@ Deno.test("a plan that does not fit or is wrong leaves the run as it is", async 
   });
 });
 
-Deno.test("--replan goes over to a better plan when prompts are shorter than planned, and changes nothing else", async () => {
+for (const offload of [false, true]) {
+  Deno.test(
+    `--replan goes over to a better plan when prompts are shorter than planned, and changes nothing else${
+      offload ? ", from one that offloads too" : ""
+    }`,
+    () => replanned(offload),
+  );
+}
+
+async function replanned(offload: boolean): Promise<void> {
   await withWorld(async (world) => {
     // A model with one head cannot be split, and neither can a step of one sequence: whatever is planned, every sum stays as it is.
     const one = { num_attention_heads: 1, num_key_value_heads: 1 };
@@ -169,7 +207,7 @@ Deno.test("--replan goes over to a better plan when prompts are shorter than pla
     await Deno.writeTextFile(
       `${world}/plan.yaml`,
       `defaults: { microBatchTokens: 48 }\ncalls:\n${
-        calls.map((id) => `  ${id}: { devices: 0-1, pp: 2 }\n`).join("")
+        calls.map((id) => `  ${id}: { devices: 0-1, pp: 2${offload ? ", offload: true" : ""} }\n`).join("")
       }`,
     );
     const args = [
@@ -213,4 +251,4 @@ Deno.test("--replan goes over to a better plan when prompts are shorter than pla
     const report = await Deno.readTextFile(`${world}/again/report.html`);
     assert.match(report, /after step 3: planned again/);
   });
-});
+}

@@ -122,6 +122,21 @@ void reduce_scatter_rows(Call& c) {
   if (!small) m.barrier();
 }
 
+// The others' rows are written by nobody: they are what x has there.
+void reduce_own_rows(Call& c) {
+  long rows = size(c, 0), width = size(c, 1), first = size(c, 2), total = size(c, 3);
+  Meeting m(c, 4);
+  if (!m.valid() || !m.open(REDUCE_OWN_ROWS, rows, width, floats(c, 0), nullptr, first, total)) return;
+  if (!m.same_rows()) return;
+  const float* x = floats(c, 0);
+  float* y = floats(c, 1);
+  Rows mine = Rows(total, m.rank, m.ranks).within(first, first + rows);
+  long from = (mine.from - first) * width, to = (mine.to - first) * width;
+  sum_ranks(c, m, [&](long r) { return m.in<float>(r) + from; }, 0, to - from, y + from);
+  if (x != y) copy_to(c, x, y, from * 4), copy_to(c, x + to, y + to, (rows * width - to) * 4);
+  m.barrier();
+}
+
 void own_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);

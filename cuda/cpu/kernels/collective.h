@@ -11,6 +11,13 @@ struct Rows {
   long from, to;
   Rows(long rows, long rank, long ranks) : from(rows * rank / ranks), to(rows * (rank + 1) / ranks) {}
   long count() const { return to - from; }
+  // Those of them that are in begin … end; none of them lie at `begin` or `end`.
+  Rows within(long begin, long end) const {
+    Rows r = *this;
+    r.from = r.from < begin ? begin : r.from > end ? end : r.from;
+    r.to = r.to < r.from ? r.from : r.to > end ? end : r.to;
+    return r;
+  }
 };
 
 // Usage: construct, look at the sizes, `open`, read what the others offered, `barrier` between phases. Ends with the scope.
@@ -42,6 +49,16 @@ class Meeting {
       if (o.rows != rows || o.width != width)
         return fail(c_, "rank %ld came with %ld × %ld elements and this rank, %ld, with %ld × %ld", r, o.rows, o.width, rank, rows,
                     width);
+    }
+    return true;
+  }
+  // Whether all ranks offered the same `from` and `to`.
+  bool same_rows() {
+    for (long r = 0; r < ranks; r++) {
+      const Offer &o = offer(r), &own = offer(rank);
+      if (o.from != own.from || o.to != own.to)
+        return fail(c_, "rank %ld came with rows from %ld of %ld and this rank, %ld, with rows from %ld of %ld", r, o.from, o.to, rank,
+                    own.from, own.to);
     }
     return true;
   }

@@ -157,7 +157,10 @@ void attention(Call& c) {
     typedef decltype(type) T;
     const T *q = at<T>(c, 0), *k = at<T>(c, 1), *v = at<T>(c, 2);
     T* o = at<T>(c, 4);
-    if (on_tensor_cores(is_half(c, 0)) && attention_bf16<T>(c, z, q, k, v, ints(c, 3), o, floats(c, 5))) return;
+    bool fast = on_tensor_cores(is_half(c, 0));
+    if constexpr (sizeof(T) == 2)
+      if (fast && flash_attention(c, z, q, k, v, ints(c, 3), o, floats(c, 5))) return;
+    if (fast && attention_bf16<T>(c, z, q, k, v, ints(c, 3), o, floats(c, 5))) return;
     launch(c, attention_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, q, k, v, ints(c, 3), o,
            floats(c, 5));
   });
@@ -177,7 +180,10 @@ void attention_grad(Call& c) {
     AttentionGradient<T> g{at<T>(c, 0), at<T>(c, 1), at<T>(c, 2), at<T>(c, 3), floats(c, 5), delta};
     T *dq = at<T>(c, 7), *dk = at<T>(c, 8), *dv = at<T>(c, 9);
     launch(c, delta_kernel<T>, dim3(unsigned(parts(rows, THREADS / 16))), THREADS, 0, g.dO, at<T>(c, 4), delta, rows, z.d);
-    if (on_tensor_cores(is_half(c, 0)) && attention_grad_bf16<T>(c, z, g, ints(c, 6), dq, dk, dv)) return;
+    bool fast = on_tensor_cores(is_half(c, 0));
+    if constexpr (sizeof(T) == 2)
+      if (fast && flash_attention_grad(c, z, g, ints(c, 6), dq, dk, dv)) return;
+    if (fast && attention_grad_bf16<T>(c, z, g, ints(c, 6), dq, dk, dv)) return;
     launch(c, attention_dq_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.heads)), THREADS, 0, reporter(c), z, g, ints(c, 6), dq);
     launch(c, attention_dkv_kernel<T>, dim3(unsigned(z.tokens), unsigned(z.kv)), THREADS, 0, reporter(c), z, g, ints(c, 6), dk, dv);
   });

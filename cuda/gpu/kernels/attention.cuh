@@ -41,4 +41,10 @@ bool attention_bf16(Call& c, const AttentionShapes& z, const T* q, const T* k, c
 template <class T>
 bool attention_grad_bf16(Call& c, const AttentionShapes& z, const AttentionGradient<T>& g, const int* ends, T* dq, T* dk, T* dv);
 
+// The fast ones, of bf16 in memory; false for head sizes above 128, for rows that are not in pieces of 16 bytes, and where a block has too
+// little shared memory.
+bool flash_attention(Call& c, const AttentionShapes& z, const bf16* q, const bf16* k, const bf16* v, const int* ends, bf16* o, float* lse);
+bool flash_attention_grad(Call& c, const AttentionShapes& z, const AttentionGradient<bf16>& x, const int* ends, bf16* dq, bf16* dk,
+                          bf16* dv);
+
 }  // namespace baton

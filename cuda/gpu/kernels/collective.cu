@@ -135,6 +135,42 @@ void reduce_scatter_rows(Call& c) {
   m.close();
 }
 
+void reduce_own_rows(Call& c) {
+  long rows = size(c, 0), width = size(c, 1), first = size(c, 2), total = size(c, 3);
+  Meeting m(c, 4);
+  if (!m.valid()) return;
+  const char* x = at<char>(c, 0);
+  char* y = at<char>(c, 1);
+  Way way = m.way();
+  bool met = way == Way::nccl ? m.meet(REDUCE_OWN_ROWS, rows, width, x, nullptr, first, total)
+                              : way == Way::copies && m.open(REDUCE_OWN_ROWS, rows, width, x, nullptr, first, total);
+  if (!met || !m.same_rows()) return;
+  long each = width * long(bytes_of(c.type[0]));
+  // Rows of the operand that a rank owns.
+  auto owned = [&](long r) {
+    Rows s = Rows(total, r, m.ranks).within(first, first + rows);
+    s.from -= first, s.to -= first;
+    return s;
+  };
+  Rows mine = owned(m.rank);
+  if (x != y) copy_to(c, x, y, mine.from * each), copy_to(c, x + mine.to * each, y + mine.to * each, (rows - mine.to) * each);
+  if (way == Way::nccl)
+    return m.issue([&](const Nccl& n, NcclComm* comm) {
+      int type = c.type[0] == Type::bf16 ? Nccl::BFLOAT16 : Nccl::FLOAT, result = Nccl::SUCCESS;
+      for (long r = 0; r < m.ranks && (result == Nccl::SUCCESS || result == Nccl::IN_PROGRESS); r++) {
+        Rows s = owned(r);
+        if (s.count()) result = n.Reduce(x + s.from * each, y + s.from * each, size_t(s.count() * width), type, Nccl::SUM, int(r), comm, c.stream);
+      }
+      return result;
+    });
+  by_type(c, 0, [&](auto type) {
+    typedef decltype(type) T;
+    launch(c, sum_ranks_kernel<T>, dim3(blocks_of(mine.count() * width, 256)), 256, 0, m.peers<T>(), mine.from * width, mine.to * width,
+           at<T>(c, 1) + mine.from * width);
+  });
+  m.close();
+}
+
 void own_rows(Call& c) {
   long rows = size(c, 0), width = size(c, 1);
   Meeting m(c, 2);

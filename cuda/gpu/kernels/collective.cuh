@@ -14,6 +14,13 @@ struct Rows {
   long from, to;
   __host__ __device__ Rows(long rows, long rank, long ranks) : from(rows * rank / ranks), to(rows * (rank + 1) / ranks) {}
   __host__ __device__ long count() const { return to - from; }
+  // Those of them that are in begin … end; none of them lie at `begin` or `end`.
+  Rows within(long begin, long end) const {
+    Rows r = *this;
+    r.from = r.from < begin ? begin : r.from > end ? end : r.from;
+    r.to = r.to < r.from ? r.from : r.to > end ? end : r.to;
+    return r;
+  }
 };
 
 // What every rank offers, as an argument of a kernel.
@@ -72,6 +79,17 @@ class Meeting {
       if (!c_.device->reaches(gpu_of(o.in ? o.in : o.out)))
         return fail(c_, "the GPU of rank %ld cannot read the memory of rank %ld; install NCCL", rank, r);
       if (r != rank && !succeeded(c_, cudaStreamWaitEvent(c_.stream, static_cast<cudaEvent_t>(o.ready), 0))) return false;
+    }
+    return true;
+  }
+
+  // Whether all ranks offered the same `from` and `to`.
+  bool same_rows() {
+    for (long r = 0; r < ranks; r++) {
+      const Offer &o = offer(r), &own = offer(rank);
+      if (o.from != own.from || o.to != own.to)
+        return fail(c_, "rank %ld came with rows from %ld of %ld and this rank, %ld, with rows from %ld of %ld", r, o.from, o.to, rank,
+                    own.from, own.to);
     }
     return true;
   }
