@@ -94,8 +94,9 @@ async function tiny(env: Env = {}): Promise<Found> {
   return await comparePpo(["tests/run/scripts/ppo.ts", "--world", world, ...TINY_STEPS], env);
 }
 
-/** @param kinds `--half` with operands that are bf16 in memory, `--rows` of all that takes a weight, with it in rows */
-const operations = (env: Env, most: number, ...kinds: readonly string[]) => async (): Promise<Found> => {
+/** @param how `--half` with operands that are bf16 in memory, `--rows` of all that takes a weight, with it in rows */
+const operations = (env: Env, most: number, ...how: readonly string[]) => async (): Promise<Found> => {
+  const kinds = [...how];
   const expected = await outcomes(await reference(), kinds),
     all = distances(await outcomes({ ...await library(), ...env }, kinds), expected);
   const worst = all.reduce((a, b) => b.relative <= a.relative ? a : b);
@@ -147,6 +148,12 @@ const FP32 = { BATON_CUDA_MATH: "fp32" };
 export const CHECKS: readonly Check[] = [
   { name: "operations, fp32", run: operations(FP32, 1e-5), emulated: true },
   { name: "operations, bf16 in memory", run: operations({}, 5e-3, "--half"), emulated: true },
+  {
+    name: "weights in rows, bf16, own kernels",
+    run: operations({ BATON_CUDA_PRODUCTS: "own" }, 5e-3, "--half", "--rows"),
+    emulated: true,
+  },
+  { name: "weights in rows, bf16, cuBLASLt", run: byCublas, emulated: false },
   { name: "golden models", run: () => tests(["tests/golden/models_test.ts"]), emulated: true },
   {
     name: "golden models in bf16, and parity",
@@ -160,12 +167,6 @@ export const CHECKS: readonly Check[] = [
     emulated: false,
   },
   { name: "operations, bf16", run: operations({ BATON_CUDA_MATH: "bf16" }, 4e-2), emulated: true },
-  { name: "weights in rows, bf16, cuBLASLt", run: byCublas, emulated: false },
-  {
-    name: "weights in rows, bf16, own kernels",
-    run: operations({ BATON_CUDA_PRODUCTS: "own" }, 5e-3, "--half", "--rows"),
-    emulated: true,
-  },
   { name: "weights in rows, fp32", run: operations(FP32, 1e-5, "--rows"), emulated: true },
   {
     name: "operations, bf16 in memory, fp32 products",

@@ -123,9 +123,11 @@ struct EmulatedStream {
   int gpu = 0;
   std::deque<EmulatedItem> queue;
   virtual ~EmulatedStream() = default;
-  // Virtual, so that the stand-in for NCCL finds them.
+  // Virtual, so that stand-ins for libraries find them.
   virtual bool deferred() const;
   virtual void push(EmulatedItem item);
+  // Does some work as its own: now, later, or for the graph that is being captured.
+  virtual void run(std::function<void()> work);
 };
 struct EmulatedEvent;
 typedef EmulatedStream* cudaStream_t;

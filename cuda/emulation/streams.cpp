@@ -118,6 +118,7 @@ void EmulatedStream::push(EmulatedItem item) {
   queue.push_back(std::move(item));
 }
 bool EmulatedStream::deferred() const { return ::deferred(); }
+void EmulatedStream::run(std::function<void()> work) { emulation::enqueue(this, std::move(work)); }
 
 void emulation::enqueue(cudaStream_t stream, std::function<void()> work) {
   if (stream && stream->capture) stream->capture->work.push_back(std::move(work));

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Safetensors } from "../../engine/safetensors.ts";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
-import { fakeNccl } from "../native/fake_nccl.ts";
+import { fakeBlas, fakeNccl } from "../native/fake_nccl.ts";
 import { ROOT, script, succeeds, withWorld } from "./fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
@@ -102,6 +102,19 @@ Deno.test("PPO in bf16 on cuda:0 gives the numbers of cpu:1 too, where products 
       one = await ppo(world, find()!, "cpu:1", ...precision);
     assert.ok(one[1]!["actor/gradientNorm"]! > 0);
     assert.deepEqual(await ppo(world, emulated, "cuda:0", ...precision), one);
+  });
+});
+
+Deno.test("PPO in bf16 on a GPU has its weights in rows, and cuBLASLt does its products", async () => {
+  await withWorld(async (world) => {
+    const log = `${world}/products`,
+      env = { BATON_CUDA_MATH: "", BATON_CUDA_LIBRARIES: await fakeBlas(), BATON_FAKE_BLAS: log };
+    const [, second] = await ppoWith(env, world, emulated, "cuda:0x2", "--strategy", "tp2");
+    assert.ok(Object.values(second!).every(Number.isFinite) && second!["actor/gradientNorm"]! > 0);
+    const asked = await Deno.readTextFile(log);
+    for (const way of ["tn bf16", "tn f32", "nn bf16", "nt f32 carried"]) {
+      assert.ok(asked.includes(` ${way}\n`), way);
+    }
   });
 });
 

@@ -158,7 +158,6 @@ int cublasLtMatmul(void*, void* product, const void* alpha, const void* a, void*
     if (!aligned(operands[i], algorithm->alignment[i])) return INVALID;
   if (p.epilogue == EPILOGUE_BIAS && (!p.bias || p.bias_type != BF16)) return INVALID;
   if (bytes < uint64_t(algorithm->workspace_mib) << 20 || !aligned(workspace, 256)) return INVALID;
-  memset(workspace, 0xff, 64);  // it is the library's
   float by = *static_cast<const float*>(alpha), carry = *static_cast<const float*>(beta);
   if (const char* path = getenv("BATON_FAKE_BLAS"))
     if (FILE* file = fopen(path, "a")) {
@@ -166,9 +165,10 @@ int cublasLtMatmul(void*, void* product, const void* alpha, const void* a, void*
               D.type == F32 ? "f32" : "bf16", carry != 0 ? " carried" : "", p.epilogue == EPILOGUE_BIAS ? " bias" : "");
       fclose(file);
     }
-  auto work = [=] { compute(p, by, a, A, b, B, carry, c, C, d, D); };
-  if (stream && stream->capture) stream->capture->work.push_back(work);
-  else work();
+  stream->run([=] {
+    memset(workspace, 0xff, 64);  // it is the library's
+    compute(p, by, a, A, b, B, carry, c, C, d, D);
+  });
   return SUCCESS;
 }
 

@@ -97,6 +97,11 @@ __device__ inline void load_left(uint32_t (&out)[4], const bf16* p, int step) {
   int lane = int(threadIdx.x % 32);
   load_tiles<false>(out, p + lane % 16 * step + lane / 16 * 8);
 }
+// The same from rows across k: row i is step i, and rows of the product lie side by side.
+__device__ inline void load_left_turned(uint32_t (&out)[4], const bf16* p, int step) {
+  int lane = int(threadIdx.x % 32);
+  load_tiles<true>(out, p + (lane / 16 * 8 + lane % 8) * step + lane / 8 % 2 * 8);
+}
 // Two B operands, of 8 columns and 16 steps of k each, b0 and b1 of the first and then of the second, from rows along k: row j is
 // column j of the product.
 __device__ inline void load_right(uint32_t (&out)[4], const bf16* p, int step) {

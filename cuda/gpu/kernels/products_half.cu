@@ -1,7 +1,7 @@
 // Matrix products on tensor cores of operands that are bf16 in memory, with fp32 sums. Numbers go from memory to shared memory sixteen
 // bytes at a time, several tiles ahead of the tensor cores (cp.async), as they lie: along k where k is what is contiguous, across it
 // otherwise; `ldmatrix` puts fragments together from either. Weights in panels are for products_bf16.cu: on GPUs they lie in rows.
-#include "mma.cuh"
+#include "fragments.cuh"
 #include "operands.cuh"
 
 namespace baton {
@@ -26,15 +26,16 @@ struct Side {
     long o = first + other(i), d = k0 + depth(i);
     bool live = o < limit && d < k;
     const bf16* from = live ? p + (ALONG ? o * ld + d : d * ld + o) : p;
-    copy_ahead(shared + (ALONG ? other(i) * ALONG_K + depth(i) : depth(i) * ACROSS_K + other(i)), from, live);
+    copy_beside(shared + (ALONG ? other(i) * ALONG_K + depth(i) : depth(i) * ACROSS_K + other(i)), from, live);
   }
-  // Four 8 × 8 matrices, (0, 0), (8·a, 8·b), …: of rows or columns from `o` on and steps of k from `d` on. The lanes 8i … 8i + 7 name the
-  // lines of matrix i, whose place is given in both dims.
-  __device__ static void load(uint32_t (&out)[4], const bf16* shared, int o, int d, int lane, bool other_first) {
-    int matrix = lane / 8, line = lane % 8;
-    o += (other_first ? matrix % 2 : matrix / 2) * 8, d += (other_first ? matrix / 2 : matrix % 2) * 8;
-    if (ALONG) load_matrices(out, shared + (o + line) * ALONG_K + d);
-    else load_matrices_turned(out, shared + (d + line) * ACROSS_K + o);
+  // From row or column `o` and step `d` on: a left operand, or two right ones.
+  __device__ static void left(uint32_t (&out)[4], const bf16* shared, int o, int d) {
+    if (ALONG) load_left(out, shared + o * ALONG_K + d, ALONG_K);
+    else load_left_turned(out, shared + d * ACROSS_K + o, ACROSS_K);
+  }
+  __device__ static void right(uint32_t (&out)[4], const bf16* shared, int o, int d) {
+    if (ALONG) load_right(out, shared + o * ALONG_K + d, ALONG_K);
+    else load_right_turned(out, shared + d * ACROSS_K + o, ACROSS_K);
   }
 };
 
@@ -55,11 +56,11 @@ __global__ void __launch_bounds__(THREADS)
         left.fetch(a, tid + e * THREADS, row, step * DEPTH, k);
         right.fetch(a + SHARED, tid + e * THREADS, column, step * DEPTH, k);
       }
-    close_copies();
+    commit_copies();
   };
   for (long step = 0; step < STAGES - 1; step++) fetch(step);
   for (long step = 0; step < steps; step++) {
-    await_copies<STAGES - 2>();
+    wait_for_copies<STAGES - 2>();
     __syncthreads();
     fetch(step + STAGES - 1);  // where all have read what was there
     const bf16 *a = shared + step % STAGES * 2 * SHARED, *b = a + SHARED;
@@ -67,16 +68,13 @@ __global__ void __launch_bounds__(THREADS)
     for (int d = 0; d < DEPTH; d += 16) {
       uint32_t fa[4][4], fb[2][4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) left.load(fa[i], a, row0 + 16 * i, d, lane, true);
+      for (int i = 0; i < 4; i++) Side<LEFT>::left(fa[i], a, row0 + 16 * i, d);
 #pragma unroll
-      for (int j = 0; j < 2; j++) right.load(fb[j], b, column0 + 16 * j, d, lane, false);
+      for (int j = 0; j < 2; j++) Side<RIGHT>::right(fb[j], b, column0 + 16 * j, d);
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-          uint32_t pair[2] = {fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]};
-          mma(sum[i][j], fa[i], pair);
-        }
+        for (int j = 0; j < 2; j++) mma_pair(sum[i][2 * j], sum[i][2 * j + 1], fa[i], fb[j]);
     }
   }
   store_sums(sum, target, prior, row + row0 + g, column + column0 + 2 * t, m, n);
