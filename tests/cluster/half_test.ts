@@ -62,6 +62,13 @@ Deno.test("a parameter or a moment that comes and goes some rows at a time is th
   }
 });
 
+/**
+ * How far a parameter may be from the one rank's when its gradient is summed over ranks. A key's bias has no gradient but what rounding
+ * leaves of it, which Adam makes as large as any other step; bf16 keys carry that into what is trained beside it.
+ */
+const overRanks = (family: Family, parameter: string): number =>
+  family === "llama" ? 1e-4 : parameter.endsWith("k_proj.bias") ? 1e-2 : 1e-3;
+
 for (const family of Object.keys(FAMILIES) as Family[]) {
   for (const gradients of ["fp32", "bf16"] as const) {
     const storage: Storage = storedIn("bf16", gradients), one = trained(family, { storage });
@@ -75,7 +82,7 @@ for (const family of Object.keys(FAMILIES) as Family[]) {
         assert.ok(difference <= (tp === 1 ? 0 : 0.1), `log-probabilities differ by ${difference}`);
         for (const [parameter, values] of many.parameters) {
           const error = relative(values, expected.parameters.get(parameter)!);
-          const most = rounded ? 0.1 : dp === 1 ? 0 : 1e-4;
+          const most = rounded ? 0.1 : dp === 1 ? 0 : overRanks(family, parameter);
           assert.ok(error <= most, `${parameter} differs by ${error} after three updates`);
         }
         const shared = await sampled(family, { ...o, storage });
