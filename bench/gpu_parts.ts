@@ -7,25 +7,35 @@ const BF16 = { BATON_CUDA_MATH: "bf16" };
 /** A part of the probe that takes longer hangs; one of the bench has to make 8B parameters. */
 const PROBE_SECONDS = 90, BENCH_SECONDS = 240;
 
+/** Attention in bf16 by our own kernels and by cuDNN: the probe and the bench have it. */
+export const ATTENTION: Part = {
+  name: "attention, own and cuDNN",
+  command: script("gpu_attention.ts", "attentionInBf16"),
+  seconds: BENCH_SECONDS,
+};
+
 /** The probe: what a GPU does with what this project asks of it. Paths are chosen when the library is opened, so by environment. */
-export const PROBE: readonly Part[] = ([
-  ["machine", "machine", {}],
-  ["copies", "copies", {}],
-  ["products, fp32", "products", { BATON_CUDA_MATH: "fp32" }],
-  ["products of fp32, rounded", "products", BF16],
-  ["products, bf16, own kernels", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "own" }],
-  ["products, bf16, cuBLASLt", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "cublas" }],
-  ["products, bf16 in panels", "productsInPanels", BF16],
-  ["attention, bf16", "attention", BF16],
-  ["graphs", "graphs", {}],
-  ["ranks on one GPU, copies", "ranks", { BATON_CUDA_COLLECTIVES: "copies" }],
-  ["ranks on one GPU, NCCL", "ranks", { BATON_CUDA_COLLECTIVES: "nccl" }],
-] satisfies [string, string, Record<string, string>][]).map(([name, part, env]) => ({
-  name,
-  env,
-  command: script("gpu_probe_parts.ts", part),
-  seconds: PROBE_SECONDS,
-}));
+export const PROBE: readonly Part[] = [
+  ...([
+    ["machine", "machine", {}],
+    ["copies", "copies", {}],
+    ["products, fp32", "products", { BATON_CUDA_MATH: "fp32" }],
+    ["products of fp32, rounded", "products", BF16],
+    ["products, bf16, own kernels", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "own" }],
+    ["products, bf16, cuBLASLt", "productsInBf16", { ...BF16, BATON_CUDA_PRODUCTS: "cublas" }],
+    ["products, bf16 in panels", "productsInPanels", BF16],
+    ["attention, bf16", "attention", BF16],
+    ["graphs", "graphs", {}],
+    ["ranks on one GPU, copies", "ranks", { BATON_CUDA_COLLECTIVES: "copies" }],
+    ["ranks on one GPU, NCCL", "ranks", { BATON_CUDA_COLLECTIVES: "nccl" }],
+  ] satisfies [string, string, Record<string, string>][]).map(([name, part, env]) => ({
+    name,
+    env,
+    command: script("gpu_probe_parts.ts", part),
+    seconds: PROBE_SECONDS,
+  })),
+  ATTENTION,
+];
 
 /** Those that are worth most first; a peer runs the shape of all but the last. */
 const STEPS = [
@@ -78,6 +88,7 @@ export function benchParts(o: { readonly small: boolean; readonly python: string
   });
   return [
     { name: "operations", command: script("gpu_operations.ts"), env, seconds: BENCH_SECONDS },
+    ATTENTION,
     ...(o.small ? EMULATED : STEPS).flatMap((name): Part[] => [
       { name, command: script("gpu_steps.ts", name), env, seconds: BENCH_SECONDS },
       ...o.python !== null && !name.startsWith("grpo") ? [peer(name, o.python)] : [],

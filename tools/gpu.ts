@@ -4,7 +4,7 @@
  * `docs/gpu.md`; both are written after every part.
  */
 import { parseArgs } from "node:util";
-import { benchParts, hasTorch, MEMORY, PROBE } from "../bench/gpu_parts.ts";
+import { ATTENTION, benchParts, hasTorch, MEMORY, PROBE } from "../bench/gpu_parts.ts";
 import { benchText, type Outcome, type Part, runPart } from "../bench/parts.ts";
 import { checkParts, prepareGpu } from "./gpu_run.ts";
 
@@ -24,6 +24,7 @@ const FIRST = [
   "probe: products, bf16 in memory",
   "probe: the same by cuBLASLt",
   "probe: attention, bf16",
+  "probe: attention, own and cuDNN",
   "bench: operations",
   "bench: train 1.7B",
   "bench: decode 1.7B x64",
@@ -80,11 +81,11 @@ const python = Deno.env.get("BATON_PEER_PYTHON") ?? "python3", torch = await has
 const named = (kind: string, parts: readonly Part[]) =>
   parts.map((part) => ({ ...part, name: `${kind}: ${part.name.trim()}` }));
 const bench = benchParts({ small: flags.emulation, python: torch ? python : null });
-// The checks have the part about memory already.
+// The probe and the checks have the parts about attention and about memory already.
 const all = [
   ...named("probe", PROBE),
   ...named("check", checkParts(flags.emulation)),
-  ...named("bench", bench.filter(({ name }) => !MEMORY.some((m) => m.name === name))),
+  ...named("bench", bench.filter(({ name }) => ![ATTENTION, ...MEMORY].some((m) => m.name === name))),
 ];
 /** Peers of what comes first come behind it, then all else, and what is slowest last. */
 const place = ({ name }: Part): number => {

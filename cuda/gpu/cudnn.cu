@@ -112,6 +112,17 @@ struct Opened {
   std::string why;
 };
 
+// cuDNN opens cuBLASLt of its own CUDA by name, and ends the process where that fails: it is opened here first, where all are looked for.
+bool open_blas_for(void* cudnn, std::string& why) {
+  auto* runtime = reinterpret_cast<size_t (*)()>(dlsym(cudnn, "cudnnGetCudartVersion"));
+  if (!runtime) return true;
+  std::string name = "libcublasLt.so." + std::to_string(runtime() / 1000);
+  open_library(Library::blas);
+  if (dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return true;
+  why = "cuDNN needs " + name + ", which is not there, install it or name its folder in BATON_CUDA_LIBRARIES";
+  return false;
+}
+
 Opened open_once() {
   Opened o;
   void* handle = open_library(Library::cudnn, &o.why);
@@ -119,7 +130,7 @@ Opened open_once() {
   // The real one would be given memory of the host.
   if (handle && !dlsym(handle, "baton_stand_in")) handle = nullptr, o.why = "the emulation has no GPU for cuDNN";
 #endif
-  if (!handle) return o;
+  if (!handle || !open_blas_for(handle, o.why)) return o;
   o.usable = true;
   auto find = [&](auto& function, const char* name) {
     void* symbol = dlsym(handle, name);

@@ -19,12 +19,14 @@ struct Cudnn {
   static constexpr size_t OLDEST = 91002;
   static constexpr int SUCCESS = 0;
   enum Type { F32 = 0, I32 = 4, BF16 = 9, TRUTH = 11 };
-  enum Value { HANDLE = 0, TYPE = 1, FLAG = 2, INT64 = 3, FLOAT = 4, POINTER = 6, HEURISTIC = 8, POINTWISE = 14, DESCRIPTOR = 15, REDUCTION = 18 };
+  enum Value { HANDLE = 0, TYPE = 1, FLAG = 2, INT64 = 3, FLOAT = 4, POINTER = 6, HEURISTIC = 8,
+               POINTWISE = 14, DESCRIPTOR = 15, REDUCTION = 18 };
   enum Kind {
     A_POINTWISE = 0, AN_ENGINE_SEARCH = 4, A_PLAN = 5, A_POINTWISE_OPERATION = 13, A_GRAPH = 15, A_PACK = 16, A_TENSOR = 17, A_MATMUL = 18,
     A_MATMUL_OPERATION = 19, A_REDUCTION = 21, A_REDUCTION_OPERATION = 22, A_RESHAPE_OPERATION = 31, AN_ENGINE_CONFIG = 3
   };
-  enum Pointwise { ADD = 0, MUL = 1, DIV = 6, SUB = 9, EXP = 13, LOG = 15, IDENTITY = 21, GREATER = 302, NOT_LESS = 303, LESS = 304, AND = 400, INDEX = 501, SELECT = 601 };
+  enum Pointwise { ADD = 0, MUL = 1, DIV = 6, SUB = 9, EXP = 13, LOG = 15, IDENTITY = 21, GREATER = 302, NOT_LESS = 303, LESS = 304, AND = 400, INDEX = 501,
+                   SELECT = 601 };
   enum Reduction { SUM = 0, MOST = 3 };
   enum Search { FALLBACK = 2, MODE_A = 3 };
   enum Attribute {
@@ -84,7 +86,9 @@ class CudnnGraph {
   // Into a tensor of the sizes of x, computed in `compute`.
   void pointwise(int mode, const Tensor& x, const Tensor& y, int compute = Cudnn::F32) { element_by_element(mode, compute, x, nullptr, nullptr, y, -1); }
   void pointwise(int mode, const Tensor& x, const Tensor& b, const Tensor& y, int compute = Cudnn::F32) { element_by_element(mode, compute, x, &b, nullptr, y, -1); }
-  void select(const Tensor& where, const Tensor& x, const Tensor& otherwise, const Tensor& y) { element_by_element(Cudnn::SELECT, Cudnn::F32, x, &otherwise, &where, y, -1); }
+  void select(const Tensor& where, const Tensor& x, const Tensor& otherwise, const Tensor& y) {
+    element_by_element(Cudnn::SELECT, Cudnn::F32, x, &otherwise, &where, y, -1);
+  }
   void index(int axis, const Tensor& like, const Tensor& y, int compute) { element_by_element(Cudnn::INDEX, compute, like, nullptr, nullptr, y, axis); }
   void reduce(int by, const Tensor& x, const Tensor& y);
   void reshape(const Tensor& x, const Tensor& y);

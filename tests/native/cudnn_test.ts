@@ -70,3 +70,18 @@ Deno.test("cuDNN is not asked unless it is named, nor in fp32", async () => {
   assert.deepEqual((await asked(usual, kinds)).lines, []);
   assert.deepEqual((await asked({ ...CUDNN, BATON_CUDA_MATH: "fp32" }, kinds)).lines, []);
 });
+
+Deno.test("golden models in bf16 train and sample as they should with attention by cuDNN", async () => {
+  const log = await Deno.makeTempFile(), file = new URL("../golden/half_test.ts", import.meta.url).pathname;
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["test", "-A", "--no-check", file],
+    env: { NO_COLOR: "1", BATON_FAKE_CUDNN: log, ...CUDNN },
+  }).output();
+  const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  assert.ok(success, said);
+  assert.match(said, /\| 28 passed \| 0 failed/);
+  // Of those whose heads have a size that cuDNN takes, all in groups.
+  const lines = new Set((await Deno.readTextFile(log)).trim().split("\n"));
+  await Deno.remove(log);
+  assert.deepEqual([...lines].sort(), ["20 operations", "30 operations"]);
+});
