@@ -66,6 +66,7 @@ struct Shared {
   long token;
   Cut cut;
 };
+static_assert(sizeof(Shared) <= 81 << 10, "two blocks have room in a multiprocessor of an A100, one in that of any card");
 
 // Σ over the block.
 __device__ Units block_units(Units a, Shared& z) {
@@ -117,12 +118,11 @@ struct Row {
   __device__ long tiles() const { return parts(vocabulary, TILE); }
   __device__ All all() const { return {logits, inverse, vocabulary}; }
 
-  // Four scores from j on, −∞ behind the last.
-  __device__ void scores(long j, float (&v)[4]) const {
+  // Four logits from j on, −∞ behind the last.
+  __device__ void four(long j, float (&v)[4]) const {
     if (wide && j < vocabulary) read<4>(logits + j, v);
     else
       for (int e = 0; e < 4; e++) v[e] = j + e < vocabulary ? logits[j + e] : -INF;
-    for (int e = 0; e < 4; e++) v[e] = v[e] * inverse;
   }
 
   // exp(s − top), 0 where not kept.
@@ -141,13 +141,18 @@ struct Row {
     int lane = int(threadIdx.x % 32);
     if (threadIdx.x < MAKERS)
       for (long tile = threadIdx.x / 32; tile < tiles(); tile += MAKERS / 32) {
-        float own = -INF;
+        constexpr int EACH = TILE / 128;
+        long from = tile * TILE + lane * 4;
+        float v[EACH][4], own = -INF;
+        if (wide && (tile + 1) * TILE <= vocabulary) {  // all loads before the first comparison
 #pragma unroll
-        for (int c = 0; c < TILE / 128; c++) {
-          float v[4];
-          scores(tile * TILE + c * 128 + lane * 4, v);
-          own = fmaxf(fmaxf(fmaxf(v[0], v[1]), fmaxf(v[2], v[3])), own);
+          for (int c = 0; c < EACH; c++) read<4>(logits + from + c * 128, v[c]);
+        } else {
+          for (int c = 0; c < EACH; c++) four(from + c * 128, v[c]);
         }
+#pragma unroll
+        for (int c = 0; c < EACH; c++) own = fmaxf(fmaxf(fmaxf(v[c][0], v[c][1]), fmaxf(v[c][2], v[c][3])), own);
+        own = own * inverse;
         if (grouped) {
           unsigned& group = z.group[tile % (GROUPS / 32) * 32 + lane];
           group = order(own) > group ? order(own) : group;
@@ -174,31 +179,31 @@ struct Row {
     long stages = parts(tiles(), PAIR);
     int place = int(threadIdx.x % (MAKERS / PAIR)) * 4, half = int(threadIdx.x / (MAKERS / PAIR)), lane = int(threadIdx.x % 16);
     bool maker = threadIdx.x < MAKERS, adder = threadIdx.x < MAKERS + ADDERS;
-    // Scores come two stages ahead.
+    // Logits come two stages ahead.
     float now[4], next[4], after[4], running = -INF, sum = 0;
     auto first_of = [&](long n) { return (n * PAIR + half) * TILE + place; };
-    if (maker) scores(first_of(0), now), scores(first_of(1), next);
+    if (maker) four(first_of(0), now), four(first_of(1), next);
     for (long n = 0; n <= stages; n++) {
       if (maker && n < stages) {
-        scores(first_of(n + 2), after);
+        four(first_of(n + 2), after);
         long at = n * PAIR;
         float own = fmaxf(running, z.peak[at]);
         running = fmaxf(own, z.peak[at + 1]);
         if (half) own = running;
-        float v[4], w[4];
-        for (int e = 0; e < 4; e++) v[e] = w[e] = exp_of(now[e] - own);
+        float s[4], v[4], w[4];
+        for (int e = 0; e < 4; e++) s[e] = now[e] * inverse, v[e] = w[e] = exp_of(s[e] - own);
         write<4>(z.e[n % 2][half] + place, v);
         if (own != top && (masses || counted)) {
-          for (int e = 0; e < 4; e++) w[e] = exp_of(now[e] - top);
+          for (int e = 0; e < 4; e++) w[e] = exp_of(s[e] - top);
           write<4>(z.last[n % 2][half] + place, w);
         }
         if (counted)
           for (int e = 0; e < 4; e++) total += units_of(w[e]);
         if (listed)
           for (int e = 0; e < 4; e++)
-            if (!(now[e] < bar) && first_of(n) + e < vocabulary) {
+            if (!(s[e] < bar) && first_of(n) + e < vocabulary) {
               unsigned i = atomicAdd(&z.found, 1u);
-              if (i < LIST) z.list[i] = Units(first_of(n) + e) << 32 | order(now[e]);
+              if (i < LIST) z.list[i] = Units(first_of(n) + e) << 32 | order(s[e]);
             }
         for (int e = 0; e < 4; e++) now[e] = next[e], next[e] = after[e];
       } else if (!maker && n > 0) {
@@ -209,7 +214,7 @@ struct Row {
             sum = sum * (running == peak ? 1.f : running == -INF ? 0.f : exp_of(running - peak));
             running = peak;
             const float* e = z.e[(n - 1) % 2][t] + lane;
-#pragma unroll 32
+#pragma unroll
             for (int i = 0; i < TILE; i += 16) sum = sum + e[i];
           }
         } else if (masses) {
@@ -219,7 +224,7 @@ struct Row {
           if (t) own = running;
           const float* e = (own == top ? z.e : z.last)[(n - 1) % 2][t] + lane;
           double mass = 0;
-#pragma unroll 32
+#pragma unroll
           for (int i = 0; i < TILE; i += 16) mass = mass + double(e[i]);
           mass = fold16(mass);
           if (lane == 0 && at + t < tiles()) z.mass[at + t] = mass;
