@@ -5,7 +5,7 @@
 //      CPU, and another adds the mass of every tile in double. Tokens at or above a threshold that as many groups reach as tokens are
 //      wanted go into a list: few more than those.
 // A filter is then a selection byte by byte in that list, and the draw reads one tile. Only where the list does not hold them (more
-// tokens at one number than it has room for; more than about a thousand that make up topP) the same selection walks over the row.
+// tokens at one number than it has room for; more than two or three thousand that make up topP) the same selection walks over the row.
 //
 // The floor is one pass, 4 V bytes for each row: 0.6 MB of a vocabulary of 152k, at 3 TB/s 13 µs for 64 rows and 52 µs for 256. For few
 // rows it is the chain of V / 16 additions of four clocks that the CPU's bits take, about 25 µs, which no second block could share.
@@ -20,9 +20,12 @@ namespace {
 constexpr unsigned MAKERS = 512, ADDERS = 32, THREADS = MAKERS + 2 * ADDERS, WARPS = THREADS / 32;
 constexpr long MOST_TILES = 1024;  // of the largest vocabulary, 2²⁰
 constexpr int PAIR = 2;            // tiles of a stage: four numbers for every maker
+constexpr int TILE_BITS = 10;
+static_assert(TILE == 1 << TILE_BITS, "an id says which tile it is in");
 constexpr int GROUPS = 4096;       // of tokens, whose largest scores say where a list has to begin
-constexpr int LIST = 4095;         // tokens of a list, or of a step of a walk: their units fit into two words
-constexpr int NUCLEUS = 1024;      // groups that reach into a list for topP alone
+constexpr int LIST = 4095;         // tokens of a list: their units fit into two words
+constexpr int NUCLEUS = 2048;      // groups that reach into a list for topP alone
+constexpr int COPIES = 8;          // of bins, so that fewer lanes meet at one
 enum Sampler { KEY_LOW, KEY_HIGH, INDEX_WORD, SAMPLE_WORD, LIMIT, SAMPLER_COLUMNS = 8 };
 enum Finished { RUNNING, STOPPED, FULL };
 
@@ -38,21 +41,32 @@ __device__ double uniform(unsigned key0, unsigned key1, unsigned c0, unsigned c1
 }
 
 struct Shared {
-  float e[2][PAIR][TILE];     // of two stages, under the largest score so far
-  float last[2][PAIR][TILE];  // and under that of the row, where it is another one
+  union {
+    struct {
+      float e[2][PAIR][TILE];     // of two stages, under the largest score so far
+      float last[2][PAIR][TILE];  // and under that of the row, where it is another one
+    };
+    unsigned bins[COPIES * 768];  // tokens and the two words of their units, 256 of each
+    Units unsorted[LIST];
+  };
   union {
     unsigned group[GROUPS];
-    Units list[LIST + 1];  // id and key, in the order of ids
+    Units list[LIST];
   };
   double mass[MOST_TILES];
   Units weight[256], part[WARPS];
-  float peak[MOST_TILES + 1], share[32];
-  unsigned count[256], low[256], high[256];
+  union {
+    float peak[MOST_TILES + 1];
+    unsigned end[MOST_TILES];  // of a tile in the list
+  };
+  float share[32];
+  unsigned count[256];
   unsigned found;
   int first[2];
   long token;
   Cut cut;
 };
+static_assert(sizeof(Shared) <= 81 << 10, "two blocks have room in a multiprocessor of an A100, one in that of any card");
 
 // Σ over the block.
 __device__ Units block_units(Units a, Shared& z) {
@@ -104,12 +118,11 @@ struct Row {
   __device__ long tiles() const { return parts(vocabulary, TILE); }
   __device__ All all() const { return {logits, inverse, vocabulary}; }
 
-  // Four scores from j on, −∞ behind the last.
-  __device__ void scores(long j, float (&v)[4]) const {
+  // Four logits from j on, −∞ behind the last.
+  __device__ void four(long j, float (&v)[4]) const {
     if (wide && j < vocabulary) read<4>(logits + j, v);
     else
       for (int e = 0; e < 4; e++) v[e] = j + e < vocabulary ? logits[j + e] : -INF;
-    for (int e = 0; e < 4; e++) v[e] = v[e] * inverse;
   }
 
   // exp(s − top), 0 where not kept.
@@ -128,13 +141,18 @@ struct Row {
     int lane = int(threadIdx.x % 32);
     if (threadIdx.x < MAKERS)
       for (long tile = threadIdx.x / 32; tile < tiles(); tile += MAKERS / 32) {
-        float own = -INF;
+        constexpr int EACH = TILE / 128;
+        long from = tile * TILE + lane * 4;
+        float v[EACH][4], own = -INF;
+        if (wide && (tile + 1) * TILE <= vocabulary) {  // all loads before the first comparison
 #pragma unroll
-        for (int c = 0; c < TILE / 128; c++) {
-          float v[4];
-          scores(tile * TILE + c * 128 + lane * 4, v);
-          own = fmaxf(fmaxf(fmaxf(v[0], v[1]), fmaxf(v[2], v[3])), own);
+          for (int c = 0; c < EACH; c++) read<4>(logits + from + c * 128, v[c]);
+        } else {
+          for (int c = 0; c < EACH; c++) four(from + c * 128, v[c]);
         }
+#pragma unroll
+        for (int c = 0; c < EACH; c++) own = fmaxf(fmaxf(fmaxf(v[c][0], v[c][1]), fmaxf(v[c][2], v[c][3])), own);
+        own = own * inverse;
         if (grouped) {
           unsigned& group = z.group[tile % (GROUPS / 32) * 32 + lane];
           group = order(own) > group ? order(own) : group;
@@ -161,31 +179,31 @@ struct Row {
     long stages = parts(tiles(), PAIR);
     int place = int(threadIdx.x % (MAKERS / PAIR)) * 4, half = int(threadIdx.x / (MAKERS / PAIR)), lane = int(threadIdx.x % 16);
     bool maker = threadIdx.x < MAKERS, adder = threadIdx.x < MAKERS + ADDERS;
-    // Scores come two stages ahead.
+    // Logits come two stages ahead.
     float now[4], next[4], after[4], running = -INF, sum = 0;
     auto first_of = [&](long n) { return (n * PAIR + half) * TILE + place; };
-    if (maker) scores(first_of(0), now), scores(first_of(1), next);
+    if (maker) four(first_of(0), now), four(first_of(1), next);
     for (long n = 0; n <= stages; n++) {
       if (maker && n < stages) {
-        scores(first_of(n + 2), after);
+        four(first_of(n + 2), after);
         long at = n * PAIR;
         float own = fmaxf(running, z.peak[at]);
         running = fmaxf(own, z.peak[at + 1]);
         if (half) own = running;
-        float v[4], w[4];
-        for (int e = 0; e < 4; e++) v[e] = w[e] = exp_of(now[e] - own);
+        float s[4], v[4], w[4];
+        for (int e = 0; e < 4; e++) s[e] = now[e] * inverse, v[e] = w[e] = exp_of(s[e] - own);
         write<4>(z.e[n % 2][half] + place, v);
         if (own != top && (masses || counted)) {
-          for (int e = 0; e < 4; e++) w[e] = exp_of(now[e] - top);
+          for (int e = 0; e < 4; e++) w[e] = exp_of(s[e] - top);
           write<4>(z.last[n % 2][half] + place, w);
         }
         if (counted)
           for (int e = 0; e < 4; e++) total += units_of(w[e]);
         if (listed)
           for (int e = 0; e < 4; e++)
-            if (!(now[e] < bar) && first_of(n) + e < vocabulary) {
+            if (!(s[e] < bar) && first_of(n) + e < vocabulary) {
               unsigned i = atomicAdd(&z.found, 1u);
-              if (i < LIST) z.list[i] = Units(first_of(n) + e) << 32 | order(now[e]);
+              if (i < LIST) z.list[i] = Units(first_of(n) + e) << 32 | order(s[e]);
             }
         for (int e = 0; e < 4; e++) now[e] = next[e], next[e] = after[e];
       } else if (!maker && n > 0) {
@@ -196,7 +214,7 @@ struct Row {
             sum = sum * (running == peak ? 1.f : running == -INF ? 0.f : exp_of(running - peak));
             running = peak;
             const float* e = z.e[(n - 1) % 2][t] + lane;
-#pragma unroll 32
+#pragma unroll
             for (int i = 0; i < TILE; i += 16) sum = sum + e[i];
           }
         } else if (masses) {
@@ -206,7 +224,7 @@ struct Row {
           if (t) own = running;
           const float* e = (own == top ? z.e : z.last)[(n - 1) % 2][t] + lane;
           double mass = 0;
-#pragma unroll 32
+#pragma unroll
           for (int i = 0; i < TILE; i += 16) mass = mass + double(e[i]);
           mass = fold16(mass);
           if (lane == 0 && at + t < tiles()) z.mass[at + t] = mass;
@@ -222,22 +240,35 @@ struct Row {
     return top + log_of(z.share[0]);
   }
 
-  // Puts what the second pass has found into the order of ids (Batcher's bitonic sort).
+  // Puts what the second pass has found into the order of ids: tile by tile, then by how many of a tile come before.
   __device__ List sorted(Shared& z) const {
-    unsigned n = z.found, size = 2;
-    while (size < n) size *= 2;
-    for (unsigned i = n + threadIdx.x; i < size; i += THREADS) z.list[i] = ~Units(0);
-    for (unsigned run = 2; run <= size; run *= 2)
-      for (unsigned step = run / 2; step; step /= 2) {
-        __syncthreads();
-        for (unsigned i = threadIdx.x; i < size / 2; i += THREADS) {
-          unsigned low = 2 * i - (i & (step - 1)), high = low + step;
-          Units a = z.list[low], b = z.list[high];
-          if ((a > b) == ((low & run) == 0)) z.list[low] = b, z.list[high] = a;
-        }
-      }
+    unsigned n = z.found, at = 2 * threadIdx.x, all = unsigned(tiles());
+    for (unsigned t = threadIdx.x; t < all; t += THREADS) z.end[t] = 0;
     __syncthreads();
-    return {z.list, long(n)};
+    for (unsigned i = threadIdx.x; i < n; i += THREADS) atomicAdd(&z.end[z.list[i] >> 32 >> TILE_BITS], 1u);
+    __syncthreads();
+    // Where tiles begin; a thread has two.
+    static_assert(2 * THREADS >= MOST_TILES, "a thread has two tiles");
+    unsigned first = at < all ? z.end[at] : 0, second = at + 1 < all ? z.end[at + 1] : 0, to = running_sum(first + second);
+    if (threadIdx.x % 32 == 31) z.part[threadIdx.x / 32] = to;
+    __syncthreads();
+    to -= first + second;
+    for (unsigned w = 0; w < threadIdx.x / 32; w++) to += unsigned(z.part[w]);
+    if (at < all) z.end[at] = to;
+    if (at + 1 < all) z.end[at + 1] = to + first;
+    __syncthreads();
+    // Each place that is taken moves what began there towards its end.
+    for (unsigned i = threadIdx.x; i < n; i += THREADS) z.unsorted[atomicAdd(&z.end[z.list[i] >> 32 >> TILE_BITS], 1u)] = z.list[i];
+    __syncthreads();
+    List list{z.list, z.end, long(n)};
+    for (unsigned i = threadIdx.x; i < n; i += THREADS) {
+      Units own = z.unsorted[i];
+      long tile = long(own >> 32 >> TILE_BITS), begin = list.begin(tile), place = begin;
+      for (long j = begin; j < list.begin(tile + 1); j++) place += z.unsorted[j] < own;
+      z.list[place] = own;
+    }
+    __syncthreads();
+    return list;
   }
 
   // Σ of every tile in sixteen double lanes and one tree. A half-warp takes a tile.
@@ -269,27 +300,31 @@ struct Row {
   __device__ Cut cut(const S& from, const Kept& kept, double reach, int bytes, Shared& z) const {
     Cut c{0, 0, 0, 0};
     unsigned own = threadIdx.x;
+    unsigned* bins = z.bins + own % COPIES * 768;
     for (int shift = 24; shift > 24 - 8 * bytes; shift -= 8) {
       unsigned tokens = 0;
       Units sum = 0;  // of bin `own`
-      for (long base = 0; base < from.count; base += LIST) {
+      for (long base = 0; base < from.count; base += COPIES * LIST) {
         __syncthreads();
-        if (own < 256) z.count[own] = z.low[own] = z.high[own] = 0;
+        for (unsigned i = own; i < COPIES * 768; i += THREADS) z.bins[i] = 0;
         __syncthreads();
-        for (long i = base + threadIdx.x; i < smaller(base + LIST, from.count); i += THREADS) {
+        for (long i = base + own; i < smaller(base + COPIES * LIST, from.count); i += THREADS) {
           unsigned key = from.key(i), bin = key >> shift & 255;
           if (shift < 24 && (key >> (shift + 8)) != (c.key >> (shift + 8))) continue;
           if constexpr (BY_MASS) {
             float e = weight(from, kept, i);
             if (e == 0) continue;
-            // Two words: 64 bits are not added in shared memory at once.
-            atomicAdd(&z.low[bin], unsigned(units_of(e) & 0xfffff));
-            atomicAdd(&z.high[bin], unsigned(units_of(e) >> 20));
+            // 64 bits are not added in shared memory at once.
+            atomicAdd(&bins[256 + bin], unsigned(units_of(e) & 0xfffff));
+            atomicAdd(&bins[512 + bin], unsigned(units_of(e) >> 20));
           }
-          atomicAdd(&z.count[bin], 1u);
+          atomicAdd(&bins[bin], 1u);
         }
         __syncthreads();
-        if (own < 256) tokens += z.count[own], sum += z.low[own] + (Units(z.high[own]) << 20);
+        for (unsigned i = own; i < COPIES * 768 && own < 256; i += 768) {
+          tokens += z.bins[i];
+          sum += z.bins[i + 256] + (Units(z.bins[i + 512]) << 20);
+        }
       }
       if (own < 256) z.count[own] = tokens, z.weight[own] = BY_MASS ? sum : tokens;
       __syncthreads();
@@ -398,12 +433,12 @@ struct Row {
       for (long i = begin; i < end; i++) own += weight(from, kept, i) != 0;
       unsigned to = running_sum(own);
       __syncthreads();
-      if (threadIdx.x % 32 == 31) z.count[threadIdx.x / 32] = to;
+      if (threadIdx.x % 32 == 31) z.part[threadIdx.x / 32] = to;
       __syncthreads();
       long at = n + to - own;
       for (unsigned w = 0; w < WARPS; w++) {
-        if (w < threadIdx.x / 32) at += z.count[w];
-        n += z.count[w];
+        if (w < threadIdx.x / 32) at += long(z.part[w]);
+        n += long(z.part[w]);
       }
       for (long i = begin; i < end && at < width; i++)
         if (weight(from, kept, i) != 0) s[at] = logits[from.id(i)], ids[at++] = int(from.id(i));

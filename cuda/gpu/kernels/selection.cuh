@@ -46,20 +46,13 @@ struct All {
 };
 struct List {
   static constexpr long STEP = 1;
-  const Units* item;
+  const Units* item;   // id and key
+  const unsigned* end;  // of every tile
   long count;
   __device__ long id(long i) const { return long(item[i] >> 32); }
   __device__ float score(long i) const { return number_of(key(i)); }
   __device__ unsigned key(long i) const { return unsigned(item[i]); }
-  __device__ long begin(long tile) const {
-    long low = 0, high = count;
-    while (low < high) {
-      long middle = (low + high) / 2;
-      if (id(middle) >= tile * TILE) high = middle;
-      else low = middle + 1;
-    }
-    return low;
-  }
+  __device__ long begin(long tile) const { return tile ? end[tile - 1] : 0; }
   __device__ long begin(long tile, long) const { return begin(tile); }
 };
 struct Groups {
