@@ -1,12 +1,12 @@
 /** The optimizer: AdamW with decoupled weight decay (Loshchilov and Hutter 2019) after global-norm clipping. */
 import type { AdamW } from "../../ir/graph.ts";
-import { BYTES, type Value } from "../../ir/op.ts";
+import { BYTES, type FloatType, type Segment, type Value } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
 import { again, firstOf, restOf, rowsAt, sumGradients, wholeOf } from "../gradient_sums.ts";
-import { type Range, type Shard, trainedOf } from "../layout.ts";
+import { type LocalParameter, type Range, type Shard, trainedOf } from "../layout.ts";
 import { parameters, tiedGradient } from "../models/transformer.ts";
 import { NO_ROWS, reservedBytes } from "../shape.ts";
 import { ALL, ownElements, type OwnPiece, ownPieces, type Share } from "../zero.ts";
@@ -38,7 +38,8 @@ export function compileUpdate(shard: Shard, optimizer: AdamW, o: UpdateOptions =
   else for (const bucket of restOf(shard)) sumGradients(b, shard, share, bucket);
   const pieces = ownPieces(shard, share), gradients = new Map(pieces.map((p) => [p, gradientOf(b, p)]));
   const norm = gradientNorm(b, shard, share, gradients);
-  for (const [piece, gradient] of gradients) update(b, optimizer, piece, gradient, hyper, norm);
+  for (const p of pieces) declareMoments(b, p);
+  for (const run of runs(pieces, optimizer)) update(b, optimizer, run, hyper, norm);
   if (share.zero && share.dp > 1) {
     const at = (range: Range) => rowsAt(b, shard, "params", range), whole = at(wholeOf(shard));
     b.emit("allGatherRows", [at(ownElements(shard, share))], [whole], [...whole.shape, axisNumber("dp")]);
@@ -73,25 +74,54 @@ function gradientNorm(
   return b.one("norm", [all], [1], [count]);
 }
 
+const rateOf = ({ decay, weightDecay }: AdamW, { matrix }: LocalParameter): number =>
+  decay === "all" || matrix ? weightDecay : 0;
+
+/** Pieces that lie side by side and have one weight decay, which one operation updates. What lies between them is zero and stays zero. */
+function runs(pieces: readonly OwnPiece[], optimizer: AdamW): OwnPiece[][] {
+  const all: OwnPiece[][] = [];
+  for (const piece of pieces) {
+    const run = all.at(-1);
+    if (run && rateOf(optimizer, run[0]!.parameter) === rateOf(optimizer, piece.parameter)) run.push(piece);
+    else all.push([piece]);
+  }
+  return all;
+}
+
+/** Gives the moments and the master copy of a piece their names and places. */
+function declareMoments(b: Builder, { parameter: { name }, from, to, m, v, master }: OwnPiece): void {
+  const declare = (what: string, offset: number) =>
+    b.declare("moments", `${what}.${name}`, [to - from], { offset });
+  if (master !== null) declare("master", master);
+  declare("m", m);
+  declare("v", v);
+}
+
 function update(
   b: Builder,
-  { betas: [beta1, beta2], eps, weightDecay, decay, clip }: AdamW,
-  { parameter: p, from, to, m, v, master }: OwnPiece,
-  gradient: Value,
+  optimizer: AdamW,
+  run: readonly OwnPiece[],
   hyper: Value,
   norm: Value,
 ): void {
-  const n = to - from, place = { segment: "params", offset: p.offset + BYTES[p.dtype] * from } as const;
-  const own = b.value(p.name, [n], { dtype: p.dtype, place });
+  const { parameter: p, from, m, v, master } = run[0]!, last = run.at(-1)!;
+  const n = firstOf(last.parameter) + last.to - firstOf(p) - from;
+  const at = (segment: Segment, dtype: FloatType, offset: number) =>
+    b.value(run.length === 1 ? p.name : `${p.name} … ${last.parameter.name}`, [n], {
+      dtype,
+      place: { segment, offset },
+    });
+  const own = at("params", p.dtype, p.offset + BYTES[p.dtype] * from);
+  const gradient = at("grads", p.gradient, (firstOf(p) + from) * BYTES[p.gradient]);
   const places = [
-    master === null ? own : b.declare("moments", `master.${p.name}`, [n], { offset: master }),
-    b.declare("moments", `m.${p.name}`, [n], { offset: m }),
-    b.declare("moments", `v.${p.name}`, [n], { offset: v }),
+    master === null ? own : at("moments", "f32", master),
+    at("moments", "f32", m),
+    at("moments", "f32", v),
   ] as const;
   const updated = [...places, ...master === null ? [] : [own]].map((x) => again(b, x));
-  const [w, first, second] = places, rate = decay === "all" || p.matrix ? weightDecay : 0;
+  const [w, first, second] = places, { betas: [beta1, beta2], eps, clip } = optimizer;
   b.emit("adamw", [w, gradient, first, second, hyper, norm], updated, [
-    ...[n, beta1, beta2, eps, rate, clip],
+    ...[n, beta1, beta2, eps, rateOf(optimizer, p), clip],
     Number(master !== null),
   ]);
 }
