@@ -8,6 +8,8 @@ interface Group {
   readonly name: string;
   /** Permissions of `deno test`. */
   readonly allow: readonly string[];
+  /** Files run side by side, one for each of two cores: nothing in them counts on having the machine alone. */
+  readonly parallel?: boolean;
   /** Type-check every file of the folder, those without a run-time test too. */
   readonly typesOnly?: boolean;
 }
@@ -29,6 +31,7 @@ const GROUPS: readonly Group[] = [
   },
   { name: "files", allow: ["-A", "--deny-ffi", "--deny-net"] },
   { name: "native", allow: ["-A", "--deny-net"] },
+  { name: "emulation", allow: ["-A", "--deny-net"], parallel: true },
   { name: "golden", allow: ["-A", "--deny-net"] },
   // The bench tests read /proc/stat, which Deno gives only to those that may do everything.
   { name: "run", allow: ["-A"] },
@@ -74,7 +77,12 @@ const root = new URL("../", import.meta.url);
 
 /** Runs `deno …args`, streams what it prints and returns it too. */
 async function deno(args: readonly string[]): Promise<{ output: string; success: boolean }> {
-  const child = new Deno.Command(Deno.execPath(), { args: [...args], cwd: root, stdout: "piped" }).spawn();
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...args],
+    cwd: root,
+    env: { DENO_JOBS: "2" },
+    stdout: "piped",
+  }).spawn();
   let output = "";
   const decoder = new TextDecoder();
   for await (const chunk of child.stdout) {
@@ -99,7 +107,7 @@ async function filesOf(group: string): Promise<string[]> {
   return files.sort();
 }
 
-async function runGroup({ name, allow, typesOnly }: Group): Promise<Count[]> {
+async function runGroup({ name, allow, parallel, typesOnly }: Group): Promise<Count[]> {
   const files = await filesOf(name);
   const tests = files.filter((file) => file.endsWith("_test.ts"));
   const counts: Count[] = [];
@@ -108,7 +116,8 @@ async function runGroup({ name, allow, typesOnly }: Group): Promise<Count[]> {
     counts.push({ passed: success ? files.length : 0, failed: success ? 0 : 1, skipped: 0 });
   }
   if (tests.length) {
-    const { output, success } = await deno(["test", "--no-prompt", ...allow, ...tests]);
+    const args = ["test", "--no-prompt", ...parallel ? ["--parallel"] : [], ...allow, ...tests];
+    const { output, success } = await deno(args);
     counts.push(countOf(output, success));
   }
   return counts;
@@ -125,12 +134,14 @@ async function main(wanted: readonly string[]): Promise<number> {
     return 2;
   }
   const counts: Count[] = [];
-  const needsLibrary = ["native", "golden", "run", "cluster"];
+  const needsLibrary = ["native", "emulation", "golden", "run", "cluster"];
   const groups = GROUPS.filter((group) => wanted.length === 0 || wanted.includes(group.name));
   if (groups.some((group) => needsLibrary.includes(group.name))) {
     const { success } = await deno(["task", "--quiet", "build"]);
     if (!success) counts.push({ passed: 0, failed: 1, skipped: 0 });
   }
+  // Once, and not by every file that runs beside others.
+  if (groups.some((group) => group.parallel)) await deno(["task", "--quiet", "build:cuda", "--emulation"]);
   for (const group of groups) {
     console.log(`\n── ${group.name} ${"─".repeat(60 - group.name.length)}`);
     const found = await runGroup(group);

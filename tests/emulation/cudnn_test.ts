@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
-import { distances, outcomes } from "./outcomes.ts";
-import { standIn } from "./stand_in.ts";
+import { distances, outcomes } from "../native/outcomes.ts";
+import { standIn } from "../native/stand_in.ts";
 
 const emulated = await buildEmulation(() => {});
 const folder = await standIn("cuDNN", "cudnn/fake_cudnn.cpp", "libcudnn.so.9");
@@ -32,7 +32,7 @@ Deno.test("the graphs for cuDNN are attention and its gradients: grouped heads, 
 
 /** What a library says to stderr while attention runs. */
 async function said(env: Record<string, string>): Promise<string> {
-  const script = new URL("./scripts/run_cases.ts", import.meta.url).href;
+  const script = new URL("../native/scripts/run_cases.ts", import.meta.url).href;
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", script, "--half", "attention"],
     env: { NO_COLOR: "1", ...env },

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cxx } from "../../ffi/build.ts";
 import { buildEmulation, libraryFolders } from "../../ffi/build_cuda.ts";
 import { sourceRoot } from "../../ffi/objects.ts";
-import { outcomes } from "./outcomes.ts";
+import { outcomes } from "../native/outcomes.ts";
 
 const emulated = await buildEmulation(() => {});
 
@@ -39,7 +39,7 @@ Deno.test({
   fn: async () => {
     const program = await Deno.makeTempFile(), root = sourceRoot();
     const sources = ["gpu/chain_source.cpp", "gpu/math_text.cpp"].map((file) => `${root}/${file}`);
-    const main = new URL("./scripts/print_chain.cpp", import.meta.url).pathname;
+    const main = new URL("../native/scripts/print_chain.cpp", import.meta.url).pathname;
     const run = async (command: string, ...args: string[]) => {
       const { success, stdout, stderr } = await new Deno.Command(command, { args }).output();
       assert.ok(success, new TextDecoder().decode(stderr));

@@ -22,7 +22,7 @@ async function deno(args: readonly string[], env: Record<string, string>): Promi
 
 const hazards = (seed: number, env: Record<string, string>): Promise<string> =>
   deno([
-    ...["run", "-A", "--no-check", new URL("./scripts/run_hazards.ts", import.meta.url).href],
+    ...["run", "-A", "--no-check", new URL("../native/scripts/run_hazards.ts", import.meta.url).href],
     ...[`${seed}`, "12"],
   ], env);
 
@@ -39,7 +39,7 @@ Deno.test("programs, their collective operations and copies beside each other le
 
 Deno.test("the tests of jobs, groups of ranks and collective operations pass in every order", async () => {
   const files = ["jobs", "op_collective", "op_shards"].map((name) =>
-    new URL(`./${name}_test.ts`, import.meta.url).pathname
+    new URL(`../native/${name}_test.ts`, import.meta.url).pathname
   );
   // It asks for minutes of emulated kernels.
   const filter = ["--filter", "/^([^a]|a [^c]|all)/"];

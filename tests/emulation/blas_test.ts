@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
-import { fakeBlas } from "./fake_nccl.ts";
-import { distances, type Outcome, outcomes } from "./outcomes.ts";
+import { fakeBlas } from "../native/fake_nccl.ts";
+import { distances, type Outcome, outcomes } from "../native/outcomes.ts";
 
 const emulated = await buildEmulation(() => {}), folder = await fakeBlas();
 const KINDS = [

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { OPCODE } from "../../ir/op.ts";
-import { distances, outcomes } from "./outcomes.ts";
+import { distances, type Outcome, outcomes } from "../native/outcomes.ts";
 
 const emulated = await buildEmulation(() => {});
 
@@ -34,8 +34,22 @@ const ROWS = [
 
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
+const references = new Map<string, Promise<Outcome[]>>();
+/** What the CPU backend gives, once for all tests that ask for the same. */
+function onCpu(kinds: readonly string[]): Promise<Outcome[]> {
+  const key = kinds.join(" ");
+  if (!references.has(key)) references.set(key, outcomes({ BATON_LIBRARY: find()! }, kinds));
+  return references.get(key)!;
+}
+
+/** The same cases on both, side by side. */
+async function both(env: Record<string, string>, kinds: readonly string[] = []) {
+  const [cpu, gpu] = await Promise.all([onCpu(kinds), outcomes({ BATON_LIBRARY: emulated, ...env }, kinds)]);
+  return { cpu, gpu };
+}
+
 Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block by block on the host", async () => {
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }), gpu = await outcomes({ BATON_LIBRARY: emulated });
+  const { cpu, gpu } = await both({});
   assert.deepEqual(new Set(gpu.map((o) => o.kind)), new Set(Object.keys(OPCODE)));
   assert.equal(gpu.length, cpu.length);
   for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
@@ -44,8 +58,7 @@ Deno.test("every operation of the CUDA kernels gives the bits of the CPU, block 
 Deno.test("with weights in rows every operation of the CUDA kernels gives the bits of the CPU", async () => {
   for (const half of [[], ["--half"]]) {
     const kinds = [...half, "--rows"], env = { BATON_CUDA_MATH: "fp32" };
-    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-    const gpu = await outcomes({ BATON_LIBRARY: emulated, ...env }, kinds);
+    const { cpu, gpu } = await both(env, kinds);
     assert.equal(gpu.length, cpu.length);
     for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
   }
@@ -54,8 +67,7 @@ Deno.test("with weights in rows every operation of the CUDA kernels gives the bi
 Deno.test("with weights in rows products on emulated tensor cores differ by what is rounded in between", async () => {
   for (const [half, most] of [[[], 1e-2], [["--half"], 5e-3]] as const) {
     const kinds = [...half, "--rows", ...TENSOR_CORES];
-    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    const { cpu, gpu } = await both({ BATON_CUDA_MATH: "bf16" }, kinds);
     assert.ok(gpu.length > 20);
     for (const { name, relative } of distances(gpu, cpu)) {
       const allowed = !half.length && /^linearLogprob(Grad|Dx)/.test(name) ? 4e-2 : most;
@@ -65,8 +77,7 @@ Deno.test("with weights in rows products on emulated tensor cores differ by what
 });
 
 Deno.test("products and attention on emulated tensor cores stay within what bf16 rounds away", async () => {
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }, TENSOR_CORES);
-  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);
+  const { cpu, gpu } = await both({ BATON_CUDA_MATH: "bf16" }, TENSOR_CORES);
   for (const { name, bits, relative } of distances(gpu, cpu)) {
     // A gradient of the head carries the error of p = exp(logit − lse) too.
     const most = /^linearLogprob(Grad|Dx)/.test(name) ? 4e-2 : 1e-2;
@@ -78,16 +89,14 @@ Deno.test("products and attention on emulated tensor cores stay within what bf16
 });
 
 Deno.test("with bf16 operands every operation of the CUDA kernels gives the bits of the CPU too", async () => {
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }, ["--half"]);
-  const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "fp32" }, ["--half"]);
+  const { cpu, gpu } = await both({ BATON_CUDA_MATH: "fp32" }, ["--half"]);
   assert.equal(gpu.length, cpu.length);
   for (const { name, bits } of distances(gpu, cpu)) assert.equal(bits, 0, `${name} has other bits`);
 });
 
 Deno.test("products and attention of bf16 operands on emulated tensor cores differ by what is rounded in between", async () => {
   const kinds = ["--half", ...TENSOR_CORES];
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-  const gpu = await outcomes({ BATON_LIBRARY: emulated }, kinds);
+  const { cpu, gpu } = await both({}, kinds);
   for (const { name, relative } of distances(gpu, cpu)) {
     assert.ok(relative < 5e-3, `${name} is ${relative} away`);
   }
@@ -95,8 +104,7 @@ Deno.test("products and attention of bf16 operands on emulated tensor cores diff
 
 Deno.test("norms and sums over rows, sixteen bytes at a time, differ from the CPU's by their order alone", async () => {
   for (const [half, most] of [[[], 1e-6], [["--half"], 3e-3]] as const) {
-    const kinds = [...half, ...ROWS], cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    const { cpu, gpu } = await both({ BATON_CUDA_MATH: "bf16" }, [...half, ...ROWS]);
     const found = distances(gpu, cpu);
     for (const { name, relative } of found) assert.ok(relative < most, `${name} is ${relative} away`);
     // bf16 rounds most of it away.
@@ -107,11 +115,9 @@ Deno.test("norms and sums over rows, sixteen bytes at a time, differ from the CP
 });
 
 Deno.test("gradients of attention take what shared memory a card has", async () => {
-  const cpu = await outcomes({ BATON_LIBRARY: find()! }, ["--half", "attentionGrad"]);
   // An A100's blocks have 163 KB, those of smaller cards 99: they have kernels with fewer rows, and none for heads of 256.
   for (const shared of [232448, 166912, 101376]) {
-    const env = { BATON_LIBRARY: emulated, EMULATION_SHARED: `${shared}` };
-    const gpu = await outcomes(env, ["--half", "attentionGrad"]);
+    const { cpu, gpu } = await both({ EMULATION_SHARED: `${shared}` }, ["--half", "attentionGrad"]);
     for (const { name, bits, relative } of distances(gpu, cpu)) {
       const size = Number(name.split(",")[4]), fast = size % 8 === 0 && (size <= 128 || shared > 101376);
       assert.ok(relative < 5e-3, `${name} is ${relative} away`);
@@ -127,14 +133,13 @@ Deno.test("gradients of attention take what shared memory a card has", async () 
 Deno.test("attention over spans of keys is that of the CPU but for rounding, for every row as for the row alone", async () => {
   for (const [half, most] of [[[], 2e-6], [["--half"], 4e-3]] as const) {
     const kinds = [...half, "pagedAttention"];
-    const cpu = await outcomes({ BATON_LIBRARY: find()! }, kinds);
-    const gpu = await outcomes({ BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16" }, kinds);
+    const { cpu, gpu } = await both({ BATON_CUDA_MATH: "bf16" }, kinds);
     const found = distances(gpu, cpu);
     for (const { name, relative } of found) assert.ok(relative < most, `${name} is ${relative} away`);
     assert.ok(found.some(({ bits }) => bits > 0), "it ran over spans");
     assert.ok(found.length >= 6);
   }
-  const alone = new URL("./op_attention_test.ts", import.meta.url).pathname;
+  const alone = new URL("../native/op_attention_test.ts", import.meta.url).pathname;
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["test", "-A", "--no-check", "--filter", "/gives NaN where|any batch/", alone],
     env: { BATON_LIBRARY: emulated, BATON_CUDA_MATH: "bf16", NO_COLOR: "1" },
@@ -157,12 +162,16 @@ Deno.test("the tests of every operation, and of golden models in bf16, pass on t
     "sample",
     "shards",
   ]
-    .map((name) => new URL(`./op_${name}_test.ts`, import.meta.url).pathname);
+    .map((name) => new URL(`../native/op_${name}_test.ts`, import.meta.url).pathname);
   files.push(new URL("../golden/half_test.ts", import.meta.url).pathname);
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--no-check", ...files],
-    env: { BATON_LIBRARY: emulated, NO_COLOR: "1" },
-  }).output();
-  assert.ok(success, decode(stdout) + decode(stderr));
-  assert.match(decode(stdout), /\| [1-9]\d* passed \| 0 failed/);
+  // Two processes: files side by side in one would share the library's jobs.
+  const half = files.length >> 1;
+  await Promise.all([files.slice(0, half), files.slice(half)].map(async (some) => {
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["test", "-A", "--no-check", ...some],
+      env: { BATON_LIBRARY: emulated, NO_COLOR: "1" },
+    }).output();
+    assert.ok(success, decode(stdout) + decode(stderr));
+    assert.match(decode(stdout), /\| [1-9]\d* passed \| 0 failed/);
+  }));
 });
