@@ -4,7 +4,7 @@ import { Safetensors } from "../../engine/safetensors.ts";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { fakeBlas, fakeNccl } from "../native/fake_nccl.ts";
-import { ROOT, script, succeeds, withWorld } from "./fixtures.ts";
+import { ROOT, script, succeeds, withWorld } from "../run/fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
 

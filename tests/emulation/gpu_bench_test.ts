@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { runPart } from "../../bench/parts.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { fakeNccl } from "../native/fake_nccl.ts";
-import { ROOT } from "./fixtures.ts";
+import { ROOT } from "../run/fixtures.ts";
 
 const emulated = await buildEmulation(() => {});
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
