@@ -1,4 +1,5 @@
 /** Workflows that several parts of the benches for GPUs run. */
+import type { DataSizes } from "../compiler/programs.ts";
 import {
   adamw,
   groupAdvantages,
@@ -37,3 +38,14 @@ export function grpoFlow(
       .then(actor.train(grpo({ epsilon: 0.2, beta: 0.04 }), { minibatches: 2 })),
   });
 }
+
+/** What its programs are made for: `count` prompts of `prompt` tokens. */
+export const grpoSizes = (
+  o: { readonly count: number; readonly samples: number; readonly prompt: number; readonly response: number },
+): DataSizes => ({
+  sequences: o.count * o.samples,
+  group: o.samples,
+  longestPrompt: o.prompt,
+  longest: o.prompt + o.response,
+  longestResponse: o.response,
+});

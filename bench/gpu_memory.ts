@@ -9,7 +9,7 @@ import { LIBRARY_BYTES, openGpus } from "../ffi/gpus.ts";
 import type { ParallelStrategy } from "../ir/plan.ts";
 import { benchSequences, benchStage, promptRows } from "./cases.ts";
 import { randomWeights, shapeConfig } from "./gpu_models.ts";
-import { grpoFlow } from "./gpu_flows.ts";
+import { grpoFlow, grpoSizes } from "./gpu_flows.ts";
 
 const STEPS = 3;
 const free = (): number => describe().gpus![0]!.freeBytes;
@@ -19,13 +19,7 @@ openGpus([0]);
 const small = describe().gpus?.[0]?.name === "emulation", shape = small ? "tiny" : "0.6B";
 const [count, samples, prompt, response] = small ? [4, 2, 6, 6] : [16, 8, 128, 256];
 const flow = grpoFlow({ count, samples, response });
-const sizes = {
-  sequences: count * samples,
-  group: samples,
-  longestPrompt: prompt,
-  longest: prompt + response,
-  longestResponse: response,
-};
+const sizes = grpoSizes({ count, samples, prompt, response });
 const four = Deno.args[0] === "4",
   strategy: ParallelStrategy = four ? { dp: 2, tp: 2, pp: 1 } : { dp: 1, tp: 1, pp: 1 };
 const ranks = four ? 4 : 1, before = free();

@@ -8,7 +8,7 @@ import type { DataSizes } from "../compiler/programs.ts";
 import { adamw, conversations, models, policyModel, prompts, sft, type Workflow, workflow } from "../mod.ts";
 import { type BenchLayout, benchSequences, benchStage, promptRows, sequenceRows } from "./cases.ts";
 import { floorSeconds } from "./gpu_floor.ts";
-import { grpoFlow } from "./gpu_flows.ts";
+import { grpoFlow, grpoSizes } from "./gpu_flows.ts";
 import { parameterCount, randomWeights, type Shape, shapeConfig } from "./gpu_models.ts";
 
 /** Dense bf16 of a H100 and H200 by their data sheet: what MFU is measured against. */
@@ -158,13 +158,7 @@ async function decode(shape: Shape, batch: number): Promise<void> {
 async function grpoStep(shape: Shape): Promise<void> {
   const [count, samples, prompt, response] = small ? [2, 2, 6, 6] : [64, 8, 128, 512];
   const flow = grpoFlow({ count, samples, response });
-  const sizes = {
-    sequences: count * samples,
-    group: samples,
-    longestPrompt: prompt,
-    longest: prompt + response,
-    longestResponse: response,
-  };
+  const sizes = grpoSizes({ count, samples, prompt, response });
   const data = promptRows(benchSequences(shapeConfig(shape, sizes.longest), count, prompt));
   const { seconds, calls } = await steps(
     shape,

@@ -69,8 +69,13 @@ void write_file(const std::string& path, const std::string& content) {
 constexpr bool ON_HOST = true;
 std::string target(int) { return "host"; }
 bool can_compile() { return environment("BATON_CUDA_POINTWISE") == "nvrtc"; }
+// A place for a file that is gone soon, without its ending.
+std::string temporary_base() {
+  std::string folder = environment("TMPDIR");
+  return (folder.empty() ? std::string(P_tmpdir) : folder) + "/baton-chain-" + std::to_string(getpid()) + "-" + std::to_string(clock_ns());
+}
 std::string compile(const std::string& source, const std::string&) {
-  std::string base = "/tmp/baton-chain-" + std::to_string(getpid()) + "-" + std::to_string(clock_ns()), cxx = environment("CXX");
+  std::string base = temporary_base(), cxx = environment("CXX");
   write_file(base + ".cpp", source);
   std::string command = (cxx.empty() ? "g++" : cxx) + " -std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-math-errno -w -o " + base + ".so " + base + ".cpp";
   std::string out = system(command.c_str()) == 0 ? read_file(base + ".so") : "";
@@ -78,7 +83,7 @@ std::string compile(const std::string& source, const std::string&) {
   return out;
 }
 Function load(const std::string& image) {
-  std::string path = "/tmp/baton-chain-" + std::to_string(getpid()) + "-" + std::to_string(clock_ns()) + ".so";
+  std::string path = temporary_base() + ".so";
   write_file(path, image);
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   unlink(path.c_str());

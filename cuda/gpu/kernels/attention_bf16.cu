@@ -3,24 +3,16 @@
 //
 // A warp holds 16 rows. Products that contract over the head size take both operands as rows in shared memory; those that contract
 // over a tile's keys (or queries) take the weights from the registers in which they were made, and the other operand transposed.
-#include "attention.cuh"
-#include "mma.cuh"
+#include "flash.cuh"
 
 namespace baton {
 namespace {
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, ROWS = 16 * WARPS;
-constexpr float LOG2_E = 1.44269504f, LN_2 = .693147181f;
+using flash::LN_2;
+using flash::LOG2_E;
+using flash::power_2;
 
-__device__ inline float power_2(float x) {
-#ifdef BATON_EMULATION
-  return exp2f(x);
-#else
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#endif
-}
+constexpr int WARPS = 4, THREADS = 32 * WARPS, ROWS = 16 * WARPS;
 
 // Columns of a row in shared memory and of a transposed tile: padded, so that rows of a fragment fall into different banks.
 template <int D>
