@@ -1,9 +1,10 @@
+import { RECOMPUTE } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Buffer, planBuffers } from "../../compiler/buffers.ts";
 import { compileDecode, compileInfer, compilePrefill, compileTrain } from "../../compiler/compile.ts";
 import { wholeShard } from "../../compiler/layout.ts";
-import { dim, type Maxima, type Op, type Value } from "../../ir/op.ts";
+import { dim, logitsStep, type Maxima, type Op, type Value } from "../../ir/op.ts";
 import { CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
 
 const overlap = (x: Buffer, y: Buffer) => x.start <= y.end && y.start <= x.end;
@@ -151,7 +152,7 @@ Deno.test("compiled programs need at most 1.1 times the bytes that are alive at 
         compileInfer(wholeShard(config, "value"), { maxima, outputs: ["values", "finalValues"] }),
         compilePrefill(wholeShard(config, "lm"), generate),
         compileDecode(wholeShard(config, "lm"), generate),
-        ...(["nothing", "cheap", "layers"] as const).map((recompute) =>
+        ...RECOMPUTE.map((recompute) =>
           compileTrain(wholeShard(config, "lm"), { maxima, loss: nll(), fields: {}, recompute }).backward
         ),
       ];
@@ -165,10 +166,12 @@ Deno.test("compiled programs need at most 1.1 times the bytes that are alive at 
 
 Deno.test("recomputation needs less memory the more is recomputed", () => {
   const maxima = { ...MAXIMA, tokens: 512, actions: 300 }, config = tiny({ num_hidden_layers: 4 });
-  const [plain, cheap, layers] = (["nothing", "cheap", "layers"] as const).map((recompute) =>
+  const [nothing, logits, cheap, layers] = RECOMPUTE.map((recompute) =>
     compileTrain(wholeShard(config, "lm"), { maxima, loss: nll(), fields: {}, recompute }).backward
       .segmentBytes
       .arena
-  ) as [number, number, number];
-  assert.ok(cheap < 0.85 * plain && layers < 0.6 * plain, `${plain} ${cheap} ${layers}`);
+  ) as [number, number, number, number];
+  const kept = 4 * 300 * logitsStep(config.vocab);
+  assert.ok(nothing > logits + kept / 2 && nothing <= logits + kept, `${nothing} ${logits} ${kept}`);
+  assert.ok(cheap < 0.85 * logits && layers < 0.6 * logits, `${logits} ${cheap} ${layers}`);
 });
