@@ -18,7 +18,7 @@ export const FORMAT_VERSION = 4;
 
 /**
  * @param placeOf the place of a value, fixed or planned
- * @throws RangeError when an offset is no multiple of 64 or a size has more than 32 bits
+ * @throws RangeError when an offset is no multiple of 64 or that multiple, or a size, has more than 32 bits
  */
 export function encode(
   ops: readonly Op[],
@@ -46,9 +46,9 @@ export function encode(
     [OPCODE[op.kind], op.ins.length + op.outs.length, op.attrs.length, 0].forEach(u16);
     for (const v of [...op.ins, ...op.outs]) {
       const { segment, offset } = placeOf(v);
-      if (offset % 64 !== 0) {
+      if (offset % 64 !== 0 || offset / 64 > 0xffffffff) {
         throw new RangeError(
-          `Cannot encode ${op.kind}: ${v.name} is at byte ${offset}, not a multiple of 64`,
+          `Cannot encode ${op.kind}: ${v.name} is at byte ${offset}, not a multiple of 64 below 256 GiB`,
         );
       }
       u16(SEGMENTS.indexOf(segment));

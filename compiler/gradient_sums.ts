@@ -24,6 +24,16 @@ export function rowsAt(b: Builder, { config }: Shard, segment: "params" | "grads
   return { ...b.value(`all ${segment}`, shape, { dtype, place: { segment, offset } }), shape };
 }
 
+/** Elements of one operation at most: its attributes have 32 bits, and models of one device have more parameters than that. */
+export const MOST_ELEMENTS = 2 ** 31;
+
+/** Sums gradients over an axis where they lie. */
+function sumOver(b: Builder, shard: Shard, { from, to }: Range, axis: Axis): void {
+  for (let at = from; at < to; at += MOST_ELEMENTS) {
+    b.allReduce(rowsAt(b, shard, "grads", { from: at, to: Math.min(to, at + MOST_ELEMENTS) }), axis);
+  }
+}
+
 /** What is at the place of v once it is written again. */
 export const again = (b: Builder, { name, shape, dtype, place }: Value): Value =>
   b.value(name, shape, { dtype, place });
@@ -47,12 +57,12 @@ export function sumGradients(
     b.sum(g!, other!, again(b, g!));
   }
   const at = (range: Range) => rowsAt(b, shard, "grads", range);
-  for (const { axis, ...range } of partialSums(shard, some)) b.allReduce(at(range), axis);
+  for (const { axis, ...range } of partialSums(shard, some)) sumOver(b, shard, range, axis);
   if (share.dp === 1) return;
   const whole = bucket ? { from: firstOf(some[0]!), to: endOf(shard, some.at(-1)!) } : wholeOf(shard);
+  if (!share.zero) return sumOver(b, shard, whole, "dp");
   const rows = at(whole), dp = axisNumber("dp");
-  if (!share.zero) b.allReduce(rows, "dp");
-  else if (!bucket) {
+  if (!bucket) {
     b.emit("reduceScatterRows", [rows], [at(ownElements(shard, share))], [...rows.shape, dp]);
   } else {
     const line = lineOf(shard.config), all = wholeOf(shard).to / line;

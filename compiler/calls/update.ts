@@ -5,7 +5,7 @@ import type { Program } from "../../ir/program.ts";
 import { axisNumber } from "../collectives.ts";
 import { Builder } from "../builder.ts";
 import { finish, named } from "../finish.ts";
-import { again, firstOf, restOf, rowsAt, sumGradients, wholeOf } from "../gradient_sums.ts";
+import { again, firstOf, MOST_ELEMENTS, restOf, rowsAt, sumGradients, wholeOf } from "../gradient_sums.ts";
 import { type LocalParameter, type Range, type Shard, trainedOf } from "../layout.ts";
 import { parameters, tiedGradient } from "../models/transformer.ts";
 import { NO_ROWS, reservedBytes } from "../shape.ts";
@@ -77,12 +77,18 @@ function gradientNorm(
 const rateOf = ({ decay, weightDecay }: AdamW, { matrix }: LocalParameter): number =>
   decay === "all" || matrix ? weightDecay : 0;
 
+/** Elements from the first to the last of neighbours. */
+const spanOf = (first: OwnPiece, last: OwnPiece): number =>
+  firstOf(last.parameter) + last.to - firstOf(first.parameter) - first.from;
+
 /** Pieces that lie side by side and have one weight decay, which one operation updates. What lies between them is zero and stays zero. */
 function runs(pieces: readonly OwnPiece[], optimizer: AdamW): OwnPiece[][] {
   const all: OwnPiece[][] = [];
   for (const piece of pieces) {
-    const run = all.at(-1);
-    if (run && rateOf(optimizer, run[0]!.parameter) === rateOf(optimizer, piece.parameter)) run.push(piece);
+    const run = all.at(-1), rate = rateOf(optimizer, piece.parameter);
+    const joins = run && rateOf(optimizer, run[0]!.parameter) === rate &&
+      spanOf(run[0]!, piece) <= MOST_ELEMENTS;
+    if (joins) run.push(piece);
     else all.push([piece]);
   }
   return all;
@@ -105,7 +111,7 @@ function update(
   norm: Value,
 ): void {
   const { parameter: p, from, m, v, master } = run[0]!, last = run.at(-1)!;
-  const n = firstOf(last.parameter) + last.to - firstOf(p) - from;
+  const n = spanOf(run[0]!, last);
   const at = (segment: Segment, dtype: FloatType, offset: number) =>
     b.value(run.length === 1 ? p.name : `${p.name} … ${last.parameter.name}`, [n], {
       dtype,

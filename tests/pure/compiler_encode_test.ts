@@ -53,7 +53,7 @@ Deno.test("encode() is the same bytes every time", async () => {
   assert.deepEqual(await digest(bytes()), await digest(bytes()));
 });
 
-Deno.test("encode() refuses an offset that is no cache line and a size beyond 32 bits", () => {
+Deno.test("encode() refuses an offset that is no cache line or beyond 32 bits of them, and a size beyond 32 bits", () => {
   const none = Object.fromEntries(SEGMENTS.map((s) => [s, 0])) as Record<Segment, number>;
   const refused = (offset: number, n: number, message: RegExp) => {
     const b = new Builder(() => 64);
@@ -61,6 +61,7 @@ Deno.test("encode() refuses an offset that is no cache line and a size beyond 32
     assert.throws(() => encode(b.ops, (v) => v.place!, none, MAXIMA), message);
   };
   refused(4, 1, /Cannot encode fill: x is at byte 4, not a multiple of 64/);
+  refused(2 ** 38, 1, /Cannot encode fill: x is at byte 274877906944, not a multiple of 64 below 256 GiB/);
   refused(64, 2 ** 32, /Cannot encode fill: attribute 0 is 4294967296, more than 32 bits/);
 });
 

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { compileTrain, compileUpdate } from "../../compiler/compile.ts";
 import { bucketsOf, restOf, rowsAt, wholeOf } from "../../compiler/gradient_sums.ts";
 import { Builder } from "../../compiler/builder.ts";
-import { layoutViolations, type Shard, shardsOf, trainedOf } from "../../compiler/layout.ts";
+import { layoutViolations, type Shard, shardsOf, trainedOf, wholeShard } from "../../compiler/layout.ts";
 import { lineOf } from "../../compiler/models/storage.ts";
 import { reservedBytes } from "../../compiler/shape.ts";
+import { ownElements } from "../../compiler/zero.ts";
 import { AXES } from "../../ir/op.ts";
 import type { Program } from "../../ir/program.ts";
 import { decode } from "./compiler_decoder.ts";
@@ -109,5 +110,32 @@ Deno.test("sums of buckets and of the rest touch every row of the whole", () => 
       }
     }
     assert.ok(seen.every((n) => n === 1));
+  }
+});
+
+Deno.test("a model with more parameters on a device than an attribute counts is summed and updated in pieces", () => {
+  const config = tiny({ num_hidden_layers: 4, hidden_size: 8192, intermediate_size: 65536 });
+  const shard = wholeShard(config, "lm"), all = wholeOf(shard).to;
+  assert.ok(all > 2 ** 32, `${all}`);
+  for (const zero of [0, 1] as const) {
+    for (const dp of [1, 2]) {
+      const update = compileUpdate(shard, ADAMW, { dp, rank: dp - 1, zero });
+      const sums: number[] = [], updated: number[] = [];
+      for (const { kind, operands, attributes } of decode(update.bytes).ops) {
+        if (kind === "adamw") {
+          assert.ok((attributes[0] as number) <= 2 ** 31);
+          updated.push(operands[0]!.offset, operands[0]!.offset + operands[0]!.bytes);
+        }
+        if (kind === "allReduce") sums.push(operands[0]!.offset, operands[0]!.offset + operands[0]!.bytes);
+      }
+      // One behind the other, from the first to the last.
+      const joins = (places: readonly number[]) =>
+        places.slice(1, -1).every((at, i) => i % 2 === 1 || Math.ceil(at / 64) * 64 === places[i + 2]);
+      const own = ownElements(shard, { dp, rank: dp - 1, zero });
+      assert.ok(joins(updated) && updated[0] === 4 * own.from && updated.at(-1) === 4 * own.to, `${updated}`);
+      assert.ok(updated.length > 2);
+      if (dp === 1 || zero) assert.deepEqual(sums, []);
+      else assert.ok(joins(sums) && sums.length > 2 && sums[0] === 0 && sums.at(-1) === 4 * all, `${sums}`);
+    }
   }
 });
