@@ -19,7 +19,7 @@ import { at } from "./site.ts";
  */
 export interface Tool {
   readonly name: string;
-  /** What a turn looks like that calls the tool. Not global. Special tokens are no part of the text. */
+  /** What a turn looks like that calls the tool. Neither global nor sticky. Special tokens are no part of the text. */
   readonly call: RegExp;
   /** The answer, inserted as it is, template markers included; throws or rejects to stop the run. */
   readonly run: (match: readonly string[]) => string | Promise<string>;
@@ -43,8 +43,11 @@ export function toolsOf({ tools = [], maxTurns }: ToolOptions, site: string | un
     twice !== undefined && `two tools are called "${twice}"`,
     ...tools.flatMap((tool) => [
       !(tool.call instanceof RegExp) && `tool "${tool.name}" has no regular expression call`,
-      tool.call instanceof RegExp && tool.call.global &&
-      `tool "${tool.name}" has a global call, leave out the g`,
+      // These go on from where the last match ended, in whatever sample that was.
+      tool.call instanceof RegExp && (tool.call.global || tool.call.sticky) &&
+      `tool "${tool.name}" has a ${tool.call.global ? "global" : "sticky"} call, leave out the ${
+        tool.call.global ? "g" : "y"
+      }`,
       typeof tool.run !== "function" && `tool "${tool.name}" has no function run`,
     ]),
   ]);

@@ -163,7 +163,7 @@ export const OPCODE = {
   kvWrite: 34,
   /** q[T,heads·D], kv, slots[T], positions[T], pageTable → o · T: heads kv D window scale layer pages maxPages. Keys 0 … position, the bits of `attention`. */
   pagedAttention: 35,
-  /** logits[R,V], slots[R], token, position, finished, count, sampler, stops, outTokens, outLogprobs (state, updated in place) → nothing · R: V temperature topK topP stops maxNew. See `cuda/cpu/sample.cpp`. */
+  /** logits[R,V], slots[R], token, position, finished, count, sampler, stops, outTokens, outLogprobs (state, updated in place) → nothing · R: V temperature topK topP stops maxNew. See `cuda/cpu/kernels/sample.cpp`. */
   sample: 36,
   /** kv, from[n] i32, to[n] i32 → kv · n: kv D layers pages. Copies whole pages in every layer. */
   copyPages: 37,

@@ -194,7 +194,7 @@ const gradientTenants = (
     return gradientTenant(name, spec, schedules, trains, cluster, (rank) => held[name]![rank]!.grads);
   });
 
-/** What a rank leaves in a group for the others to read, twice: `STAGE_BYTES` of cuda/cpu/group.h. */
+/** What a rank leaves in a group for the others to read, twice: `STAGE_BYTES` of cuda/common/group.h. */
 const GROUP_BYTES = 2 * 32 * 1024;
 
 /** How many groups every device is in: one for each set of devices that meet on an axis, whatever the call. */

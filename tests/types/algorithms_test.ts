@@ -190,6 +190,10 @@ Deno.test("GRPO with a tool: turns and answers between them are one response", (
     actor.generate({ tools: [{ ...search, call: "x" }] });
   }, /no regular expression call/);
   assert.throws(() => actor.generate({ tools: [{ ...search, call: /x/g }] }), /leave out the g/);
+  assert.throws(
+    () => actor.generate({ tools: [{ ...search, call: /x/y }] }),
+    /a sticky call, leave out the y/,
+  );
   assert.throws(() => actor.generate({ tools: [search, search] }), /two tools are called "search"/);
   assert.throws(() => actor.generate({ maxTurns: 2 }), /maxTurns is 2 and there are no tools/);
 });
