@@ -10,6 +10,12 @@ export function flops(op: Op, live: Maxima): number {
     case "linearLogprob":
     case "shardLogprob":
       return 2 * at(0) * at(1) * at(2);
+    case "matmul3":
+      return 2 * at(0) * (at(1) + at(2) + at(3)) * at(4);
+    case "matmul2":
+      return 2 * at(0) * (at(1) + at(2)) * at(3);
+    case "gatedMatmul":
+      return 4 * at(0) * at(1) * at(2);
     case "linearLogprobGrad":
       // The logits again, then both gradients.
       return 6 * at(0) * at(1) * at(2);
