@@ -262,16 +262,11 @@ Deno.test("joined rotations name positions without angles, slots that are not th
   await assert.rejects(write(0, 0, -1), /slot 0 has no page for position 0/);
 });
 
-/** On GPUs sums of a joined product may be in another order where there is bf16. */
-const assertProduct = (actual: Data, expected: Data, half: number, message: string) =>
-  half && describe().backend === "cuda"
-    ? assertClose(actual as Floats, expected as Floats, 1e-2, message)
-    : assertSameBits(actual, expected, message);
-
 const products = fc.record({
   half: fc.nat(1),
-  m: fc.constantFrom(0, 1, 2, 7, 14, 15, 29, 60, 120),
-  k: fc.constantFrom(1, 16, 37, 256, 300),
+  m: fc.constantFrom(0, 1, 2, 7, 15, 16, 17, 29, 60, 130),
+  // GPUs read eight neighbours of k at a time where there are as many.
+  k: fc.constantFrom(1, 8, 16, 37, 72, 256, 300, 520),
   widths: fc.tuple(...[1, 2, 3].map(() => fc.constantFrom(1, 15, 16, 40, 130))),
   lie: fc.constantFrom(0, 1),
   seed: fc.nat(1000),
@@ -302,7 +297,7 @@ Deno.test("matmul2() and matmul3() give the bits of matmul(), with biases or wit
         const attrs = [m, ...some.map(({ n }) => n), k, lie, biased];
         const found = await run(kind, ins, some.map(({ n }) => room(m * n)), attrs);
         found.forEach((y, i) =>
-          assertProduct(y, expected[i]!, half, `${kind}, output ${i} of ${JSON.stringify(shape)}`)
+          assertSameBits(y, expected[i]!, `${kind}, output ${i} of ${JSON.stringify(shape)}`)
         );
       }
     }),
@@ -322,7 +317,7 @@ Deno.test("gatedMatmul() gives the bits of two products and swiglu(), rounded in
       );
       const [expected] = await run("swiglu", both.map(of), [room(m * n!)], [m * n!]);
       const [y] = await run("gatedMatmul", [x, ...weights], [room(m * n!)], [m, n!, k, lie]);
-      assertProduct(y!, expected!, half, JSON.stringify(shape));
+      assertSameBits(y!, expected!, JSON.stringify(shape));
     }),
     { numRuns: 40 },
   );

@@ -175,9 +175,6 @@ bool multiply_few(Call& c, Left left, const Product* product, int count, Joint j
 // y = silu(gate) · up of n numbers, bf16 or f32, in pointwise.cu; y may be one of the others.
 void swiglu(Call& c, const void* gate, const void* up, void* y, bool half, long n);
 
-// y = silu(gate) · up of n numbers, bf16 or f32, in pointwise.cu; y may be one of the others.
-void swiglu(Call& c, const void* gate, const void* up, void* y, bool half, long n);
-
 // Whether products and attention run on tensor cores, with fp32 sums, or give the CPU's bits: what lies in memory decides,
 // or BATON_CUDA_MATH. `half`: some operand is bf16.
 bool on_tensor_cores(bool half);

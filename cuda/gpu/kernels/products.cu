@@ -89,39 +89,6 @@ void matmul(Call& c) {
            NO_NUMBERS, m, n, k);
 }
 
-// `count` products of the same rows.
-static void side_by_side(Call& c, int count) {
-  long m = size(c, 0), k = size(c, count + 1);
-  bool panels = size(c, count + 2) == 1, biased = size(c, count + 3) == 1;
-  for (int i = 0; i < count; i++) {
-    long n = size(c, 1 + i);
-    Numbers bias = biased ? numbers(c, 1 + count + i) : NO_NUMBERS;
-    multiply(c, {numbers(c, 0), k, 1}, weight_of(numbers(c, 1 + i), k, panels), {out_numbers(c, c.operands - count + i), n, false, bias},
-             NO_NUMBERS, m, n, k);
-  }
-}
-
-void matmul3(Call& c) { side_by_side(c, 3); }
-void matmul2(Call& c) { side_by_side(c, 2); }
-
-// The gate goes where the result will be, the other product into scratch, as many rows at a time as fit there.
-void gated_matmul(Call& c) {
-  long m = size(c, 0), n = size(c, 1), k = size(c, 2);
-  if (m == 0 || n == 0) return;
-  bool panels = size(c, 3) == 1, half = is_half(c, 0);
-  OutNumbers y = out_numbers(c, 3), up{c.scratch, half};
-  long most = long(SCRATCH_BYTES / (half ? 2 : 4)) / n, pieces = most > 0 ? parts(m, most) : 0;
-  if (pieces == 0) fail(c, "rows of %ld numbers are more than the scratch holds", n);
-  for (long piece = 0; piece < pieces; piece++) {
-    long from = m * piece / pieces, rows = m * (piece + 1) / pieces - from;
-    Left x{numbers(c, 0).from(from * k), k, 1};
-    OutNumbers gate = y.from(from * n);
-    multiply(c, x, weight_of(numbers(c, 1), k, panels), {gate, n, false}, NO_NUMBERS, rows, n, k);
-    multiply(c, x, weight_of(numbers(c, 2), k, panels), {up, n, false}, NO_NUMBERS, rows, n, k);
-    swiglu(c, gate.p, up.p, gate.p, half, rows * n);
-  }
-}
-
 void matmul_dx(Call& c) {
   long m = size(c, 0), n = size(c, 1), k = size(c, 2);
   Numbers prior = size(c, 3) == 1 ? numbers(c, 2) : NO_NUMBERS;
