@@ -49,6 +49,7 @@ Deno.test("joined products have the bits of single ones, whatever does the produ
     "--filter",
     "/joined products|matmul[23]|gatedMatmul/",
     native("op_joined_test.ts"),
+    native("joined_programs_test.ts"),
   ];
   await Promise.all([
     { BATON_CUDA_PRODUCTS: "own" },
@@ -57,6 +58,6 @@ Deno.test("joined products have the bits of single ones, whatever does the produ
     { BATON_CUDA_MATH: "bf16" },
     { BATON_CUDA_MATH: "fp32" },
   ].map(async (env) =>
-    assert.match(await ran(test, env as Record<string, string>), /\| 3 passed \| 0 failed/)
+    assert.match(await ran(test, env as Record<string, string>), /\| 4 passed \| 0 failed/)
   ));
 });
