@@ -13,7 +13,7 @@ import type { Timeline } from "../engine/timeline.ts";
 import { initializeWeights } from "../engine/weights.ts";
 import { checkGraph } from "../ir/check.ts";
 import type { CallGraph, ModelSpec } from "../ir/graph.ts";
-import type { ParallelStrategy } from "../ir/plan.ts";
+import type { ParallelStrategy, Recompute } from "../ir/plan.ts";
 import { type Compiled, memoryPlan, type MemoryRow } from "../planner/memory.ts";
 import { planGraph } from "../planner/plan_graph.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
@@ -132,7 +132,7 @@ export interface BenchLayout {
   readonly strategy?: ParallelStrategy;
   readonly file?: PlanFile;
   readonly microBatchTokens?: number;
-  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly recompute?: Recompute;
   readonly timeline?: Timeline;
   /** Told what is going to be allocated. */
   readonly onMemory?: (rows: readonly MemoryRow[]) => void;

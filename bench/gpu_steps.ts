@@ -5,6 +5,7 @@ import type { Sample } from "../engine/sample.ts";
 import type { Stage } from "../engine/stage.ts";
 import { describe } from "../ffi/device.ts";
 import type { DataSizes } from "../compiler/programs.ts";
+import type { Recompute } from "../ir/plan.ts";
 import { adamw, conversations, models, policyModel, prompts, sft, type Workflow, workflow } from "../mod.ts";
 import { type BenchLayout, benchSequences, benchStage, promptRows, sequenceRows } from "./cases.ts";
 import { floorSeconds } from "./gpu_floor.ts";
@@ -75,7 +76,7 @@ const forwardFlops = (shape: Shape, tokens: number, length: number): number => {
   return tokens * (2 * parameterCount(c) + 2 * c.layers * c.heads * c.headDim * length);
 };
 
-async function train(shape: Shape, recompute: "nothing" | "layers"): Promise<void> {
+async function train(shape: Shape, recompute: Recompute): Promise<void> {
   const [rows, length] = small ? [2, 24] : [4, 4096];
   const { actor } = models({ actor: policyModel("random", adamw({ lr: 1e-5 })) });
   const flow = workflow({

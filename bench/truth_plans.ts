@@ -1,6 +1,6 @@
 /** The workflows and plans that predictions are compared on. */
 import type { CallGraph } from "../ir/graph.ts";
-import type { Cluster, ParallelStrategy } from "../ir/plan.ts";
+import type { Cluster, ParallelStrategy, Recompute } from "../ir/plan.ts";
 import {
   adamw,
   gae,
@@ -77,7 +77,7 @@ export function grpo(): Workflow {
 interface Said extends ParallelStrategy {
   readonly first?: number;
   readonly tokens?: number;
-  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly recompute?: Recompute;
   readonly zero?: 0 | 1;
 }
 const of = (dp: number, tp: number, pp: number, rest: Omit<Said, "dp" | "tp" | "pp"> = {}): Said => ({

@@ -1,7 +1,7 @@
 /** Lifetimes, in-place reuse and arena offsets. The result is the memory use of a program, to the byte. */
 import type { Maxima, Op, Place, Value } from "../ir/op.ts";
 import { reusable } from "./operands.ts";
-import { placeInGaps, type Placement } from "./placement.ts";
+import { placeBesideLasting, placeInGaps } from "./placement.ts";
 import { reservedBytes } from "./shape.ts";
 
 export interface BufferPlan {
@@ -27,8 +27,8 @@ type Lifetime = Omit<Buffer, "offset"> & { end: number; readonly values: Value[]
  */
 export function planBuffers(ops: readonly Op[], maxima: Maxima, guard?: number): BufferPlan {
   const lifetimes = findLifetimes(ops, maxima);
-  const live = liveAt(lifetimes, ops.length);
-  const offsets = guard === undefined ? bestOffsets(lifetimes, live) : fencedOffsets(lifetimes, guard);
+  const liveBytes = mostLive(lifetimes, ops.length);
+  const offsets = guard === undefined ? bestOffsets(lifetimes, liveBytes) : fencedOffsets(lifetimes, guard);
   const places = new Map<Value, Place>(), buffers: Buffer[] = [];
   let arenaBytes = 0;
   lifetimes.forEach(({ values, ...buffer }, i) => {
@@ -37,7 +37,7 @@ export function planBuffers(ops: readonly Op[], maxima: Maxima, guard?: number):
     arenaBytes = Math.max(arenaBytes, offset + buffer.bytes + (guard ?? 0));
     for (const v of values) places.set(v, { segment: "arena", offset });
   });
-  return { places, buffers, arenaBytes, liveBytes: most(live) };
+  return { places, buffers, arenaBytes, liveBytes };
 }
 
 function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
@@ -64,49 +64,26 @@ function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
   return all;
 }
 
-/** A placement in so many times the bytes that are alive at once is looked for no further. */
-const ENOUGH = 1.01;
-/** Rounds in which the highest buffer is placed before all others. */
-const ROUNDS = 8;
-
-/**
- * Lowest-gap placement in several orders, until one is good enough; the best is kept.
- *
- * @param live bytes that are alive at every operation
- */
-function bestOffsets(buffers: readonly Lifetime[], live: readonly number[]): readonly number[] {
-  const crowd = buffers.map((b) => most(live.slice(b.start, b.end + 1)));
-  const orders: ((x: Lifetime, y: Lifetime, i: number, j: number) => number)[] = [
+/** Lowest-gap placement in several orders, and one beside what lasts; the best is kept. */
+function bestOffsets(buffers: readonly Lifetime[], live: number): readonly number[] {
+  const orders: ((x: Lifetime, y: Lifetime) => number)[] = [
     (x, y) => y.bytes - x.bytes || x.start - y.start,
     (x, y) => x.start - y.start || y.bytes - x.bytes,
     (x, y) => y.end - x.end || y.bytes - x.bytes,
     (x, y) => y.bytes * (y.end - y.start + 1) - x.bytes * (x.end - x.start + 1) || x.start - y.start,
-    // What is alive when most is comes first: the others have room to spare.
-    (x, y, i, j) => crowd[j]! - crowd[i]! || x.start - y.start || y.bytes - x.bytes,
   ];
-  const bytes = buffers.map((b) => b.bytes), indexes = buffers.map((_, i) => i), enough = ENOUGH * most(live);
+  let best: readonly number[] = [], least = Infinity;
+  const bytes = buffers.map((b) => b.bytes), indexes = buffers.map((_, i) => i);
   const together = (i: number, j: number) =>
     buffers[i]!.start <= buffers[j]!.end && buffers[j]!.start <= buffers[i]!.end;
-  let best: Placement = { offsets: [], top: Infinity }, order: readonly number[] = indexes;
-  const place = (now: readonly number[]): Placement => {
-    const found = placeInGaps(bytes, now, together);
-    if (found.top < best.top) [best, order] = [found, now];
-    return found;
-  };
-  for (const by of orders) {
-    place(indexes.toSorted((i, j) => by(buffers[i]!, buffers[j]!, i, j) || i - j));
-    if (best.top <= enough) return best.offsets;
+  for (const order of orders) {
+    const sorted = indexes.toSorted((i, j) => order(buffers[i]!, buffers[j]!) || i - j);
+    const { offsets, top } = placeInGaps(bytes, sorted, together);
+    if (top < least) [best, least] = [offsets, top];
   }
-  let last = best, now = order;
-  for (let round = 0; round < ROUNDS && best.top > enough; round++) {
-    const highest = now.find((i) => last.offsets[i]! + bytes[i]! === last.top)!;
-    now = [highest, ...now.filter((i) => i !== highest)];
-    last = place(now);
-  }
-  return best.offsets;
+  const { offsets, top } = placeBesideLasting(bytes, buffers, live);
+  return top < least ? offsets : best;
 }
-
-const most = (of: readonly number[]): number => of.reduce((m, n) => Math.max(m, n), 0);
 
 function fencedOffsets(buffers: readonly Lifetime[], guard: number): number[] {
   let top = 0;
@@ -117,13 +94,13 @@ function fencedOffsets(buffers: readonly Lifetime[], guard: number): number[] {
   });
 }
 
-/** Bytes that are alive at every operation. */
-function liveAt(buffers: readonly Lifetime[], steps: number): number[] {
+function mostLive(buffers: readonly Lifetime[], steps: number): number {
   const change = new Array<number>(steps + 1).fill(0);
   for (const b of buffers) {
     change[b.start]! += b.bytes;
     change[b.end + 1]! -= b.bytes;
   }
-  let live = 0;
-  return change.map((n) => live += n);
+  let live = 0, most = 0;
+  for (const bytes of change) most = Math.max(most, live += bytes);
+  return most;
 }

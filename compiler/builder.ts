@@ -4,6 +4,7 @@ import {
   type Dim,
   dim,
   type FloatType,
+  logitsStep,
   POINTWISE,
   type PointwiseKind,
   type Shape,
@@ -100,7 +101,7 @@ export class Builder extends Collectives {
 
   /**
    * Log-probabilities of `targets` under softmax(x·wᵀ · inverseTemperature), and the entropy of each distribution when
-   * asked for. The [rows, vocabulary] logits are never in memory.
+   * asked for. The [rows, vocabulary] logits are in memory only where the backward pass finds them there: `keepLogits`.
    *
    * @param part of the vocabulary that w is, when tensor parallelism splits it: every rank gets the same result
    */
@@ -111,18 +112,21 @@ export class Builder extends Collectives {
     inverseTemperature: Value,
     withEntropy: boolean,
     part?: Part,
+    keepLogits = false,
   ) {
     this.#checkProduct(x, w);
     const rows = rowsOf(x.shape), logprobs = this.value("logprobs", [rows]), lse = this.value("lse", [rows]);
     const entropy = withEntropy ? this.value("entropy", [rows]) : undefined;
+    const step = keepLogits ? logitsStep(w.outputs) : 0;
     const ins = [x, w.value, targets, inverseTemperature],
       outs = [logprobs, lse, ...(entropy ? [entropy] : [])];
+    if (step) outs.push(this.value("logits", [rows, step]));
     const attrs = [rows, w.inputs, w.outputs, Number(withEntropy)];
     if (part) {
       const work = this.value("work", [rows, 3]);
-      const place = [part.first, part.total, axisNumber("tp"), Number(w.panels)];
+      const place = [part.first, part.total, axisNumber("tp"), step, Number(w.panels)];
       this.emit("shardLogprob", ins, [...outs, work], [...attrs, ...place]);
-    } else this.emit("linearLogprob", ins, outs, [...attrs, Number(w.panels)]);
+    } else this.emit("linearLogprob", ins, outs, [...attrs, step, Number(w.panels)]);
     return { logprobs, entropy };
   }
 

@@ -105,11 +105,13 @@ const axisOf = (op: Op): Axis => AXES[op.attrs.at(-1) as number]!;
 function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backward, part: Part): void {
   const [x, w, targets, inverseTemperature] = op.ins as [Value, Value, Value, Value];
   const [logprobs, lse] = op.outs as [Value, Value], entropy = op.attrs[3] ? op.outs[2] : undefined;
+  const [step, panels] = op.attrs.slice(-2) as [number, number], logits = op.outs[entropy ? 3 : 2];
   const dEntropy = entropy && gradient(2);
   const dLogprobs = gradient(0) ?? b.fill(0, logprobs.shape), dx = like(b, x);
   const ins = [dLogprobs, x, w, targets, inverseTemperature, lse, ...(dEntropy ? [dEntropy, entropy] : [])];
+  if (step) ins.push(logits!);
   const sizes = op.attrs.slice(0, 3),
-    more = [Number(dEntropy !== undefined), part.first, part.total, op.attrs.at(-1)!];
+    more = [Number(dEntropy !== undefined), part.first, part.total, step, panels];
   // One kernel makes both gradients, since both need the logits again.
   if (!wants(1)) b.emit("linearLogprobDx", ins, [dx], [...sizes, ...more]);
   else {

@@ -17,10 +17,10 @@ export function flops(op: Op, live: Maxima): number {
     case "gatedMatmul":
       return 4 * at(0) * at(1) * at(2);
     case "linearLogprobGrad":
-      // The logits again, then both gradients.
-      return 6 * at(0) * at(1) * at(2);
+      // The logits again unless they were kept, then both gradients.
+      return (at(7) ? 4 : 6) * at(0) * at(1) * at(2);
     case "linearLogprobDx":
-      return 4 * at(0) * at(1) * at(2);
+      return (at(6) ? 2 : 4) * at(0) * at(1) * at(2);
     case "keptLogits":
     case "keptLogitsDx":
     case "keptLogitsDw":

@@ -119,6 +119,9 @@ export function reusable(op: Op): readonly (readonly [output: number, input: num
   }
 }
 
+/** Whether there are kept logits, `step` elements from row to row. */
+const keeps = (step: number): number => step ? 1 : 0;
+
 /** Inputs and outputs of an operation as `ir/op.ts` lists them. */
 export function operandCounts(op: Op): readonly [ins: number, outs: number] {
   const prior = continued(op) === undefined ? 0 : 1, a = op.attrs as readonly number[];
@@ -157,9 +160,9 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "swigluGrad":
       return [3, 2];
     case "linearLogprob":
-      return [4, 2 + a[3]!];
+      return [4, 2 + a[3]! + keeps(a[4]!)];
     case "linearLogprobGrad":
-      return [6 + 2 * a[4]! + prior, 2];
+      return [6 + 2 * a[4]! + keeps(a[7]!) + prior, 2];
     case "pointwise":
       return [a[1]!, a[3]!];
     case "segmentLength":
@@ -193,7 +196,7 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "keptLogprobGrad":
       return [6 + 2 * a[2]!, 1];
     case "linearLogprobDx":
-      return [6 + 2 * a[3]!, 1];
+      return [6 + 2 * a[3]! + keeps(a[6]!), 1];
     case "matmul3":
       return [4 + 3 * a[6]!, 3];
     case "matmul2":
@@ -211,7 +214,7 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
     case "copyPages":
       return [3, 1];
     case "shardLogprob":
-      return [4, 3 + a[3]!];
+      return [4, 3 + a[3]! + keeps(a[7]!)];
     case "allReduce":
     case "allGatherRows":
     case "reduceScatterRows":

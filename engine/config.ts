@@ -2,6 +2,7 @@
 import * as z from "npm:zod@4.6.7";
 import { type Precision, PRECISIONS } from "../compiler/models/storage.ts";
 import { parseDevices, parseStrategy } from "../ir/notation.ts";
+import { RECOMPUTE, type Recompute } from "../ir/plan.ts";
 import { readTextOrNull } from "./files.ts";
 import { parse } from "./yaml.ts";
 
@@ -39,7 +40,7 @@ export interface Config {
     /** Most tokens of one micro-batch; the planner's choice when absent. */
     readonly microBatchTokens?: number | undefined;
     /** What the backward pass computes again; the planner's choice when absent. */
-    readonly recompute?: "nothing" | "cheap" | "layers" | undefined;
+    readonly recompute?: Recompute | undefined;
     /** File of a cluster: profile, links and memory to plan with. */
     readonly cluster?: string | undefined;
     /** Profile to plan with; this machine's own when absent. */
@@ -82,7 +83,7 @@ const schema = z.strictObject({
     file: z.string().min(1).optional(),
     strategy: written(parseStrategy).optional(),
     microBatchTokens: positive.optional(),
-    recompute: z.enum(["nothing", "cheap", "layers"]).optional(),
+    recompute: z.enum(RECOMPUTE).optional(),
     cluster: z.string().min(1).optional(),
     profile: z.string().min(1).optional(),
     host: z.string().min(1).optional(),

@@ -183,7 +183,7 @@ function casesOf(config: ModelConfig): ProfileCase[] {
     const add = (program: ProfileCase["program"], dims: Maxima = live, context = 0) =>
       cases.push({ program, live: dims, context });
     add(compileInfer(lm, { maxima: live, outputs: ["logprobs"] }));
-    add(compileTrain(lm, { maxima: live, loss: LOSS, fields: {}, recompute: "nothing" }).backward);
+    add(compileTrain(lm, { maxima: live, loss: LOSS, fields: {}, recompute: "logits" }).backward);
     const generate = {
       ...pagesFor(sequences, tokens / sequences),
       slots: sequences,

@@ -1,6 +1,6 @@
 /**
  * Compiles objects side by side and links them. Objects and libraries carry the SHA-256 of what they were made from in
- * their names, so nothing is ever stale, and each appears by a rename, so two processes may build at once.
+ * their names, so nothing is ever stale, and each appears by a rename, so several processes and threads may build at once.
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -82,7 +82,7 @@ async function compile(
   args: readonly string[],
   output: string,
 ): Promise<void> {
-  const temporary = `${output}.${Deno.pid}`;
+  const temporary = `${output}.${crypto.randomUUID()}`;
   let result: Deno.CommandOutput;
   try {
     result = await new Deno.Command(compiler, {

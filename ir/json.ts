@@ -2,7 +2,7 @@
 import { checkGraph } from "./check.ts";
 import { BINARY, SHAPE, UNARY } from "./expr.ts";
 import { ADAPTABLE, type CallGraph } from "./graph.ts";
-import type { ExecutionPlan } from "./plan.ts";
+import { type ExecutionPlan, RECOMPUTE } from "./plan.ts";
 import {
   array,
   boolean,
@@ -113,7 +113,7 @@ export const PLAN = object({
     strategy: object({ dp: count, tp: count, pp: count }),
     microBatchTokens: count,
     zero: literal(0, 1),
-    recompute: literal("nothing", "cheap", "layers"),
+    recompute: literal(...RECOMPUTE),
     offload: boolean,
   })),
 });

@@ -73,7 +73,8 @@ export interface Op {
 
 /**
  * Opcodes; `cuda/common/opcodes.h` has the same numbers. Operands are listed `ins → outs`, then attributes. `n:` marks an
- * attribute that is a size (may be symbolic). `[prior]` is present exactly when the flag attribute is 1.
+ * attribute that is a size (may be symbolic). `[prior]` is present exactly when the flag attribute is 1,
+ * `[z]` when `step` is not 0.
  * A matrix weight of N outputs and K inputs, and its gradient, is stored in *panels* where the attribute `panels` is 1:
  * [ceil(N/16)][K][16], zero past N; element (n, k) is at (n >> 4)·16K + 16k + (n & 15). Otherwise it is row-major, as everything
  * else is. `ends` are segment ends: segment i is
@@ -112,9 +113,15 @@ export const OPCODE = {
   swiglu: 14,
   /** dy, gate, up → dgate, dup · n:. */
   swigluGrad: 15,
-  /** x[A,H], w[V,H], targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]] · A: H V entropyFlag panels. Of softmax(x·wᵀ·invT). */
+  /**
+   * x[A,H], w[V,H], targets[A] i32, invT[1] → logprob[A], lse[A], [entropy[A]], [z[A,step]] · A: H V entropyFlag step panels. Of
+   * softmax(z·invT), z = x·wᵀ, which are kept in f32 where `step` is not 0, `step` elements from row to row ({@link logitsStep}).
+   */
   linearLogprob: 16,
-  /** dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total panels. w is rows first … first+V of `total`. */
+  /**
+   * dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [z], [prior] → dx[A,H], dw · A: H V flag entropyFlag first total
+   * step panels. w is rows first … first+V of `total`. The logits are made again where they were not kept.
+   */
   linearLogprobGrad: 17,
   /** x[T,H], rows[A] i32 → y[A,H] · A: H T:. Copies elements of any type. */
   gatherRows: 18,
@@ -161,8 +168,8 @@ export const OPCODE = {
   /** kv, from[n] i32, to[n] i32 → kv · n: kv D layers pages. Copies whole pages in every layer. */
   copyPages: 37,
   /**
-   * x[A,H], w[V,H] (rows first … first+V of `total`), targets, invT → logprob[A], lse[A], [entropy[A]], work[A,3] ·
-   * A: H V entropyFlag first total axis panels. `linearLogprob` whose vocabulary is split over the axis; every rank gets the result.
+   * x[A,H], w[V,H] (rows first … first+V of `total`), targets, invT → logprob[A], lse[A], [entropy[A]], [z[A,step]],
+   * work[A,3] · A: H V entropyFlag first total axis step panels. `linearLogprob` whose vocabulary is split over the axis; every rank gets the result.
    */
   shardLogprob: 38,
   /** x → y (may have the place of x) · n: axis. Sum over the ranks of the axis, in their order. */
@@ -194,7 +201,7 @@ export const OPCODE = {
   keptLogprob: 50,
   /** dlogprob[A], z, kept, targets, invT, lse, [dentropy[A], entropy[A]] → dz[A,K] · A: K entropyFlag. */
   keptLogprobGrad: 51,
-  /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]] → dx[A,H] · A: H V entropyFlag first total panels. */
+  /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [z] → dx[A,H] · A: H V entropyFlag first total step panels. */
   linearLogprobDx: 52,
   /**
    * x[M,K], w1, w2, w3, [bias1, bias2, bias3] → y1[M,N1], y2[M,N2], y3[M,N3] · M: N1 N2 N3 K panels biasFlag. Three `matmul`s of
@@ -278,3 +285,5 @@ export const elements = (shape: Shape, at: Maxima): number =>
 export const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 /** Elements of an [N, K] weight in panels. */
 export const panelElements = (n: number, k: number): number => Math.ceil(n / PANEL) * PANEL * k;
+/** Elements from row to row of logits that are kept: whole lines, an odd number of them, so that rows spread over a cache's sets. */
+export const logitsStep = (vocabulary: number): number => (Math.ceil(vocabulary / PANEL) | 1) * PANEL;

@@ -28,6 +28,13 @@ export interface ParallelStrategy {
   readonly pp: number;
 }
 
+/**
+ * What the backward pass makes again, each with what stands before it: nothing, the logits of a vocabulary head, norms and
+ * activations, or whole layers.
+ */
+export const RECOMPUTE = ["nothing", "logits", "cheap", "layers"] as const;
+export type Recompute = typeof RECOMPUTE[number];
+
 export interface Assignment {
   readonly mesh: DeviceMesh;
   readonly strategy: ParallelStrategy;
@@ -35,8 +42,7 @@ export interface Assignment {
   readonly microBatchTokens: number;
   /** Optimizer states sharded over dp (1) or not (0); only for train. */
   readonly zero: 0 | 1;
-  /** What the backward pass makes again: nothing, norms and swiglu, or whole layers. */
-  readonly recompute: "nothing" | "cheap" | "layers";
+  readonly recompute: Recompute;
   /** Keep the replica in host memory between uses. */
   readonly offload: boolean;
 }

@@ -3,7 +3,7 @@ import { layoutViolations } from "../compiler/layout.ts";
 import { type HeldBytes, heldBytes } from "../compiler/sharing.ts";
 import { together } from "../compiler/sizes.ts";
 import type { ModelFunctionCall } from "../ir/graph.ts";
-import type { Cluster, ParallelStrategy } from "../ir/plan.ts";
+import { type Cluster, type ParallelStrategy, RECOMPUTE } from "../ir/plan.ts";
 import type { CallCost, CallLayout, CostInput } from "./call_cost.ts";
 import type { Costs } from "./cost.ts";
 import type { MeshShape } from "./groups.ts";
@@ -117,7 +117,9 @@ function variantsOf(
   o: SpaceOptions,
 ): Omit<CallLayout, "mesh">[] {
   const { kind } = unit.calls[0]!, trains = kind === "train";
-  const recompute = trains ? ["nothing", "cheap", "layers"] as const : ["nothing"] as const;
+  // What has no vocabulary has no logits to keep.
+  const lm = input.graph.models[unit.model]!.head === "lm",
+    recompute = !trains ? ["nothing"] as const : lm ? RECOMPUTE : RECOMPUTE.filter((r) => r !== "logits");
   const zero = trains && strategy.dp > 1 ? [0, 1] as const : [0] as const;
   const pages = kind === "generate" ? PAGES : [1];
   return microBatchesOf(unit, input, strategy, o.microBatches ?? 3).flatMap((microBatchTokens) =>

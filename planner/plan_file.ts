@@ -3,7 +3,14 @@ import { devicesOf } from "../ir/mesh.ts";
 import { type DeviceRange, parseRange } from "../ir/notation.ts";
 import { PLAN } from "../ir/json.ts";
 import { boolean, count, leaf, literal, object, record } from "../ir/shape_of.ts";
-import type { Assignment, Cluster, DeviceMesh, ExecutionPlan, ParallelStrategy } from "../ir/plan.ts";
+import {
+  type Assignment,
+  type Cluster,
+  type DeviceMesh,
+  type ExecutionPlan,
+  type ParallelStrategy,
+  RECOMPUTE,
+} from "../ir/plan.ts";
 
 /** What may be said for all calls at once, or for one of them. */
 export interface FileSettings {
@@ -46,7 +53,7 @@ export function located(sentence: string, lines: PlanFile["lines"] = {}): string
 const positive = leaf("a whole number above 0", (v) => Number.isInteger(v) && (v as number) > 0);
 const settings = {
   microBatchTokens: positive,
-  recompute: literal("nothing", "cheap", "layers"),
+  recompute: literal(...RECOMPUTE),
   zero: literal(0, 1),
 };
 const READABLE = object({

@@ -61,6 +61,8 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
   const at = (i: number) => extent(work.attrs[i]!, live), launch = p.launchMicroseconds * 1e-6;
   const product = (kind: OpKind, m: number, n: number, k: number) =>
     m * n * k === 0 ? 0 : lookUp(p.tables[kind] ?? p.tables.matmul, [m, n, k]);
+  /** Of logits that are kept, where attribute `step` is not 0: written, or read. */
+  const logits = (step: number) => traffic(4 * at(0) * at(step), p);
   switch (work.kind) {
     case "matmul":
       return Math.max(launch, product("matmul", at(0), at(1), at(2)));
@@ -80,24 +82,26 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
     case "linearLogprob":
       return Math.max(
         launch,
-        ownOr(p.tables.linearLogprob, [at(0), at(2), at(1)]) ??
-          product("matmul", at(0), at(2), at(1)),
+        (ownOr(p.tables.linearLogprob, [at(0), at(2), at(1)]) ??
+          product("matmul", at(0), at(2), at(1))) + logits(4),
       );
     case "shardLogprob":
-      return product("matmul", at(0), at(2), at(1)) +
+      return product("matmul", at(0), at(2), at(1)) + logits(7) +
         collectiveSeconds("allReduce", 3 * at(0) * work.widths.at(-1)!, groups[AXES[at(6)]!], p);
-    case "linearLogprobGrad":
+    case "linearLogprobGrad": {
+      const all = ownOr(p.tables.linearLogprobGrad, [at(0), at(2), at(1)]);
+      const again = product("matmul", at(0), at(2), at(1)),
+        rest = product("matmulDx", at(0), at(1), at(2)) + product("matmulDw", at(2), at(1), at(0));
+      // One product of three where the logits were kept.
       return Math.max(
         launch,
-        ownOr(p.tables.linearLogprobGrad, [at(0), at(2), at(1)]) ??
-          product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)) +
-            product("matmulDw", at(2), at(1), at(0)),
+        at(7) === 0 ? all ?? again + rest : (all === undefined ? rest : all * 2 / 3) + logits(7),
       );
-    case "linearLogprobDx":
-      return Math.max(
-        launch,
-        product("matmul", at(0), at(2), at(1)) + product("matmulDx", at(0), at(1), at(2)),
-      );
+    }
+    case "linearLogprobDx": {
+      const rest = product("matmulDx", at(0), at(1), at(2));
+      return Math.max(launch, rest + (at(6) === 0 ? product("matmul", at(0), at(2), at(1)) : logits(6)));
+    }
     case "attention":
     case "attentionGrad":
       return Math.max(launch, attentionSeconds(work.kind, at, p));

@@ -4,7 +4,7 @@ import { oneOf, positive } from "../dsl/options.ts";
 import type { Config } from "../engine/config.ts";
 import { openGpus, usableBytes } from "../ffi/gpus.ts";
 import { type Devices, parseDevices, parseStrategy } from "../ir/notation.ts";
-import type { ParallelStrategy } from "../ir/plan.ts";
+import { type ParallelStrategy, RECOMPUTE, type Recompute } from "../ir/plan.ts";
 import { memory } from "./available.ts";
 import { defaultThreads, type RunOptions } from "./options.ts";
 import type { PlanFile } from "../planner/plan_file.ts";
@@ -26,7 +26,7 @@ export interface Machine {
   readonly strategy?: ParallelStrategy;
   readonly planFile?: PlanFile;
   readonly microBatchTokens?: number;
-  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly recompute?: Recompute;
   /** What every model's numbers are stored in; f32 where it is absent. */
   readonly storage?: Storage;
   /** What plans are made and judged with; absent where nothing is to be planned. */
@@ -57,7 +57,7 @@ export function machineFaults(o: RunOptions, config: Config, file: ClusterFile |
       `leave devices out or give as many`,
     o.threads !== undefined && positive("threads", o.threads, "whole"),
     o.microBatchTokens !== undefined && positive("microBatchTokens", o.microBatchTokens, "whole"),
-    o.recompute !== undefined && oneOf("recompute", o.recompute, ["nothing", "cheap", "layers"]),
+    o.recompute !== undefined && oneOf("recompute", o.recompute, RECOMPUTE),
     o.precision !== undefined && oneOf("precision", o.precision, PRECISIONS),
     o.gradients !== undefined && oneOf("gradients", o.gradients, PRECISIONS),
     said(o, config, devices).gradients === "bf16" && said(o, config, devices).precision === "fp32" &&

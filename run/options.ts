@@ -1,6 +1,7 @@
 /** What may be said about a run beside its script, and where it comes from: script, YAML, then flags. */
 
 import type { Precision } from "../compiler/models/storage.ts";
+import type { Recompute } from "../ir/plan.ts";
 
 /** Options of `run` and `steps`. */
 export interface RunOptions {
@@ -35,7 +36,7 @@ export interface RunOptions {
   /** CPU threads of all devices together; all cores by default. */
   readonly threads?: number;
   readonly microBatchTokens?: number;
-  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly recompute?: Recompute;
   /**
    * What parameters, activations and KV pages are stored in; "bf16" on GPUs and "fp32" on the CPU by default. Trained bf16 parameters have
    * an fp32 master copy.

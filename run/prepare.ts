@@ -111,7 +111,8 @@ async function placeGraph(
     ...(machine.strategy && !planned && { strategy: machine.strategy }),
     ...(file && { file: planned ? withWishes(file, machine) : file }),
     ...(machine.microBatchTokens !== undefined && { microBatchTokens: machine.microBatchTokens }),
-    ...(machine.recompute !== undefined && { recompute: machine.recompute }),
+    // A GPU makes a head's logits again in a percent of a step, and its memory is dear.
+    recompute: machine.recompute ?? (onGpus(machine.devices) ? "logits" : "nothing"),
     ...(main ? { of: main } : { evaluated }),
   });
   const predicted = input && (await import("./prediction.ts")).predictionOf(input, plan);

@@ -1,4 +1,5 @@
 /** What would make a run fit that does not: changes of its plan, then of its step, tried and not guessed. */
+import { RECOMPUTE } from "../ir/plan.ts";
 import { type FileCall, parsePlanFile, type PlanFile } from "../planner/plan_file.ts";
 import { costInput } from "./assumptions.ts";
 import { readProfile } from "./cluster.ts";
@@ -87,7 +88,7 @@ function* planChanges(prepared: readonly PreparedGraph[]): Generator<Attempt> {
   const most = Math.max(...all.map((a) => a.microBatchTokens)), tokens: (number | undefined)[] = [undefined];
   for (let n = most >> 1; n >= sizes.longest; n >>= 1) tokens.push(n);
   const trains = graph.calls.some((c) => c.kind === "train");
-  for (const recompute of trains ? [undefined, "cheap", "layers"] as const : [undefined]) {
+  for (const recompute of trains ? [undefined, ...RECOMPUTE.slice(1)] : [undefined]) {
     for (const microBatchTokens of tokens) {
       if (!recompute && !microBatchTokens) continue;
       const change = { ...microBatchTokens && { microBatchTokens }, ...recompute && { recompute } };

@@ -34,7 +34,7 @@ export interface InferOptions {
 export function compileInfer(shard: Shard, o: InferOptions): Program {
   const b = new Builder((v) => reservedBytes(v, o.maxima)), { x, model } = packedForward(b, shard, o.maxima);
   if (shard.last) {
-    const outputs = headOutputs(model, x, o.outputs, o.kept);
+    const outputs = headOutputs(model, x, o.outputs, o);
     for (const name of o.outputs) b.output(name, outputs[name]!);
   } else b.output("y", x);
   return finish(named(`${shard.head} infer`, shard), b, b.ops, o);
@@ -53,12 +53,15 @@ export function packedForward(b: Builder, shard: Shard, maxima: Maxima) {
   return { model, ...forward(model, sequences, (_, q, k, v, heads) => b.attention(q, k, v, ends, heads)) };
 }
 
-/** The outputs of a head that are asked for; x is the residual stream after the last layer. `kept` as in {@link InferOptions}. */
+/**
+ * The outputs of a head that are asked for; x is the residual stream after the last layer. `kept` as in {@link InferOptions}; where
+ * `keepLogits`, a vocabulary head leaves its logits in memory for the backward pass.
+ */
 export function headOutputs(
   m: Model,
   x: Value,
   wanted: readonly string[],
-  kept = 0,
+  { kept = 0, keepLogits }: { readonly kept?: number | undefined; readonly keepLogits?: boolean },
 ): Readonly<Record<string, Value>> {
   const { b, shard: { head, tp } } = m, known: readonly string[] = OUTPUTS[head];
   const wrong = wanted.filter((name) => !known.includes(name));
@@ -82,7 +85,9 @@ export function headOutputs(
         const lists = b.input("kept", [dim("actions"), kept], "i32");
         return defined(b.keptLogprob(states, m.headMatrix, lists, targets, temperature, withEntropy, part));
       }
-      return defined(b.linearLogprob(states, m.headMatrix, targets, temperature, withEntropy, part));
+      return defined(
+        b.linearLogprob(states, m.headMatrix, targets, temperature, withEntropy, part, keepLogits),
+      );
     }
     case "value":
       return {

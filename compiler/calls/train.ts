@@ -74,7 +74,7 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
   if (!shard.first) b.output("dx", gradientOf(layerInputs[0]!)!);
   const kept = new Set([...layerInputs, x]);
   const dropped = (op: Op, result: Value): boolean => {
-    if (o.recompute === "nothing" || !layers.has(op)) return false;
+    if (o.recompute === "nothing" || o.recompute === "logits" || !layers.has(op)) return false;
     if (o.recompute === "cheap") return CHEAP.includes(op.kind) && result === op.outs[0];
     return !op.outs.some((v) => kept.has(v));
   };
@@ -92,10 +92,11 @@ export function compileTrain(shard: Shard, o: TrainOptions): RankTrain {
 }
 
 /** Records the loss; its metrics are left to the fold, and need their sums. */
-function lossOf(model: Model, x: Value, { loss: expr, kept }: TrainOptions): Value {
+function lossOf(model: Model, x: Value, { loss: expr, kept, recompute }: TrainOptions): Value {
   const { b, shard: { head } } = model;
   const read = expr.ops.flatMap((op) => op.op === "input" && op.from === "model" ? [op.field] : []);
-  const outputs = headOutputs(model, x, [...new Set([ALWAYS[head], ...read])], kept);
+  const wanted = [...new Set([ALWAYS[head], ...read])],
+    outputs = headOutputs(model, x, wanted, { kept, keepLogits: recompute === "nothing" });
   b.scope = "loss";
   const { loss } = lower(b, expr, { model: outputs, reductions: "loss" });
   b.output(ALWAYS[head], outputs[ALWAYS[head]]!);

@@ -2,7 +2,7 @@
 //
 // Attributes are names: `T:` is a size that may scale with a symbol, `eps~` a real number, `layer@` an index (counted from
 // 0, so a size needs one more), anything else a whole constant. Operands are name[least elements]; `*` multiplies, `V?H`
-// is a weight of V outputs and H inputs, in panels when the attribute `panels` is 1 and of V·H elements otherwise. `(flag)prior[...]` is present when the attribute `flag` is 1. `>` marks what is written, and other marks say what
+// is a weight of V outputs and H inputs, in panels when the attribute `panels` is 1 and of V·H elements otherwise. `(flag)prior[...]` is present when the attribute `flag` is not 0. `>` marks what is written, and other marks say what
 // no output may lie over: `#` integers that address memory, and `!` what other ranks read: no output at all; `=` the output may
 // have the same place; `@` the output may hold it, or lie inside, where kernels check at which rows. [0] is a size that depends
 // on the rank: kernels check it. `:a` marks what may be bf16; operands with one letter have one type, and those without are four
@@ -52,11 +52,11 @@ constexpr Opcode opcodes[] = {
      ">dk[T*kv*D]:a >dv[T*kv*D]:a"},
     {14, "swiglu", "n:", "gate[n]:a up[n]:a >y[n]:a"},
     {15, "swigluGrad", "n:", "dy[n]:a gate[n]:a up[n]:a >dgate[n]:a >dup[n]:a"},
-    {16, "linearLogprob", "A: H V entropyFlag panels",
-     "x[A*H]:a w[V?H]:a #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
-    {17, "linearLogprobGrad", "A: H V flag entropyFlag first total panels",
+    {16, "linearLogprob", "A: H V entropyFlag step panels",
+     "x[A*H]:a w[V?H]:a #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] (step)>logits[A*step]"},
+    {17, "linearLogprobGrad", "A: H V flag entropyFlag first total step panels",
      "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
-     "(flag)prior[V?H]:g >dx[A*H]:a >dw[V?H]:g"},
+     "(step)logits[A*step] (flag)prior[V?H]:g >dx[A*H]:a >dw[V?H]:g"},
     {18, "gatherRows", "A: H T:", "x[T*H]:t #rows[A] >y[A*H]:t"},
     {19, "scatterRows", "A: H T: flag", "dy[A*H]:a #rows[A] (flag)prior[T*H]:a >dx[T*H]:a"},
     {20, "pointwise", "n: inputs instructions outputs", ""},
@@ -82,8 +82,8 @@ constexpr Opcode opcodes[] = {
      "logits[R*V] #slots[R] >token[] >position[] >finished[] >count[] #sampler[] #stops[stops] >outTokens[maxNew] "
      ">outLogprobs[maxNew]"},
     {37, "copyPages", "n: kv D layers pages", "kv[layers*pages*kv*D*32]:t #from[n] #to[n] >kv[layers*pages*kv*D*32]:t"},
-    {38, "shardLogprob", "A: H V entropyFlag first total axis panels",
-     "!x[A*H]:a !w[V?H]:a #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] >work[A*3]"},
+    {38, "shardLogprob", "A: H V entropyFlag first total axis step panels",
+     "!x[A*H]:a !w[V?H]:a #targets[A] !invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A] (step)>logits[A*step] >work[A*3]"},
     {39, "allReduce", "n: axis", "=x[n]:a >y[n]:a"},
     {40, "allGatherRows", "T: H axis", "@x[0]:t >y[T*H]:t"},
     {41, "reduceScatterRows", "T: H axis", "@x[T*H]:a >y[0]:a"},
@@ -101,8 +101,9 @@ constexpr Opcode opcodes[] = {
      "z[A*K] #kept[A*K] #targets[A] invT[] >logprob[A] >lse[A] (entropyFlag)>entropy[A]"},
     {51, "keptLogprobGrad", "A: K entropyFlag",
      "dlogprob[A] z[A*K] #kept[A*K] #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dz[A*K]"},
-    {52, "linearLogprobDx", "A: H V entropyFlag first total panels",
-     "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] >dx[A*H]:a"},
+    {52, "linearLogprobDx", "A: H V entropyFlag first total step panels",
+     "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
+     "(step)logits[A*step] >dx[A*H]:a"},
     {53, "matmul3", "M: N1 N2 N3 K panels biasFlag",
      "x[M*K]:a w1[N1?K]:a w2[N2?K]:a w3[N3?K]:a (biasFlag)bias1[N1]:a (biasFlag)bias2[N2]:a (biasFlag)bias3[N3]:a >y1[M*N1]:y "
      ">y2[M*N2]:y >y3[M*N3]:y"},

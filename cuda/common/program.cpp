@@ -166,13 +166,13 @@ struct Checker {
     std::string error = counts(op.operands.size(), rule.attributes.size());
     if (error.empty()) error = whole();
     if (!error.empty()) return error;
-    for (const OperandRule& o : rule.operands) operands += o.flag < 0 || at(o.flag) == 1;
+    for (const OperandRule& o : rule.operands) operands += o.flag < 0 || at(o.flag) != 0;
     error = counts(operands, rule.attributes.size());
     size_t next = 0;
     std::vector<const OperandRule*> present;
     for (const OperandRule& o : rule.operands) {
       if (!error.empty()) return error;
-      if (o.flag >= 0 && at(o.flag) != 1) continue;
+      if (o.flag >= 0 && at(o.flag) == 0) continue;
       present.push_back(&o);
       double elements = 1;
       for (const Factor& f : o.factors) {
@@ -271,7 +271,7 @@ struct Checker {
       all.push_back(n - 1);
     } else {
       for (const OperandRule& o : rule.operands) {
-        if (o.flag >= 0 && at(o.flag) != 1) continue;
+        if (o.flag >= 0 && at(o.flag) == 0) continue;
         if (o.role == '>') all.push_back(next);
         next++;
       }

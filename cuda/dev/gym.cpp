@@ -141,16 +141,24 @@ void attention(Case& c, const Model& m, double sequences, double length, bool ba
     for (uint64_t i = 0; i < op.operands[5].bytes / 4; i++) static_cast<float*>(op.operands[5].p)[i] = 6;
 }
 
-void head(Case& c, const Model& m, double rows, bool backward) {
+// `keep`: the logits go from the forward pass to the backward pass in memory.
+void head(Case& c, const Model& m, double rows, bool backward, bool keep) {
   double h = double(m.hidden), v = double(m.vocabulary);
   Block x = c.reals(long(rows * h)), w = c.weight(m.vocabulary, m.hidden), one = c.integers(1, [](long) { return 0x3f800000; });
   Block targets = c.integers(long(rows), [&](long i) { return i * 37 % m.vocabulary; }), lse = c.out(long(rows));
   c.flops = (backward ? 6 : 2) * rows * h * v;
-  if (!backward) return c.add(16, {x, w, targets, one, c.out(long(rows)), lse}, {rows, h, v, 0, 1});
+  double step = keep ? double((((m.vocabulary + 15) / 16) | 1) * 16) : 0;
+  if (!backward) {
+    std::vector<Block> operands{x, w, targets, one, c.out(long(rows)), lse};
+    if (keep) operands.push_back(c.out(long(rows * step)));
+    return c.add(16, operands, {rows, h, v, 0, step, 1});
+  }
   c.outputs.clear();
   for (long i = 0; i < long(rows); i++) static_cast<float*>(lse.p)[i] = 9;
-  c.add(17, {c.reals(long(rows)), x, w, targets, one, lse, c.out(long(rows * h)), c.out(m.vocabulary * m.hidden)},
-        {rows, h, v, 0, 0, 0, v, 1});
+  std::vector<Block> operands{c.reals(long(rows)), x, w, targets, one, lse};
+  if (keep) operands.push_back(c.reals(long(rows * step)));
+  operands.push_back(c.out(long(rows * h))), operands.push_back(c.out(m.vocabulary * m.hidden));
+  c.add(17, operands, {rows, h, v, 0, 0, 0, v, step, 1});
 }
 
 // A decode step's attention: pages of sequences lie scattered, as after some rounds.
@@ -218,8 +226,10 @@ std::vector<Named> cases() {
     add("forwardRows", [&](Case& c) { layers(c, model, 3, 2048, false, 0); });
     add("dxRows", [&](Case& c) { layers(c, model, 4, 2048, false, 0); });
     add("dwRows", [&](Case& c) { layers(c, model, 5, 2048, false, 0); });
-    add("head", [&](Case& c) { head(c, model, 2040, false); });
-    add("headGrad", [&](Case& c) { head(c, model, 2040, true); });
+    add("head", [&](Case& c) { head(c, model, 2040, false, false); });
+    add("headGrad", [&](Case& c) { head(c, model, 2040, true, false); });
+    add("headKept", [&](Case& c) { head(c, model, 2040, false, true); });
+    add("headKeptGrad", [&](Case& c) { head(c, model, 2040, true, true); });
     add("attention", [&](Case& c) { attention(c, model, 8, 256, false); });
     add("attentionGrad", [&](Case& c) { attention(c, model, 8, 256, true); });
     if (&model == &S)  // one product alone, as other libraries are timed

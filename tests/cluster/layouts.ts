@@ -6,7 +6,7 @@ import { type Batch, batchOf } from "../../engine/batch.ts";
 import { Devices } from "../../engine/devices.ts";
 import type { Sample } from "../../engine/sample.ts";
 import type { Stage } from "../../engine/stage.ts";
-import type { ParallelStrategy } from "../../ir/plan.ts";
+import type { ParallelStrategy, Recompute } from "../../ir/plan.ts";
 import { parsePlanFile } from "../../planner/plan_file.ts";
 import {
   adamw,
@@ -149,7 +149,7 @@ export interface LayoutOptions {
   readonly strategy?: ParallelStrategy;
   readonly microBatchTokens?: number;
   readonly zero?: 0 | 1;
-  readonly recompute?: "nothing" | "cheap" | "layers";
+  readonly recompute?: Recompute;
   readonly storage?: Storage;
 }
 

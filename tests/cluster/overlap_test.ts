@@ -19,7 +19,7 @@ function strategies(family: Family): ParallelStrategy[] {
 }
 
 /** One sum for each parameter, some for a few layers, or one for all. */
-const BYTES = [1, 20_000, 1e9], MICRO = [31, 64, 200], RECOMPUTE = ["nothing", "layers"] as const;
+const BYTES = [1, 20_000, 1e9], MICRO = [31, 64, 200], RECOMPUTE = ["nothing", "logits", "layers"] as const;
 
 for (const family of Object.keys(FAMILIES) as Family[]) {
   for (const [i, strategy] of strategies(family).entries()) {
@@ -30,7 +30,7 @@ for (const family of Object.keys(FAMILIES) as Family[]) {
         strategy,
         zero: (i % 2) as 0 | 1,
         microBatchTokens: MICRO[i % 3]!,
-        recompute: RECOMPUTE[i % 2]!,
+        recompute: RECOMPUTE[(i + (i >> 1)) % 3]!,
       });
       const behind = await stepOf(flow, family, { ...layout, overlap: undefined }, sequences);
       for (const bytes of [BYTES[i % 3]!, BYTES[(i + 1) % 3]!]) {

@@ -1,7 +1,7 @@
 /** Results do not depend on the plan (DESIGN §1.6): every legal strategy of two model families on up to 8 devices. */
 import assert from "node:assert/strict";
 import { layoutViolations } from "../../compiler/layout.ts";
-import type { ParallelStrategy } from "../../ir/plan.ts";
+import { type ParallelStrategy, RECOMPUTE } from "../../ir/plan.ts";
 import {
   FAMILIES,
   type Family,
@@ -28,14 +28,14 @@ function strategies(family: Family): ParallelStrategy[] {
 }
 
 /** Micro-batches, ZeRO and recomputation take turns, so that every value meets every axis. */
-const MICRO = [40, 64, 200], RECOMPUTE = ["nothing", "cheap", "layers"] as const;
+const MICRO = [40, 64, 200];
 const variants = (family: Family) =>
   strategies(family).flatMap((strategy, i) =>
     [i, i + 1].map((n) => ({
       strategy,
       microBatchTokens: MICRO[n % 3]!,
       zero: (n % 2) as 0 | 1,
-      recompute: RECOMPUTE[(n + 1) % 3]!,
+      recompute: RECOMPUTE[(n + 1) % 4]!,
     }))
   );
 

@@ -1,4 +1,5 @@
 /** PPO with actor, critic, reference and a reward from plain code, on virtual devices under any plan. */
+import { RECOMPUTE } from "../../ir/plan.ts";
 import { benchStage } from "../../bench/cases.ts";
 import { layoutViolations } from "../../compiler/layout.ts";
 import { type Batch, batchOf } from "../../engine/batch.ts";
@@ -99,7 +100,7 @@ export function randomPlan(seed: number, o: { readonly tp: boolean }): PpoPlan {
       devices: `${first}-${first + size - 1}`,
       ...legal[below(legal.length)]!,
       microBatchTokens: 40 + 20 * below(4),
-      ...(id.endsWith("train") && { zero: below(2), recompute: ["nothing", "cheap", "layers"][below(3)]! }),
+      ...(id.endsWith("train") && { zero: below(2), recompute: RECOMPUTE[below(4)]! }),
     }] as const;
   });
   return planOf(8, Object.fromEntries(calls));

@@ -46,7 +46,7 @@ Deno.test("resolveOptions() lists every option that is out of range", async () =
       error.message,
       /^Cannot run w: seed is 1\.5, .*; saveEvery is -1, .*; threads is 0, .*; microBatchTokens/,
     );
-    assert.match(error.message, /; recompute is all, it must be nothing or cheap or layers$/);
+    assert.match(error.message, /; recompute is all, it must be nothing or logits or cheap or layers$/);
     return true;
   });
   assert.equal((await resolveOptions(w, { steps: 1, saveEvery: 0 })).saveEvery, 0);

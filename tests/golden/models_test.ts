@@ -1,4 +1,5 @@
 /** PyTorch's numbers: log-probabilities, loss, every gradient, three AdamW steps and greedy tokens of tiny models. */
+import { RECOMPUTE } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import { compileFold, compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
 import { wholeShard } from "../../compiler/layout.ts";
@@ -9,7 +10,7 @@ import { CASES, load, NAMES, open } from "./golden_case.ts";
 import { fold, largestError, ModelRunner, packed, relativeError, writeBatch } from "./model_runner.ts";
 
 for (const name of NAMES) {
-  for (const recompute of ["nothing", "cheap", "layers"] as const) {
+  for (const recompute of RECOMPUTE) {
     Deno.test(`compileTrain() trains ${name} like PyTorch, recomputing ${recompute}`, async () => {
       const { config, weights, golden, sequences, width, maxima } = await open(name);
       using device = Device.open({ threads: 2 });

@@ -152,7 +152,7 @@ Deno.test("gradients of weights that continue over micro-batches give the bits o
     "linearLogprobGrad",
     (a, b) => [of(rstd, 1)(a, b), of(x, h)(a, b), w, targets.slice(a, b), floats(1), lse.slice(a, b)],
     w.length,
-    (rows, flag) => [rows, h, v, flag, 0, 0, v],
+    (rows, flag) => [rows, h, v, flag, 0, 0, v, 0],
     [0],
   );
 });
@@ -203,7 +203,7 @@ Deno.test("packing changes no bit of attention, its gradient or the head", async
       "linearLogprob",
       [x.slice(a * h, b * h), w, targets.slice(a, b), floats(1.3)],
       [b - a, b - a, b - a],
-      [b - a, h, vocabulary, 1],
+      [b - a, h, vocabulary, 1, 0],
       threads,
     );
   const whole = await head(0, rows, 2),

@@ -1,4 +1,5 @@
 /** The buffer plan on the device: nothing outside a buffer is written, nothing unwritten is read, nothing is set aside in vain. */
+import { RECOMPUTE } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import { Device, DeviceSegment } from "../../ffi/device.ts";
 import { compileInfer, compileTrain, type TrainOptions } from "../../compiler/compile.ts";
@@ -102,7 +103,7 @@ function programs(model: typeof MODELS[number], guard?: number) {
       }),
     ],
     ["reward", compileTrain(wholeShard(model, "reward"), options(pairs, fence)).backward],
-    ...(["nothing", "cheap", "layers"] as const).map((recompute) =>
+    ...RECOMPUTE.map((recompute) =>
       ["lm", compileTrain(wholeShard(model, "lm"), options(ppo, { recompute, ...fence })).backward] as const
     ),
   ] as const;

@@ -1,5 +1,5 @@
 /** At least one run of every operation, with sizes that leave tails in every loop. */
-import { type Attr, type OpKind, POINTWISE } from "../../ir/op.ts";
+import { type Attr, logitsStep, type OpKind, POINTWISE } from "../../ir/op.ts";
 import {
   below,
   type Data,
@@ -132,17 +132,15 @@ export function cases(): readonly Case[] {
       targets = below(a, v, next),
       invT = floats(1.25),
       lse = n(a).map((y) => y + 9);
-    add("linearLogprob", [x, w, targets, invT], [a, a, a], [a, h, v, 1]);
-    add("linearLogprobGrad", [n(a), x, w, targets, invT, lse, n(a), n(a)], [a * h, w.length], [
-      a,
-      h,
-      v,
-      0,
-      1,
-      0,
-      v,
-    ]);
-    add("linearLogprobDx", [n(a), x, w, targets, invT, lse, n(a), n(a)], [a * h], [a, h, v, 1, 0, v]);
+    // The logits are made again, then kept.
+    for (const step of [0, logitsStep(v)]) {
+      const gradient = () => [n(a), x, w, targets, invT, lse, n(a), n(a), ...step ? [n(a * step)] : []];
+      const logits = step ? [a * step] : [], sizes = [a, h, v];
+      add("linearLogprob", [x, w, targets, invT], [a, a, a, ...logits], [...sizes, 1, step]);
+      add("linearLogprobGrad", gradient(), [a * h, w.length], [...sizes, 0, 1, 0, v, step]);
+      add("linearLogprobDx", gradient(), [a * h], [...sizes, 1, 0, v, step]);
+      add("shardLogprob", [x, w, targets, invT], [a, a, a, ...logits, 3 * a], [...sizes, 1, 0, v, 0, step]);
+    }
     const width = 19,
       kept = Int32Array.from({ length: a * width }, (_, e) => {
         const [i, j] = [Math.floor(e / width), e % width];
@@ -162,7 +160,6 @@ export function cases(): readonly Case[] {
     ]);
     add("keptLogprob", [z, kept, targets, invT], [a, a, a], [a, width, 1]);
     add("keptLogprobGrad", [n(a), z, kept, targets, invT, lse, n(a), n(a)], [a * width], [a, width, 1]);
-    add("shardLogprob", [x, w, targets, invT], [a, a, a, 3 * a], [a, h, v, 1, 0, v, 0]);
     for (const [temperature, topK, topP] of [[1, 0, 1], [.8, 30, .9], [0, 0, 1]] as const) {
       const state = () => new Int32Array(a),
         sampler = Int32Array.from({ length: 8 * a }, (_, i) => [9, 8, i >> 3, 0, 4][i & 7] ?? 0);

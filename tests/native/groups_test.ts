@@ -283,6 +283,7 @@ Deno.test("load() refuses an axis, a shard or a place that cannot be", () => {
       16,
       32,
       0,
+      0,
       1,
     ]);
   load(shard(1344));

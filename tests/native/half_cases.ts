@@ -26,7 +26,7 @@ function marksOf({ kind, ins, outs, attrs }: Case): string[] {
   // What the table cannot say, because their operands depend on their attributes.
   if (kind === "pointwise") return [...ins, ...outs].map(() => "a");
   if (kind === "squareSums") return [...ins.map(() => "g"), " "];
-  return TABLE.get(kind)!.operands.filter(({ flag }) => flag < 0 || attrs[flag] === 1).map(({ type }) =>
+  return TABLE.get(kind)!.operands.filter(({ flag }) => flag < 0 || attrs[flag] !== 0).map(({ type }) =>
     type
   );
 }

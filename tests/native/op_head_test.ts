@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { logitsStep } from "../../ir/op.ts";
 import {
   assertClose,
   assertSameBits,
@@ -39,7 +40,7 @@ Deno.test("linearLogprob() gives log-probabilities, log-sum-exp and entropy", as
       targets = below(a, v, next),
       invT = Math.fround(1 / .7);
     const rows = reference(a, h, v, x, w, invT), ins = [x, panels(w, v, h), targets, floats(invT)];
-    const [logprob, lse, entropy] = await run("linearLogprob", ins, [a, a, a], [a, h, v, 1]);
+    const [logprob, lse, entropy] = await run("linearLogprob", ins, [a, a, a], [a, h, v, 1, 0]);
     assertClose(logprob!, rows.map((r, i) => r.s[targets[i]!]! - r.lse), 2e-6, `logprob ${a}×${h}×${v}`);
     assertClose(lse!, rows.map((r) => r.lse), 2e-6, `lse ${a}×${h}×${v}`);
     rows.forEach((r, i) =>
@@ -48,11 +49,11 @@ Deno.test("linearLogprob() gives log-probabilities, log-sum-exp and entropy", as
         `entropy ${a}×${h}×${v}: ${entropy![i]} ${r.entropy}`,
       )
     );
-    const [plain] = await run("linearLogprob", ins, [a, a], [a, h, v, 0]);
+    const [plain] = await run("linearLogprob", ins, [a, a], [a, h, v, 0, 0]);
     assertSameBits(plain!, logprob!, "without entropy");
   }
   await assert.rejects(
-    run("linearLogprob", [floats(1), panels(floats(1), 1, 1), ints(1), floats(1)], [1, 1], [1, 1, 1, 0]),
+    run("linearLogprob", [floats(1), panels(floats(1), 1, 1), ints(1), floats(1)], [1, 1], [1, 1, 1, 0, 0]),
     /target 0 is 1 and there are 1/,
   );
 });
@@ -94,9 +95,56 @@ Deno.test("linearLogprobGrad() agrees with the derivative of log-probability and
         ...(flag ? [prior] : []),
       ];
       const out = flag ? { inPlace: ins.length - 1 } : prior.length;
-      const found = await run("linearLogprobGrad", ins, [a * h, out], [a, h, v, flag, entropyFlag, 0, v]);
+      const found = await run("linearLogprobGrad", ins, [a * h, out], [a, h, v, flag, entropyFlag, 0, v, 0]);
       assertClose(found[0]!, dx, 1e-5, `dx ${a}×${h}×${v} ${flag}${entropyFlag}`);
       assertClose(found[1]!, expected, 1e-5, `dw ${a}×${h}×${v} ${flag}${entropyFlag}`);
     }
   }
+});
+
+Deno.test("logits that are kept are products, and change no bit of what is made of them", async () => {
+  const next = generator(3);
+  for (const [a, h, v] of SHAPES) {
+    const x = normal(a * h, next), w = panels(normal(v * h, next), v, h), targets = below(a, v, next);
+    const step = logitsStep(v), ins = [x, w, targets, floats(.8)], what = `${a}×${h}×${v}`;
+    const [products] = await run("matmul", [x, w], [a * v], [a, v, h]);
+    for (const entropy of [0, 1]) {
+      const outs = Array(2 + entropy).fill(a),
+        made = await run("linearLogprob", ins, outs, [a, h, v, entropy, 0]);
+      const [logits, ...rest] =
+        (await run("linearLogprob", ins, [...outs, a * step], [a, h, v, entropy, step]))
+          .toReversed();
+      rest.reverse().forEach((y, i) => assertSameBits(y, made[i]!, `output ${i} of ${what}`));
+      for (let i = 0; i < a; i++) {
+        assertSameBits(
+          logits!.slice(i * step, i * step + v),
+          products!.slice(i * v, (i + 1) * v),
+          `logits ${what}`,
+        );
+      }
+      const more = entropy ? [normal(a, next), made[2]!] : [],
+        gradient = [normal(a, next), ...ins, made[1]!, ...more];
+      const sizes = [a * h, w.length],
+        [dx, dw] = await run("linearLogprobGrad", gradient, sizes, [
+          ...[a, h, v, 0, entropy, 0, v],
+          0,
+        ]);
+      const kept = await run("linearLogprobGrad", [...gradient, logits!], sizes, [
+        ...[a, h, v, 0, entropy, 0, v],
+        step,
+      ]);
+      assertSameBits(kept[0]!, dx!, `dx ${what}`);
+      assertSameBits(kept[1]!, dw!, `dw ${what}`);
+      const [alone] = await run("linearLogprobDx", [...gradient, logits!], [a * h], [
+        ...[a, h, v, entropy, 0, v],
+        step,
+      ]);
+      assertSameBits(alone!, dx!, `dx alone ${what}`);
+    }
+  }
+  const one = [floats(1), panels(normal(17, next), 17, 1), ints(0), floats(1)];
+  await assert.rejects(
+    run("linearLogprob", one, [1, 1, 16], [1, 1, 17, 0, 16]),
+    /rows of 17 logits are kept 16 apart/,
+  );
 });

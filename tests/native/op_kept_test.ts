@@ -82,7 +82,7 @@ Deno.test("over all tokens, keptLogprob() is linearLogprob() to the bit", async 
   const kept = Int32Array.from({ length: a * v }, (_, e) => e % v), targets = below(a, v, next);
   const [z] = await run("keptLogits", [x, w, kept], [a * v], [a, h, v, v, 0, v]);
   const some = await run("keptLogprob", [z!, kept, targets, floats(invT)], [a, a, a], [a, v, 1]);
-  const all = await run("linearLogprob", [x, w, targets, floats(invT)], [a, a, a], [a, h, v, 1]);
+  const all = await run("linearLogprob", [x, w, targets, floats(invT)], [a, a, a], [a, h, v, 1, 0]);
   all.forEach((whole, i) => assertSameBits(some[i]!, whole, `output ${i}`));
 });
 
@@ -205,8 +205,8 @@ Deno.test("linearLogprobDx() is dx of linearLogprobGrad() to the bit", async () 
     for (const entropy of [0, 1]) {
       const lse = normal(a, next).map((y) => y + 9), more = entropy ? [normal(a, next), normal(a, next)] : [];
       const ins = [normal(a, next), x, w, targets, floats(invT), lse, ...more];
-      const [both] = await run("linearLogprobGrad", ins, [a * h, w.length], [a, h, v, 0, entropy, 0, v]);
-      const [alone] = await run("linearLogprobDx", ins, [a * h], [a, h, v, entropy, 0, v]);
+      const [both] = await run("linearLogprobGrad", ins, [a * h, w.length], [a, h, v, 0, entropy, 0, v, 0]);
+      const [alone] = await run("linearLogprobDx", ins, [a * h], [a, h, v, entropy, 0, v, 0]);
       assertSameBits(alone!, both!, `${a}×${h}×${v} ${entropy}`);
     }
   }

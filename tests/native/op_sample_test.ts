@@ -184,7 +184,7 @@ Deno.test("sample() stores the bits of linearLogprob()", async () => {
         "linearLogprob",
         [x, w, state.token, floats(temperature ? 1 / temperature : 1)],
         [rows, rows],
-        [rows, h, v, 0],
+        [rows, h, v, 0, 0],
       );
       assertSameBits(
         Float32Array.from(slots, (s) => state.outLogprobs[s * MAX_NEW]!),

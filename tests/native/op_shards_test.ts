@@ -72,7 +72,7 @@ Deno.test("shardLogprob() gives every rank the log-probabilities of the whole", 
         "linearLogprob",
         [x, panels(w, total, h), targets, floats(.8)],
         [a, a, a],
-        [a, h, total, 1],
+        [a, h, total, 1, 0],
       );
       for (const cut of CUTS.map((c) => [...c.slice(0, -1), total])) {
         for (const entropy of [0, 1]) {
@@ -82,7 +82,7 @@ Deno.test("shardLogprob() gives every rank the log-probabilities of the whole", 
             return {
               ins: [x, shard, targets, floats(.8)],
               outs,
-              attrs: [a, h, to - first, entropy, first, total, axis],
+              attrs: [a, h, to - first, entropy, first, total, axis, 0],
             };
           });
           const found = await runRanks("shardLogprob", ranks, threads);
@@ -107,14 +107,20 @@ Deno.test("linearLogprobGrad() of the shards adds up to that of the whole", asyn
     targets = below(a, total, next),
     invT = floats(.8);
   const whole = panels(w, total, h);
-  const [, lse, entropy] = await run("linearLogprob", [x, whole, targets, invT], [a, a, a], [a, h, total, 1]);
+  const [, lse, entropy] = await run("linearLogprob", [x, whole, targets, invT], [a, a, a], [
+    a,
+    h,
+    total,
+    1,
+    0,
+  ]);
   const dl = normal(a, next), de = normal(a, next);
   const grad = (shard: Floats, first: number, v: number) =>
     run(
       "linearLogprobGrad",
       [dl, x, shard, targets, invT, lse!, de, entropy!],
       [a * h, shard.length],
-      [a, h, v, 0, 1, first, total],
+      [a, h, v, 0, 1, first, total, 0],
     );
   const [dx, dw] = await grad(whole, 0, total);
   const cut = [0, 1024, 1040, total], sum = new Float64Array(a * h);

@@ -107,6 +107,7 @@ Deno.test("gradients do not depend on recomputation, threads or the largest dims
     const plain = await train({ device: one, head: "lm", loss: ppo, cuts: [8], config });
     const of = (device: Device, options: Partial<TrainOptions>) =>
       train({ device, head: "lm", loss: ppo, cuts: [8], config, options });
+    assertSame(await of(one, { recompute: "logits" }), plain, "logits made again");
     assertSame(await of(one, { recompute: "cheap" }), plain, "cheap recomputation");
     assertSame(await of(two, { recompute: "layers" }), plain, "recomputation of layers on two threads");
     assertSame(

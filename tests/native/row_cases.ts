@@ -24,7 +24,7 @@ function panelsOf(from: Float32Array<ArrayBuffer>, [n, k]: Sizes): Float32Array<
 
 /** Outputs and inputs of every operand that is a weight, inputs first; null for others. */
 function weightsOf({ kind, attrs }: Case): (Sizes | null)[] {
-  const present = ({ flag }: Marked) => flag < 0 || attrs[flag] === 1;
+  const present = ({ flag }: Marked) => flag < 0 || attrs[flag] !== 0;
   return TABLE.get(kind)!.operands.filter(present).map(({ weight }) =>
     weight && [attrs[weight[0]] as number, attrs[weight[1]] as number]
   );

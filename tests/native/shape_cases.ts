@@ -1,5 +1,5 @@
 /** Attention and products at the sizes of real models: head sizes, grouped heads, tails, sequences of no token. */
-import { POINTWISE } from "../../ir/op.ts";
+import { logitsStep, POINTWISE } from "../../ir/op.ts";
 import type { Case } from "./cases.ts";
 import { below, doubles, ends, floats, generator, normal, panels } from "./harness.ts";
 import { sampleCases } from "./sample_cases.ts";
@@ -36,9 +36,12 @@ function headCases(n: (size: number) => Float32Array<ArrayBuffer>, next: () => n
   return ([[20, 16, 2100], [300, 8, 72]] as const).flatMap(([a, h, v]): Case[] => {
     const x = n(a * h), w = panels(n(v * h), v, h), targets = below(a, v, next), invT = floats(.9);
     const lse = n(a).map((y) => y + 9), gradient = [n(a), x, w, targets, invT, lse, n(a), n(a)];
+    const step = logitsStep(v), logits = n(a * step), ins = [x, w, targets, invT];
     return [
-      { kind: "linearLogprob", ins: [x, w, targets, invT], outs: [a, a, a], attrs: [a, h, v, 1] },
-      { kind: "linearLogprobDx", ins: gradient, outs: [a * h], attrs: [a, h, v, 1, 0, v] },
+      { kind: "linearLogprob", ins, outs: [a, a, a], attrs: [a, h, v, 1, 0] },
+      { kind: "linearLogprob", ins, outs: [a, a, a, a * step], attrs: [a, h, v, 1, step] },
+      { kind: "linearLogprobDx", ins: gradient, outs: [a * h], attrs: [a, h, v, 1, 0, v, 0] },
+      { kind: "linearLogprobDx", ins: [...gradient, logits], outs: [a * h], attrs: [a, h, v, 1, 0, v, step] },
       // A gradient in bf16 is rounded once for each piece of the rows on GPUs, and once in all on the CPU.
       ...a < 256
         ? [
@@ -46,7 +49,7 @@ function headCases(n: (size: number) => Float32Array<ArrayBuffer>, next: () => n
             kind: "linearLogprobGrad",
             ins: [...gradient, w],
             outs: [a * h, { inPlace: 8 }],
-            attrs: [a, h, v, 1, 1, 0, v],
+            attrs: [a, h, v, 1, 1, 0, v, 0],
           } as const,
         ]
         : [],

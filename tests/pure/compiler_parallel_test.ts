@@ -47,7 +47,7 @@ function meetings(p: Program): string[] {
     const meets = /^(allReduce|allGather|reduceScatter|sumDoubles|shardLogprob)/.test(kind);
     if (!meets) return [];
     // Behind the axis of a head is how its weight lies.
-    const axis = AXES[attributes.at(kind === "shardLogprob" ? -2 : -1) as number]!,
+    const axis = AXES[attributes.at(kind === "shardLogprob" ? -3 : -1) as number]!,
       [size, width] = attributes;
     const own = kind === "shardLogprob" || kind === "allGatherColumns";
     return [`${kind} over ${axis} of ${JSON.stringify(size)}${own ? "" : ` ${width}`}`];

@@ -1,4 +1,5 @@
 /** What compiled programs ask of the device, read back from their bytes. */
+import type { Recompute } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import { Builder } from "../../compiler/builder.ts";
 import {
@@ -109,7 +110,7 @@ Deno.test("the head costs nothing for tokens that are no actions", () => {
 });
 
 Deno.test("a frozen head has no gradient: an adapter's training neither computes one nor has memory for it", () => {
-  const o = { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "nothing" } as const, config = tiny();
+  const o = { maxima: MAXIMA, loss: nll(), fields: {}, recompute: "logits" } as const, config = tiny();
   const whole = compileTrain(wholeShard(config, "lm"), o).backward;
   const adapted = compileTrain(wholeShard({ ...config, lora: lora({ rank: 2 }) }, "lm"), o).backward;
   const kinds = (p: Program) => ["linearLogprobGrad", "linearLogprobDx"].map((kind) => opsOf(p, kind).length);
@@ -128,18 +129,12 @@ Deno.test("flops() counts two per multiplication, and three times as many in tra
   // Per layer: q, o of 32 × 32, k, v of 32 × 16, three of 32 × 52; then 100 × 32; and 4 sequences of 10 tokens attend to 5 on average.
   const matrices = 2 * 40 * 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 52), head = 2 * 30 * 100 * 32;
   assert.equal(infer, matrices + head + 2 * 4 * (4 * 10 * 5) * 32);
-  const train = compileTrain(wholeShard(config, "lm"), {
-    maxima: MAXIMA,
-    loss: nll(),
-    fields: {},
-    recompute: "nothing",
-  })
-    .backward.flops(live);
-  assert.equal(
-    train,
-    3 * matrices + 4 * head + 2 * 14 * (4 * 10 * 5) * 32,
-    "the head's logits are made twice",
-  );
+  const train = (recompute: Recompute) =>
+    compileTrain(wholeShard(config, "lm"), { maxima: MAXIMA, loss: nll(), fields: {}, recompute })
+      .backward.flops(live);
+  const layers = 3 * matrices + 2 * 14 * (4 * 10 * 5) * 32;
+  assert.equal(train("nothing"), layers + 3 * head);
+  assert.equal(train("logits"), layers + 4 * head, "the head's logits are made twice");
 });
 
 Deno.test("finish() refuses a program that breaks the specification", () => {

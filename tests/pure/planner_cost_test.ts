@@ -1,4 +1,5 @@
 /** Costs and bytes: what layers are left out of is exactly what all of them would be; what a search adds up is the byte table. */
+import { RECOMPUTE } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { compileDecode, compileInfer, compileTrain, compileUpdate } from "../../compiler/compile.ts";
@@ -52,7 +53,7 @@ Deno.test("a stage of nine layers takes exactly the seconds and bytes that two a
     decode: (s) => compileDecode(s, { ...cache, maxima: decode, sampling: SAMPLING }),
     update: (s) => compileUpdate(s, optimizer!, { dp: 2, rank: 1, zero: 0 }),
   };
-  for (const recompute of ["nothing", "cheap", "layers"] as const) {
+  for (const recompute of RECOMPUTE) {
     programs[recompute] = (s) =>
       compileTrain(s, { loss: train.loss, fields: graph.fields, recompute, maxima }).backward;
   }

@@ -4,7 +4,7 @@ import { parse } from "../../engine/yaml.ts";
 import { toJson } from "../../ir/json.ts";
 import { meshOf, parseDevices, parseRange, parseStrategy, printGpus } from "../../ir/notation.ts";
 import { devicesOf } from "../../ir/mesh.ts";
-import type { Assignment, ExecutionPlan } from "../../ir/plan.ts";
+import { type Assignment, type ExecutionPlan, RECOMPUTE } from "../../ir/plan.ts";
 import { completePlan, type Layout } from "../../planner/complete.ts";
 import { parsePlanFile, type PlanFile, printPlan } from "../../planner/plan_file.ts";
 import { ppo } from "./dsl_fixtures.ts";
@@ -145,7 +145,7 @@ calls:
       'plan.graph is 12345, it must be the digest of a graph in quotes, "3f2a…"',
       "plan.cluster.devicesPerNode is missing",
       "plan.default is unknown",
-      'plan.defaults.recompute is "some", it must be "nothing" or "cheap" or "layers"',
+      'plan.defaults.recompute is "some", it must be "nothing" or "logits" or "cheap" or "layers"',
       "plan.defaults.offload is unknown",
     ].join("; ") + ", see docs/parallelism.md for its form",
   });
@@ -172,7 +172,7 @@ const layout = fc.record({ from: fc.nat(7), size: fc.constantFrom(1, 2, 3, 4, 8)
     mesh: fc.constant(meshOf({ from, to: from + size - 1 }, { devicesPerNode: 4 })),
     strategy: fc.constantFrom(...products),
     microBatchTokens: fc.integer({ min: 1, max: 9 }),
-    recompute: fc.constantFrom("nothing" as const, "cheap" as const, "layers" as const),
+    recompute: fc.constantFrom(...RECOMPUTE),
     zero: fc.constantFrom(0 as const, 1 as const),
     offload: fc.boolean(),
   });

@@ -1,4 +1,5 @@
 /** A run that does not fit is refused before anything is allocated, and told a change with which it fits. */
+import type { Recompute } from "../../ir/plan.ts";
 import assert from "node:assert/strict";
 import { parsePlanFile } from "../../planner/plan_file.ts";
 import { parseProfile } from "../../planner/profile.ts";
@@ -70,7 +71,7 @@ for (const [name, machine] of Object.entries(MACHINES)) {
         ...machine,
         memoryBytes,
         ...microBatchTokens && { microBatchTokens: Number(microBatchTokens) },
-        ...recompute && { recompute: recompute as "cheap" | "layers" },
+        ...recompute && { recompute: recompute as Recompute },
       };
       assert.ok(await bytes(w, mended) <= memoryBytes);
     });

@@ -20,17 +20,17 @@ struct Softmax {
   float lse() const { return top + log(total()); }
 };
 
-// Takes the scores s[from, to) · scale of the next block, whose start is a multiple of 16 from the row's, and leaves
-// e = exp(s · scale − top) in their place. Returns the factor by which everything before this block shrinks. `s` has room
-// up to a multiple of 16; what lies outside [from, to) is not used, whatever it is.
+// Takes the scores raw[from, to) · scale of the next block, whose start is a multiple of 16 from the row's, and leaves
+// e = exp(raw · scale − top) in s, which may be the same. Returns the factor by which everything before this block shrinks. Both
+// have room up to a multiple of 16; what lies outside [from, to) is not used, whatever it is.
 template <bool WEIGHTED>
-inline float absorb(Softmax& state, float* s, long from, long to, float scale) {
+inline float absorb(Softmax& state, const float* raw, float* s, long from, long to, float scale) {
   long begin = from & ~15L;
   v16 factor = all(scale), top = all(state.top);
   auto live = [&](long j) { return lanes(larger(from - j, 0), smaller(to - j, 16)); };
   auto inside = [&](long j) { return j >= from && j + 16 <= to; };
   for (long j = begin; j < to; j += 16) {
-    v16 x = load(s + j) * factor;
+    v16 x = load(raw + j) * factor;
     if (!inside(j)) x = pick(live(j), x, all(-INF));
     store(s + j, x);
     top = most(top, x);
@@ -51,6 +51,10 @@ inline float absorb(Softmax& state, float* s, long from, long to, float scale) {
   store(state.sum, sum);
   if (WEIGHTED) store(state.weighted, weighted);
   return shrink;
+}
+template <bool WEIGHTED>
+inline float absorb(Softmax& state, float* s, long from, long to, float scale) {
+  return absorb<WEIGHTED>(state, s, s, from, to, scale);
 }
 
 }  // namespace BATON_ISA

@@ -262,10 +262,11 @@ void shard_logprob(Call& c) {
   bool entropy = size(c, 3) == 1;
   float *logprob = floats(c, 4), *lse = floats(c, 5), *work = floats(c, c.operands - 1);
   Meeting m(c, 6);
-  if (!m.valid()) return;
+  LogitRows keep;
+  if (!m.valid() || !whole_logits(c, 7, vocabulary, c.operands - 2, keep)) return;
   Way way = m.way();
   if (way == Way::stopped) return;
-  head_rows(c, first, total, entropy, size(c, 7) == 1, {logprob, lse, lse, work});
+  head_rows(c, first, total, entropy, size(c, 8) == 1, {logprob, lse, lse, work, keep});
   if (c.error[0]) return;
   unsigned blocks = blocks_of(rows, 256);
   auto combine = [&](const Peers<float>& works, const Peers<float>& scores) {

@@ -1,5 +1,6 @@
 // log p(target) and entropy of a vocabulary head, in pieces of logits that fit into the scratch.
-// With s = x·wᵀ / T: logprob = s[target] − lse, entropy H = lse − Σ p s.
+// With z = x·wᵀ and s = z / T: logprob = s[target] − lse, entropy H = lse − Σ p s. Where a plan has memory for all logits, they are made
+// there instead of in the scratch, and the backward pass reads them.
 #include "head.cuh"
 #include "softmax.cuh"
 
@@ -154,25 +155,23 @@ struct RowGradient {
   }
 };
 
-// Raw logits become their gradients.
-__global__ void differentiate_kernel(Reporter r, float* logits, long ld, HeadGradient g, long v0, long columns, long first, long total,
-                                     long row0) {
+// Gradients of raw logits, which may lie in their place.
+__global__ void differentiate_kernel(Reporter r, const float* raw, long raw_ld, float* out, long ld, HeadGradient g, long v0, long columns,
+                                     long first, long total, long row0) {
   long i = blockIdx.y;
   RowGradient row(g, i, first + v0);
   if (v0 == 0 && blockIdx.x == 0 && threadIdx.x == 0) r.inside(TARGET, row0 + i, g.targets[i], total);
-  for (long j = first_index(); j < columns; j += index_step()) {
-    float* s = logits + i * ld + j;
-    *s = row.of(*s, j);
-  }
+  for (long j = first_index(); j < columns; j += index_step()) out[i * ld + j] = row.of(raw[i * raw_ld + j], j);
 }
 
-// The same, rounded for the products that follow: a row of bf16 numbers takes the first half of the place of its logits. What is written of
-// a tile lies over scores that all threads have read, of this tile or of earlier ones.
-__global__ void __launch_bounds__(THREADS) differentiate_half_kernel(Reporter r, float* logits, long ld, HeadGradient g, long v0,
-                                                                     long columns, long first, long total, long row0) {
+// The same, rounded for the products that follow: a row of bf16 numbers takes the first half of the place of a row of logits. Where it is
+// that row's own, what is written of a tile lies over scores that all threads have read, of this tile or of earlier ones.
+__global__ void __launch_bounds__(THREADS) differentiate_half_kernel(Reporter r, const float* raw, long raw_ld, float* to, long ld,
+                                                                     HeadGradient g, long v0, long columns, long first, long total,
+                                                                     long row0) {
   long i = blockIdx.x;
-  float* scores = logits + i * ld;
-  bf16* out = reinterpret_cast<bf16*>(scores);
+  const float* scores = raw + i * raw_ld;
+  bf16* out = reinterpret_cast<bf16*>(to + i * ld);
   RowGradient row(g, i, first + v0);
   if (v0 == 0 && threadIdx.x == 0) r.inside(TARGET, row0 + i, g.targets[i], total);
   for (long begin = 0; begin < columns; begin += 4 * THREADS) {
@@ -205,31 +204,48 @@ void head_rows(Call& c, long first, long total, bool entropy, bool panels, HeadO
     float *logits = reinterpret_cast<float*>(c.scratch), *states = logits + count * ld;
     for (long v0 = 0; v0 < vocabulary; v0 += ld) {
       long columns = smaller(ld, vocabulary - v0);
-      multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {{logits, false}, ld, false}, NO_NUMBERS, count,
+      LogitRows z{logits, ld};
+      if (out.logits.p) z = {out.logits.at(r0, v0), out.logits.step};
+      multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {{z.p, false}, z.step, false}, NO_NUMBERS, count,
                columns, h);
-      launch(c, absorb, dim3(unsigned(count)), THREADS, 0, reporter(c), logits, ld, states, ints(c, 2) + r0, floats(c, 3), v0, columns,
+      launch(c, absorb, dim3(unsigned(count)), THREADS, 0, reporter(c), z.p, z.step, states, ints(c, 2) + r0, floats(c, 3), v0, columns,
              first, total, entropy, r0);
     }
-    HeadOutputs at{out.logprob + r0, out.lse + r0, out.entropy + r0, out.work ? out.work + 3 * r0 : nullptr};
+    HeadOutputs at{out.logprob + r0, out.lse + r0, out.entropy + r0, out.work ? out.work + 3 * r0 : nullptr, out.logits};
     launch(c, finish_kernel, dim3(unsigned(parts(count, 8))), 128, 0, states, at, count, entropy);
   }
 }
 
+// Whether rows of kept logits are long enough: kernels read and write four of them at a time.
+bool whole_logits(Call& c, int attribute, long vocabulary, int operand, LogitRows& out) {
+  out = {nullptr, size(c, attribute)};
+  if (out.step == 0) return true;
+  if (out.step < vocabulary || out.step % 4) return fail(c, "rows of %ld logits are kept %ld apart", vocabulary, out.step);
+  out.p = floats(c, operand);
+  return true;
+}
+
 void linear_logprob(Call& c) {
   bool entropy = size(c, 3) == 1;
-  head_rows(c, 0, size(c, 2), entropy, size(c, 4) == 1, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr});
+  LogitRows keep;
+  if (!whole_logits(c, 4, size(c, 2), c.operands - 1, keep)) return;
+  head_rows(c, 0, size(c, 2), entropy, size(c, 5) == 1, {floats(c, 4), floats(c, 5), floats(c, entropy ? 6 : 5), nullptr, keep});
 }
 
 namespace {
 
-// Targets count from `first` on, of `total`; without `dw` only x has a gradient.
-void head_gradient(Call& c, bool entropy, long first, long total, bool panels, OutNumbers dx, OutNumbers dw) {
+// Targets count from `first` on, of `total`; without `dw` only x has a gradient. The attributes from `at` on say so.
+void head_gradient(Call& c, bool entropy, int at, OutNumbers dx, OutNumbers dw) {
+  long first = size(c, at), total = size(c, at + 1);
+  bool panels = size(c, at + 3) == 1;
   long rows = size(c, 0), h = size(c, 1), vocabulary = size(c, 2);
   Numbers x = numbers(c, 1), w = numbers(c, 2);
   // Gradients of logits are rounded where x and w are, so that the products by them are of three bf16 matrices.
   bool half = x.half && w.half && on_tensor_cores(true);
   // Sums over pieces of the vocabulary are fp32: those of a bf16 gradient are rounded once, at their end.
   Cut cut(rows, vocabulary, dx.half ? h : 0);
+  LogitRows keep;
+  if (!whole_logits(c, at + 2, vocabulary, entropy ? 8 : 6, keep)) return;
   if (cut.most == 0) {
     fail(c, "rows of %ld numbers are more than the scratch holds", h);
     return;
@@ -242,13 +258,17 @@ void head_gradient(Call& c, bool entropy, long first, long total, bool panels, O
     for (long v0 = 0; v0 < vocabulary; v0 += ld) {
       long columns = smaller(ld, vocabulary - v0);
       OutNumbers dx_rows = dx.half ? OutNumbers{sums, false} : dx.from(r0 * h), dw_rows = dw.p ? dw.from(v0 * h) : dw;
-      multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {{logits, false}, ld, false}, NO_NUMBERS, count,
-               columns, h);
-      if (half)
-        launch(c, differentiate_half_kernel, dim3(unsigned(count)), THREADS, 0, reporter(c), logits, ld, g, v0, columns, first, total, r0);
+      LogitRows z{logits, ld};
+      if (keep.p) z = {keep.at(r0, v0), keep.step};
       else
-        launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), logits, ld, g,
-               v0, columns, first, total, r0);
+        multiply(c, {x.from(r0 * h), h, 1}, weight_of(w.from(v0 * h), h, panels), {{logits, false}, ld, false}, NO_NUMBERS, count,
+                 columns, h);
+      if (half)
+        launch(c, differentiate_half_kernel, dim3(unsigned(count)), THREADS, 0, reporter(c), z.p, z.step, logits, ld, g, v0, columns,
+               first, total, r0);
+      else
+        launch(c, differentiate_kernel, dim3(unsigned(parts(columns, THREADS)), unsigned(count)), THREADS, 0, reporter(c), z.p, z.step,
+               logits, ld, g, v0, columns, first, total, r0);
       Numbers made{logits, half};
       long step = half ? 2 * ld : ld;
       multiply(c, {made, step, 1}, weight_back(w.from(v0 * h), h, panels), {dx_rows, h, false}, v0 > 0 ? dx_rows.numbers() : NO_NUMBERS,
@@ -265,15 +285,15 @@ void head_gradient(Call& c, bool entropy, long first, long total, bool panels, O
 void linear_logprob_grad(Call& c) {
   OutNumbers dx = out_numbers(c, c.operands - 2), dw = out_numbers(c, c.operands - 1);
   const void* prior = size(c, 3) == 1 ? c.operand[c.operands - 3] : nullptr;
-  bool panels = size(c, 7) == 1;
+  bool panels = size(c, 8) == 1;
   size_t bytes = size_t(weight_elements(size(c, 2), size(c, 1), panels)) * bytes_of(c.type[c.operands - 1]);
   if (!prior) succeeded(c, cudaMemsetAsync(dw.p, 0, bytes, c.stream));
   else if (prior != dw.p) succeeded(c, cudaMemcpyAsync(dw.p, prior, bytes, cudaMemcpyDefault, c.stream));
-  head_gradient(c, size(c, 4) == 1, size(c, 5), size(c, 6), panels, dx, dw);
+  head_gradient(c, size(c, 4) == 1, 5, dx, dw);
 }
 
 void linear_logprob_dx(Call& c) {
-  head_gradient(c, size(c, 3) == 1, size(c, 4), size(c, 5), size(c, 6) == 1, out_numbers(c, c.operands - 1), {nullptr, false});
+  head_gradient(c, size(c, 3) == 1, 4, out_numbers(c, c.operands - 1), {nullptr, false});
 }
 
 }  // namespace baton
