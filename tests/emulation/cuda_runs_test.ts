@@ -55,7 +55,7 @@ const PLAN = {
     "actor.generate": { devices: "0-3", dp: 4 },
     "critic.infer": { devices: "0-1", dp: 2 },
     "ref.infer": { devices: "2-3", tp: 2, offload: true },
-    "actor.train": { devices: "0-3", dp: 2, tp: 2, zero: 1 },
+    "actor.train": { devices: "0-3", dp: 2, tp: 2, zero: 1, recompute: "nothing" },
     "critic.train": { devices: "0-3", dp: 2, pp: 2 },
   },
 };
