@@ -138,14 +138,6 @@ inline void turn(const float* p, long ld, long live, long steps, float* out) {
 // One panel of 16 columns of B becomes [k][16]; `next` panels on lies the one that is packed in its place.
 void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, float* out) {
   long live = smaller(16, n - panel * 16);
-  if (b.form == Right::rows) {
-    const float* p = b.p + k0 * b.ld + panel * 16;
-    for (long i = 0; i < k; i++, p += b.ld) {
-      store(out + 16 * i, load_live(p, live));
-      __builtin_prefetch(p + next * 16);
-    }
-    return;
-  }
   if (b.form == Right::columns) {
     const float* p = b.p + panel * 16 * b.ld + k0;
     for (long i = 0; i < k; i += 16) {
@@ -161,6 +153,20 @@ void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, 
     return;
   }
   for (long i = 0; i < k; i += 16) turn(b.p + (k0 + i) * b.ld + panel * 256, b.ld, live, smaller(16, k - i), out + 16 * i);
+}
+
+// `count` panels of B behind one another, of which `last` columns of the last one are there.
+void pack_panels(const Right& b, long panel, long count, long last, long n, long k0, long k, float* out) {
+  if (b.form != Right::rows) {
+    for (long j = 0; j < count; j++) pack_panel(b, panel + j, count, n, k0, k, out + j * 16 * k);
+    return;
+  }
+  const float* p = b.p + k0 * b.ld + panel * 16;
+  for (long i = 0; i < k; i++, p += b.ld)
+    for (long j = 0; j < count; j++) {
+      store(out + (j * k + i) * 16, load_live(p + 16 * j, j + 1 < count ? 16 : last));
+      __builtin_prefetch(p + (count + j) * 16);
+    }
 }
 
 // Steps [from, to) of a transposed B in the order of memory, into panels of `ld` steps.
@@ -180,7 +186,7 @@ void multiply_block(const float* packed, const Cut& cut, const Product& p, const
     long count = smaller(width, end - q), last = smaller(16, p.n - (q + count - 1) * 16);
     Columns columns{b.p + q * 16 * b.ld + k0 * 16, 16, b.ld * 16};
     if (b.form != Right::panels) {
-      for (long j = 0; j < count; j++) pack_panel(b, q + j, width, p.n, k0, depth, panels + j * 16 * depth);
+      pack_panels(b, q, count, last, p.n, k0, depth, panels);
       columns = {panels, 16, depth * 16};
     }
     const float* next = q + width < end ? b.p + (q + width) * 16 * b.ld + k0 * 16 : after;

@@ -53,7 +53,7 @@ struct Area {
 };
 
 // Floats of scratch that `multiply` needs.
-constexpr long GEMM_ROWS = 448, GEMM_DEPTH = 256;
+constexpr long GEMM_ROWS = 512, GEMM_DEPTH = 256;
 constexpr long GEMM_SCRATCH = GEMM_ROWS * GEMM_DEPTH + 16 + 6 * 16 * GEMM_DEPTH;
 // Floats behind these in the first thread's scratch, where a pool turns a transposed B.
 constexpr long GEMM_TURNED = 360 << 10;
