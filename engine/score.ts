@@ -26,16 +26,20 @@ export function mainThreadScorer(
   return {
     async run(call, batch, onDone, signal) {
       const values = new Float32Array(batch.sequences);
-      let next = 0, done = 0;
+      let next = 0, done = 0, over = false;
       const drain = async () => {
-        while (next < batch.sequences) {
+        while (!over && next < batch.sequences) {
           const i = next++, sample = sampleOf(call, batch, i) as never;
           values[i] = checkedScore(call, i, await withDeadline(call, i, () => fn(sample), deadlineSeconds));
           onDone(++done);
         }
       };
       const all = Promise.all(Array.from({ length: Math.min(AT_ONCE, batch.sequences) }, drain));
-      await unlessAborted(all, signal);
+      try {
+        await unlessAborted(all, signal);
+      } finally {
+        over = true;
+      }
       return values;
     },
   };

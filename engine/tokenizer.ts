@@ -1,5 +1,6 @@
 /** Text to token ids and back, for the tokenizer of a Hugging Face folder. */
 import { Tokenizer as Engine } from "npm:@huggingface/tokenizers@0.2.0";
+import { joinInts } from "./arrays.ts";
 import { assistantParts, type Part } from "./assistant.ts";
 import { isObject, join, type JsonObject, readJson, readJsonOrNull } from "./files.ts";
 import { type ChatTemplate, loadTemplate, type Message } from "./template.ts";
@@ -136,7 +137,7 @@ export class Tokenizer {
           `tokenizer of ${this.folder} adds it again (add_bos_token), give messages instead of text or encode with bos: false`,
       );
     }
-    return Int32Array.of(this.bosId, ...ids);
+    return joinInts([[this.bosId], ids]);
   }
 
   /**

@@ -33,11 +33,12 @@ self.onmessage = async ({ data }: MessageEvent<Question>) => {
       scores = same.scores;
       return answer({ kind: "ready" });
     }
-    answer({ kind: "started", sample: data.sample });
-    answer({ kind: "value", sample: data.sample, value: await scores[data.call]!(data.fields as never) });
+    const { run, sample } = data;
+    answer({ kind: "started", run, sample });
+    answer({ kind: "value", run, sample, value: await scores[data.call]!(data.fields as never) });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     if (data.kind === "import") answer({ kind: "refused", why: `importing it failed: ${message}` });
-    else answer({ kind: "failed", sample: data.sample, message });
+    else answer({ kind: "failed", run: data.run, sample: data.sample, message });
   }
 };

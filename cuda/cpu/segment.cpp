@@ -84,29 +84,30 @@ int32_t Segment::fill(char* to, uint8_t byte, uint64_t length) const {
 }
 
 void copy_memory(Pool& pool, const std::vector<Move>& moves, double weight, const std::atomic<bool>& stop) {
-  std::vector<uint64_t> ends;  // of the moves, laid end to end
+  std::vector<uint64_t> ends;  // of the moves, laid one behind the other from whole lines on
   uint64_t total = 0;
-  for (const Move& m : moves) ends.push_back(total += m.bytes * m.count);
+  for (const Move& m : moves) ends.push_back(total += (m.bytes * m.count + 63) & ~uint64_t(63));
   uint64_t piece = std::clamp(total / uint64_t(pool.threads() * 4) + 1, LEAST_PIECE, LARGEST_PIECE);
   long tasks = long((total + piece - 1) / piece);
   auto run = [&](long task) {
-    // Cut at whole floats.
+    // Cut at whole lines, and therefore at whole floats of every move.
     uint64_t at = total * uint64_t(task) / uint64_t(tasks) & ~uint64_t(63);
     uint64_t end = task + 1 == tasks ? total : total * uint64_t(task + 1) / uint64_t(tasks) & ~uint64_t(63);
     size_t i = size_t(std::upper_bound(ends.begin(), ends.end(), at) - ends.begin());
-    for (; at < end && !stop; i++) {
+    for (uint64_t next; at < end && !stop; at = next, i++) {
       const Move& m = moves[i];
-      uint64_t inside = at - (i ? ends[i - 1] : 0), left = std::min(end, ends[i]) - at;
+      uint64_t start = i ? ends[i - 1] : 0, inside = at - start;
+      next = std::min(end, ends[i]);
+      uint64_t left = std::min(next - start, m.bytes * m.count) - inside;
       uint64_t row = inside / m.bytes, column = inside % m.bytes, half = m.widen ? 2 : 1;
       if (m.bytes == m.from_stride * half && m.bytes == m.to_stride) {
         move(m.to + inside, m.from + inside / half, left, float(weight), m.widen);
-        at += left;
         continue;
       }
       while (left > 0) {
         uint64_t n = std::min(m.bytes - column, left);
         move(m.to + row * m.to_stride + column, m.from + row * m.from_stride + column / half, n, float(weight), m.widen);
-        at += n, left -= n, row++, column = 0;
+        left -= n, row++, column = 0;
       }
     }
   };

@@ -37,6 +37,11 @@ for (const [kind, tokenizer] of [["bytes", bytes], ["pieces", words]] as const) 
 Deno.test("encode() adds the BOS token once and says who adds it twice", () => {
   assert.equal(bytes.addsBos, true);
   assert.deepEqual([...bytes.encode("", {})], [bytes.bosId]);
+  const long = bytes.encode("ab".repeat(100_000));
+  assert.ok(
+    long[0] === bytes.bosId && long.length > 130_000,
+    `${long.length}: more than an argument list holds`,
+  );
   assert.throws(
     () => bytes.encode("<|begin|>hello"),
     /begins with <\|begin\|> .*and the tokenizer of .* adds it again/,

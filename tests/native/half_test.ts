@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import type { OpKind } from "../../ir/op.ts";
 import { storedAs, widened } from "../../engine/half.ts";
+import { DeviceSegment } from "../../ffi/device.ts";
 import { type Case, cases } from "./cases.ts";
 import { HALF_KINDS, halfCases } from "./half_cases.ts";
-import { assertSameBits, type Data, floats, generator, normal, run } from "./harness.ts";
+import { assertSameBits, type Data, device, floats, generator, normal, run } from "./harness.ts";
 
 /** A case with the same numbers in fp32. */
 const widenedCase = (c: Case): Case => {
@@ -61,4 +62,21 @@ Deno.test("adamw() updates a master copy to the bit as it does an fp32 parameter
   const kept = new Uint16Array(n).fill(0x3f80), broken = [...ins.slice(0, 5), floats(NaN)];
   const [, , , after] = await run("adamw", broken, [...places, kept], [...attrs, 1]);
   assert.ok(after!.every((x) => x === 1), "nothing is written where the norm is not finite");
+});
+
+Deno.test("a copy that widens is whole behind one of any size in its list", async () => {
+  const count = 1 << 19, next = generator(5), numbers = normal(count, next);
+  const bits = storedAs(numbers, "bf16") as Uint16Array<ArrayBuffer>, odd = Uint16Array.of(1, 2, 3);
+  using from = new DeviceSegment(64 + 2 * count);
+  using to = new DeviceSegment(64 + 4 * count);
+  from.write(0, odd);
+  from.write(64, bits);
+  const move = { from, to, count: 1, fromStride: 0, toStride: 0 };
+  await device().copy([
+    { ...move, fromOffset: 0, toOffset: 0, bytes: 6 },
+    { ...move, fromOffset: 64, toOffset: 64, bytes: 4 * count, widen: true },
+  ]).done;
+  assert.deepEqual([...to.read(0, new Uint16Array(3))], [...odd]);
+  const read = to.read(64, new Float32Array(count)), expected = widened(bits);
+  assert.equal(read.findIndex((x, i) => x !== expected[i]), -1);
 });
