@@ -1,5 +1,6 @@
 /** The samples of one step, field by field, and how a subset of them is packed for a program. */
 import type { FieldType, Schema } from "../ir/field.ts";
+import { joinFloats } from "./arrays.ts";
 import type { Sample } from "./sample.ts";
 import type { ActionTokens } from "./tokenizer.ts";
 
@@ -136,7 +137,7 @@ export class Batch {
   flat(field: string, samples: readonly number[]): Float32Array {
     const column = this.numbersOf(field);
     if (column.per === "batch") return column.values;
-    if (column.per === "token") return concatenate(samples.map((s) => column.values[s]!));
+    if (column.per === "token") return joinFloats(samples.map((s) => column.values[s]!));
     if (column.per === "sequence") return Float32Array.from(samples, (s) => column.values[s]!);
     return Float32Array.from(samples.filter((s) => s % 2 === 0), (s) => column.values[s / 2]!);
   }
@@ -223,16 +224,6 @@ export function cutMicroBatches(
   }
   if (run.length) runs.push(run);
   return runs;
-}
-
-export function concatenate(parts: readonly Float32Array[]): Float32Array {
-  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const p of parts) {
-    out.set(p, at);
-    at += p.length;
-  }
-  return out;
 }
 
 /**

@@ -2,6 +2,7 @@
  * Several turns of one sample: between them the host asks a tool and goes on from the same tokens, none of them encoded
  * again. All sequences that go on are one rollout, so every turn is generated like a first one, under any plan.
  */
+import { joinFloats, joinInts } from "./arrays.ts";
 import type { GenerateRequest, Response } from "./request.ts";
 import { unlessAborted, within } from "./score.ts";
 
@@ -33,7 +34,7 @@ interface Conversation {
   /** Number of its randomness: one for every sample of the step. */
   readonly index: number;
   tokens: Int32Array;
-  actions: number[];
+  actions: Int32Array;
   logprobs: Float32Array;
   kept: Int32Array | undefined;
   finished: boolean;
@@ -52,7 +53,7 @@ export async function converse(
     start: prompts[r.prompt]!,
     index: indices[r.prompt]! * samples + i % samples,
     tokens: r.tokens,
-    actions: Array.from(r.tokens, (_, at) => at),
+    actions: r.tokens.map((_, at) => at),
     logprobs: r.logprobs,
     kept: r.kept,
     finished: r.finished,
@@ -71,13 +72,13 @@ export async function converse(
       // Without room for the answer and a token behind it, the sample ends here, cut.
       c.finished = false;
       if (ids.length + 1 > room(c)) return false;
-      c.tokens = Int32Array.of(...c.tokens, ...ids);
+      c.tokens = joinInts([c.tokens, ids]);
       return true;
     });
     if (!open.length) break;
     const responses = await generate({
       ...request,
-      prompts: open.map((c) => Int32Array.of(...c.start, ...c.tokens)),
+      prompts: open.map((c) => joinInts([c.start, c.tokens])),
       indices: open.map((c) => c.index),
       limits: open.map(room),
       samples: 1,
@@ -85,10 +86,10 @@ export async function converse(
     });
     open.forEach((c, i) => {
       const r = responses[i]!, at = c.tokens.length;
-      c.tokens = Int32Array.of(...c.tokens, ...r.tokens);
-      c.actions.push(...Array.from(r.tokens, (_, j) => at + j));
-      c.logprobs = Float32Array.of(...c.logprobs, ...r.logprobs);
-      if (r.kept) c.kept = joined(c.kept!, r.kept);
+      c.tokens = joinInts([c.tokens, r.tokens]);
+      c.actions = joinInts([c.actions, r.tokens.map((_, j) => at + j)]);
+      c.logprobs = joinFloats([c.logprobs, r.logprobs]);
+      if (r.kept) c.kept = joinInts([c.kept!, r.kept]);
       c.finished = r.finished;
     });
     said = responses.map((r) => r.tokens);
@@ -96,26 +97,18 @@ export async function converse(
   return all.map((c) => ({
     prompt: c.prompt,
     tokens: c.tokens,
-    actions: Int32Array.from(c.actions),
+    actions: c.actions,
     logprobs: c.logprobs,
     ...(c.kept && { kept: c.kept }),
     finished: c.finished,
   }));
 }
 
-/** An argument list has no room for thousands of actions with a list each. */
-function joined(a: Int32Array, b: Int32Array): Int32Array {
-  const both = new Int32Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
-}
-
 /** What the tool says that the turn calls, or null where it calls none or was cut. */
 async function answer(c: Conversation, turn: Int32Array, o: ConversationOptions): Promise<string | null> {
   if (!c.finished) return null;
   const before = c.tokens.subarray(0, c.tokens.length - turn.length);
-  const text = o.decode(turn, Int32Array.of(...c.start, ...before));
+  const text = o.decode(turn, joinInts([c.start, before]));
   for (const tool of o.tools) {
     const match = tool.call.exec(text);
     if (!match) continue;

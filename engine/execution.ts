@@ -82,6 +82,8 @@ export class Execution {
     this.#stop.abort(reason);
     // What waits to be asked for will not be.
     this.#released.reject(reason);
+    // Devices stop for all steps: one that still runs says why, not that it was cancelled.
+    if (this.previous) this.previous.#abort(reason);
     this.engine.devices.cancel(true);
   }
 

@@ -1,5 +1,6 @@
 /** Runs an infer call: the batch shared out to data-parallel ranks, in micro-batches, each result put in the batch's order. */
-import { type Batch, concatenate, cutMicroBatches, pack, type Packed, type TokenColumn } from "./batch.ts";
+import { joinFloats } from "./arrays.ts";
+import { type Batch, cutMicroBatches, pack, type Packed, type TokenColumn } from "./batch.ts";
 import type { Live } from "./binding.ts";
 import type { Staged } from "./lanes.ts";
 import { share } from "./partition.ts";
@@ -27,7 +28,7 @@ export async function infer(
   const parts = share(samples, { parts: replicas.length, together: 1, weight: (s) => lengths[s]! });
   const values = new Map(ports.map((port) => [port, new Array<Float32Array>(samples.length)]));
   await settleAll(replicas.map((slots, dp) => inferPart(slots, column, parts[dp]!, values, signal)));
-  return Object.fromEntries([...values].map(([port, of]) => [port, concatenate(of)]));
+  return Object.fromEntries([...values].map(([port, of]) => [port, joinFloats(of)]));
 }
 
 async function inferPart(

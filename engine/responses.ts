@@ -1,6 +1,7 @@
 /** What a generate call writes: token field, text, log-probabilities, length, finished; only the ports that are bound. */
 import type { GenerateCall } from "../ir/graph.ts";
 import { keptWidth } from "../ir/groups.ts";
+import { joinInts } from "./arrays.ts";
 import type { Batch } from "./batch.ts";
 import type { Response } from "./request.ts";
 
@@ -23,7 +24,7 @@ export function putResponses(
   };
   if (tokens) {
     batch.tokens.set(tokens, {
-      ids: responses.map((r) => Int32Array.of(...prompts[r.prompt]!, ...r.tokens)),
+      ids: responses.map((r) => joinInts([prompts[r.prompt]!, r.tokens])),
       actions: responses.map((r) =>
         (r.actions ?? r.tokens.map((_, i) => i)).map((at) => prompts[r.prompt]!.length + at)
       ),

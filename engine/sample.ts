@@ -1,6 +1,7 @@
 /** One row of a data set → token ids. What a row may look like is written at {@link toSample}. */
 import type { DType } from "../ir/field.ts";
 import type { SourceSpec } from "../ir/graph.ts";
+import { joinInts } from "./arrays.ts";
 import { byOwnNames, columnOf } from "./columns.ts";
 import { isObject, type JsonObject } from "./files.ts";
 import { isMessages, messagesOf, transcriptOf, transcriptParts, trimmed } from "./messages.ts";
@@ -196,7 +197,7 @@ function completed(prompt: unknown, completion: unknown, name: string, options: 
 function withEnd({ ids, actions }: ActionTokens, { tokenizer }: SampleOptions): ActionTokens {
   const end = tokenizer!.eosId, last = ids.at(-1);
   if (end === null || last === undefined || tokenizer!.stopIds.includes(last)) return { ids, actions };
-  return { ids: Int32Array.of(...ids, end), actions: Int32Array.of(...actions, ids.length) };
+  return { ids: joinInts([ids, [end]]), actions: joinInts([actions, [ids.length]]) };
 }
 
 function maskedPositions(length: number, mask: unknown): Int32Array {

@@ -32,20 +32,20 @@ export class StepVersions {
     return this.graph.calls.filter((c) => c.kind === "train" && c.model === model).length;
   }
 
-  /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights ever were. */
+  /** Throws when a sample is older than the generate call's `maxLag` allows, or newer than its weights are now. */
   check(call: ModelFunctionCall, column: TokenColumn): void {
     const maker = column.model;
     if (maker === undefined) return;
     const lag = (column.maxLag ?? 0) * this.#made(maker), now = this.#began.get(maker)!;
-    const bad = column.versions.findIndex((v) => now - v > lag || v > now);
+    // A step may sample from what it has trained.
+    const newest = this.homes().get(maker)!.version ?? 0;
+    const bad = column.versions.findIndex((v) => now - v > lag || v > newest);
     if (bad < 0) return;
+    const version = column.versions[bad]!,
+      steps = Math.ceil((now - version) / Math.max(1, this.#made(maker)));
     throw new Error(
-      `Cannot run ${call.id}: sample ${bad} was made by version ${
-        column.versions[bad]
-      } of ${maker} and this step began with ` +
-        `version ${now}, generate it again or declare generate({ maxLag: ${
-          Math.ceil((now - column.versions[bad]!) / Math.max(1, this.#made(maker)))
-        } })`,
+      `Cannot run ${call.id}: sample ${bad} was made by version ${version} of ${maker} and this step began with version ` +
+        `${now}, generate it again` + (steps > 0 ? ` or declare generate({ maxLag: ${steps} })` : ""),
     );
   }
 }

@@ -107,8 +107,8 @@ const std::vector<Rule>& rules() {
 bool is_constant_of_pointwise(const Operation& op, size_t attribute) {
   if (op.code != POINTWISE || op.attributes.size() < 4) return false;
   double inputs = op.attributes[1].value, instructions = op.attributes[2].value;
-  double place = double(attribute) - 4 - inputs;
-  return place >= 1 && place < 4 * instructions && long(place) % 4 == 1 &&
+  double place = double(attribute) - 4 - inputs;  // counts come before: they are none, whatever `inputs` says
+  return inputs >= 0 && place >= 1 && place < 4 * instructions && long(place) % 4 == 1 &&
          op.attributes[attribute - 1].value == CONSTANT;
 }
 
@@ -143,6 +143,18 @@ struct Checker {
     }
     return "";
   }
+  // What says whether an operand is there, or how it lies: kernels look for operands where a 1 puts them.
+  std::string flags() const {
+    for (size_t i = 0; i < rule.attributes.size(); i++) {
+      bool flag = rule.attributes[i].name == "panels", counts = false;
+      for (const OperandRule& o : rule.operands) {
+        flag = flag || o.flag == int(i);
+        for (const Factor& f : o.factors) counts = counts || f.attribute == int(i);
+      }
+      if (flag && !counts && at(int(i)) > 1) return rule.attributes[i].name + " is neither 0 nor 1";
+    }
+    return "";
+  }
   std::string room(size_t operand, const std::string& name, double elements) const {
     if (!(elements <= MAX_ELEMENTS)) return name + " is too large";
     double bytes = elements * double(bytes_of(op.operands[operand].type));
@@ -165,6 +177,7 @@ struct Checker {
     size_t operands = 0;
     std::string error = counts(op.operands.size(), rule.attributes.size());
     if (error.empty()) error = whole();
+    if (error.empty()) error = flags();
     if (!error.empty()) return error;
     for (const OperandRule& o : rule.operands) operands += o.flag < 0 || at(o.flag) != 0;
     error = counts(operands, rule.attributes.size());
@@ -241,6 +254,12 @@ struct Checker {
     for (size_t k = 0; error.empty() && k < o; k++) {
       if (at(int(4 + i + 4 * c + k)) >= double(i + c)) return "output " + std::to_string(k) + " is not a register";
       error = room(i + k, "output " + std::to_string(k), at(0));
+      // A chain reads what it needs of an element before it writes it, and nobody else's elements.
+      for (size_t j = 0; error.empty() && j < i + o; j++) {
+        char role = j < i && at(int(4 + j)) == 1 ? '=' : '!';
+        if (j != i + k && !may_lie(op.operands[i + k], op.operands[j], role))
+          error = "output " + std::to_string(k) + " lies over " + (j < i ? "input " : "output ") + std::to_string(j < i ? j : j - i);
+      }
     }
     return error;
   }

@@ -280,6 +280,37 @@ Deno.test("load() refuses an output that lies over checked integers or over anot
   assert.throws(() => LoadedProgram.load(program([op], places, 256)), /dgate lies over dup/);
 });
 
+Deno.test("load() refuses counts and flags that would move operands from where kernels look for them", () => {
+  const all = Array.from({ length: 10 }, (_, i) => value(i, 16));
+  const refuses = (kind: OpKind, ins: number, outs: number, attrs: Op["attrs"], why: RegExp) => {
+    const op: Op = { kind, ins: all.slice(0, ins), outs: all.slice(ins, ins + outs), attrs };
+    assert.throws(() => LoadedProgram.load(program([op], new Map(all.map((v, i) => [v, 64 * i])), 640)), why);
+  };
+  // −4 inputs and 5 outputs are one operand, and place the first constant where the number of inputs is.
+  refuses("pointwise", 0, 1, [16, -4, 1, 5, 0, 0, 0, 0, 0], /attribute 1 is not a whole number/);
+  refuses("pointwise", 0, 1, [16, 0, -1, 1, 0], /attribute 2 is not a whole number/);
+  refuses("ropes", 6, 4, [1, 1, 1, 2, 1, 1e-5, 2], /norm is neither 0 nor 1/);
+  refuses("linearLogprobDx", 8, 1, [1, 1, 1, 3, 0, 1, 0, 0], /entropyFlag is neither 0 nor 1/);
+  refuses("matmul", 2, 1, [1, 1, 1, 2, 0], /panels is neither 0 nor 1/);
+});
+
+Deno.test("load() refuses a chain whose outputs lie over one another, or over inputs but at their place", () => {
+  const [x, y, u, v] = [value(0, 32), value(1, 32), value(2, 32), value(3, 1)];
+  const chain = (ins: Value[], outs: Value[], at: number[], strides: number[]) => {
+    const code = [1, 0, ins.length - 1, 0], last = outs.map(() => ins.length);
+    const attrs = [32, ins.length, 1, outs.length, ...strides, ...code, ...last];
+    const op: Op = { kind: "pointwise", ins, outs, attrs };
+    return () =>
+      LoadedProgram.load(program([op], new Map([...ins, ...outs].map((w, i) => [w, at[i]!])), 1024))
+        .dispose();
+  };
+  chain([x, y], [u], [0, 128, 0], [1, 1])();
+  chain([x, y], [u], [0, 128, 128], [1, 1])();
+  assert.throws(chain([x, y], [u], [0, 128, 64], [1, 1]), /output 0 lies over input 0/);
+  assert.throws(chain([x, v], [u], [0, 128, 128], [1, 0]), /output 0 lies over input 1/);
+  assert.throws(chain([x], [y, u], [0, 128, 192], [1]), /output 0 lies over output 1/);
+});
+
 Deno.test("load() refuses every truncated program", () => {
   const good = sampleProgram().bytes;
   for (let n = 0; n < good.length; n++) {

@@ -44,6 +44,15 @@ Deno.test("StepVersions.check() accepts a step's own samples after its training 
   assert.throws(() => versions.check(infer, column(2, "actor")), /declare generate\(\{ maxLag: 1 \}\)/);
 });
 
+Deno.test("StepVersions.check() accepts samples of weights that the step itself has trained", () => {
+  const actor = { version: 3 }, versions = new StepVersions(graph(), () => new Map([["actor", actor]]));
+  versions.begin();
+  assert.throws(() => versions.check(infer, column(4, "actor")), /version 4/);
+  actor.version++;
+  versions.check(infer, column(4, "actor"));
+  assert.throws(() => versions.check(infer, column(5, "actor")), /version 5 .* generate it again$/);
+});
+
 Deno.test("StepVersions counts lag in steps: a model that trains twice a step makes two versions of it", () => {
   const actor = { version: 6 }, versions = new StepVersions(graph(2), () => new Map([["actor", actor]]));
   versions.begin();
