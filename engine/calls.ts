@@ -235,7 +235,7 @@ export class Calls {
 
   async #compute(call: ComputeCall, { batch, states, write }: StepContext): Promise<void> {
     const binding = this.#of(call).binding("compute", 0);
-    const results = await compute(binding, batch, call.reads.tokens ?? null, states);
+    const results = await compute(binding, call, batch, states);
     for (const [port, field] of Object.entries(call.writes)) {
       batch.putFlat(field, this.input.graph.fields[field]!, results[port]!);
     }
