@@ -88,6 +88,12 @@ export function benchParts(o: { readonly small: boolean; readonly python: string
   });
   return [
     { name: "operations", command: script("gpu_operations.ts"), env, seconds: BENCH_SECONDS },
+    ...[{}, { BATON_CUDA_PRODUCTS: "own" }].map((products): Part => ({
+      name: `joined products${"BATON_CUDA_PRODUCTS" in products ? ", own kernels" : ""}`,
+      command: script("gpu_joined.ts"),
+      env: { ...env, ...products },
+      seconds: BENCH_SECONDS,
+    })),
     ATTENTION,
     ...(o.small ? EMULATED : STEPS).flatMap((name): Part[] => [
       { name, command: script("gpu_steps.ts", name), env, seconds: BENCH_SECONDS },

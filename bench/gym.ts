@@ -4,7 +4,8 @@
  *     deno run -A bench/gym.ts [--base COMMIT] [--only REGEX] [--threads 1] [--budget SECONDS] [--isa avx512|avx2|generic]
  *
  * Every case prints the shortest and the median time of both, what the trial reaches of the FMA peak and of bytes, and whether
- * all outputs have the same bits; the exit code is 1 where they have not. A kernel that the commit has not cannot be compared.
+ * all outputs have the same bits; the exit code is 1 where they have not. A kernel that the commit has not cannot be compared, but products of
+ * the same rows are: joined here, one after the other there (qkv, gateUp, gated).
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -1,7 +1,7 @@
 /** Lifetimes, in-place reuse and arena offsets. The result is the memory use of a program, to the byte. */
 import type { Maxima, Op, Place, Value } from "../ir/op.ts";
 import { reusable } from "./operands.ts";
-import { placeInGaps } from "./placement.ts";
+import { placeBesideLasting, placeInGaps } from "./placement.ts";
 import { reservedBytes } from "./shape.ts";
 
 export interface BufferPlan {
@@ -27,7 +27,8 @@ type Lifetime = Omit<Buffer, "offset"> & { end: number; readonly values: Value[]
  */
 export function planBuffers(ops: readonly Op[], maxima: Maxima, guard?: number): BufferPlan {
   const lifetimes = findLifetimes(ops, maxima);
-  const offsets = guard === undefined ? bestOffsets(lifetimes) : fencedOffsets(lifetimes, guard);
+  const liveBytes = mostLive(lifetimes, ops.length);
+  const offsets = guard === undefined ? bestOffsets(lifetimes, liveBytes) : fencedOffsets(lifetimes, guard);
   const places = new Map<Value, Place>(), buffers: Buffer[] = [];
   let arenaBytes = 0;
   lifetimes.forEach(({ values, ...buffer }, i) => {
@@ -36,7 +37,7 @@ export function planBuffers(ops: readonly Op[], maxima: Maxima, guard?: number):
     arenaBytes = Math.max(arenaBytes, offset + buffer.bytes + (guard ?? 0));
     for (const v of values) places.set(v, { segment: "arena", offset });
   });
-  return { places, buffers, arenaBytes, liveBytes: mostLive(lifetimes, ops.length) };
+  return { places, buffers, arenaBytes, liveBytes };
 }
 
 function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
@@ -63,8 +64,8 @@ function findLifetimes(ops: readonly Op[], maxima: Maxima): Lifetime[] {
   return all;
 }
 
-/** Lowest-gap placement in several orders; the best is kept. */
-function bestOffsets(buffers: readonly Lifetime[]): readonly number[] {
+/** Lowest-gap placement in several orders, and one beside what lasts; the best is kept. */
+function bestOffsets(buffers: readonly Lifetime[], live: number): readonly number[] {
   const orders: ((x: Lifetime, y: Lifetime) => number)[] = [
     (x, y) => y.bytes - x.bytes || x.start - y.start,
     (x, y) => x.start - y.start || y.bytes - x.bytes,
@@ -80,7 +81,8 @@ function bestOffsets(buffers: readonly Lifetime[]): readonly number[] {
     const { offsets, top } = placeInGaps(bytes, sorted, together);
     if (top < least) [best, least] = [offsets, top];
   }
-  return best;
+  const { offsets, top } = placeBesideLasting(bytes, buffers, live);
+  return top < least ? offsets : best;
 }
 
 function fencedOffsets(buffers: readonly Lifetime[], guard: number): number[] {

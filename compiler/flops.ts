@@ -10,6 +10,12 @@ export function flops(op: Op, live: Maxima): number {
     case "linearLogprob":
     case "shardLogprob":
       return 2 * at(0) * at(1) * at(2);
+    case "matmul3":
+      return 2 * at(0) * (at(1) + at(2) + at(3)) * at(4);
+    case "matmul2":
+      return 2 * at(0) * (at(1) + at(2)) * at(3);
+    case "gatedMatmul":
+      return 4 * at(0) * at(1) * at(2);
     case "linearLogprobGrad":
       // The logits again unless they were kept, then both gradients.
       return (at(7) ? 4 : 6) * at(0) * at(1) * at(2);

@@ -1,99 +1,22 @@
 /**
  * Joins operations that pass over the same rows one behind the other: a sum and the norm of it, both gradients of a norm, the
- * rotations of queries and keys with the norms before them, and the writing of rotated keys into the cache. No result changes, to the bit.
+ * rotations of queries and keys with the norms before them, the writing of rotated keys into the cache, and products of the same rows
+ * (`join_products.ts`). No result changes, to the bit.
  */
 import { type Op, POINTWISE, type Value } from "../ir/op.ts";
 import { worksInPlace } from "./fuse.ts";
+import { productsOfSameRows } from "./join_products.ts";
+import { type Joined, type Placed, Reads, replace, take } from "./reads.ts";
 import { sameDim } from "./shape.ts";
 
-/** A joined operation and those that it takes the place of. */
-interface Joined {
-  readonly members: readonly Op[];
-  readonly op: Op;
-}
-
 export function join(ops: readonly Op[]): Op[] {
-  return [sumsAndNorms, gradientsOfNorms, rotations, keysIntoCache].reduce(
-    (now, find) => replace(now, find(new Reads(now))),
-    [
-      ...ops,
-    ],
-  );
-}
-
-/** Who makes and who reads every value of a list of operations. */
-class Reads {
-  readonly maker = new Map<Value, Op>();
-  readonly position = new Map<Op, number>();
-  readonly #readers = new Map<Value, Op[]>();
-
-  constructor(readonly ops: readonly Op[]) {
-    ops.forEach((op, i) => {
-      this.position.set(op, i);
-      op.outs.forEach((v) => this.maker.set(v, op));
-      op.ins.forEach((v) => this.#readers.set(v, [...this.readers(v), op]));
-    });
-  }
-
-  readers(v: Value): readonly Op[] {
-    return this.#readers.get(v) ?? [];
-  }
-  /** Whether v lives between `op` and who else makes or reads it at all. */
-  readByNoneBut(v: Value, op: Op): boolean {
-    return v.place === undefined && this.readers(v).every((reader) => reader === op);
-  }
-
-  /** Where one operation can stand for all of these: behind what they read, before what reads them. */
-  spot(members: readonly Op[]): number | undefined {
-    const own = new Set(members), at = members.map((op) => this.position.get(op)!).sort((a, b) => a - b);
-    return at.find((p) =>
-      members.every((op) =>
-        op.ins.every((v) => {
-          const maker = this.maker.get(v);
-          return !maker || own.has(maker) || this.position.get(maker)! < p;
-        }) &&
-        op.outs.every((v) => this.readers(v).every((r) => own.has(r) || this.position.get(r)! > p)) &&
-        this.#passes(op, p, own)
-      )
-    );
-  }
-  /** Whether nothing between an operation and position p writes where it reads, or touches what it writes. */
-  #passes(op: Op, p: number, own: ReadonlySet<Op>): boolean {
-    const i = this.position.get(op)!,
-      reads = op.ins.filter((v) => v.place),
-      writes = op.outs.filter((v) => v.place);
-    if (reads.length + writes.length === 0) return true;
-    return this.ops.slice(Math.min(i, p), Math.max(i, p) + 1).every((other) =>
-      own.has(other) ||
-      !other.outs.some((v) => [...reads, ...writes].some((x) => samePlace(x, v))) &&
-        !other.ins.some((v) => writes.some((x) => samePlace(x, v)))
-    );
-  }
-}
-
-const samePlace = (x: Value, y: Value): boolean =>
-  x.place !== undefined && y.place?.segment === x.place.segment && y.place.offset === x.place.offset;
-
-/** Puts every joined operation in the place of its members, as far as there is one for it. */
-function replace(ops: Op[], found: readonly (Joined & { readonly at: number })[]): Op[] {
-  const out: (Op | null)[] = [...ops], position = new Map(ops.map((op, i) => [op, i]));
-  for (const { members, op, at } of found) {
-    members.forEach((member) => out[position.get(member)!] = null);
-    out[at] = op;
-  }
-  return out.filter((op) => op !== null);
-}
-
-/** Adds a joined operation to `found` unless a member is taken or there is no place for it. */
-function take(reads: Reads, found: (Joined & { readonly at: number })[], joined: Joined | undefined): void {
-  if (!joined || found.some(({ members }) => members.some((op) => joined.members.includes(op)))) return;
-  const at = reads.spot(joined.members);
-  if (at !== undefined) found.push({ ...joined, at });
+  const finders = [sumsAndNorms, gradientsOfNorms, rotations, keysIntoCache, productsOfSameRows];
+  return finders.reduce((now, find) => replace(now, find(new Reads(now))), [...ops]);
 }
 
 /** s = x + r, y = norm(s): s is written and read once. */
 function sumsAndNorms(reads: Reads) {
-  const found: (Joined & { readonly at: number })[] = [];
+  const found: Placed[] = [];
   for (const norm of reads.ops) {
     if (norm.kind !== "rmsnorm") continue;
     const [s, w] = norm.ins as [Value, Value], sum = reads.maker.get(s);
@@ -114,7 +37,7 @@ const isSum = (op: Op): boolean =>
 
 /** Both gradients of a norm read the same rows. */
 function gradientsOfNorms(reads: Reads) {
-  const found: (Joined & { readonly at: number })[] = [];
+  const found: Placed[] = [];
   for (const dw of reads.ops) {
     if (dw.kind !== "rmsnormDw") continue;
     const [dy, x, rstd, ...sum] = dw.ins as [Value, Value, Value, ...Value[]], [rows, width, flag] = dw.attrs;
@@ -133,7 +56,7 @@ function gradientsOfNorms(reads: Reads) {
 
 /** Two rotations by the same angles; the norms of both before them if nothing else reads what they make. */
 function rotations(reads: Reads) {
-  const found: (Joined & { readonly at: number })[] = [];
+  const found: Placed[] = [];
   let last: Op | undefined;
   for (const op of reads.ops) {
     if (op.kind !== "rope") continue;
@@ -176,7 +99,7 @@ function normBefore(reads: Reads, rope: Op): Op | undefined {
 
 /** Keys go into the cache as they are rotated, and are kept beside it only where something else reads them. */
 function keysIntoCache(reads: Reads) {
-  const found: (Joined & { readonly at: number })[] = [];
+  const found: Placed[] = [];
   for (const write of reads.ops) {
     if (write.kind !== "kvWrite") continue;
     const [k, v, slots, positions, pageTable, finished] = write.ins as [

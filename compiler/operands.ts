@@ -55,6 +55,9 @@ export const SIZE_ATTRIBUTES: Readonly<Record<OpKind, readonly number[]>> = {
   keptLogprob: [0],
   keptLogprobGrad: [0],
   linearLogprobDx: [0],
+  matmul3: [0],
+  matmul2: [0],
+  gatedMatmul: [0],
   addRmsnorm: [0],
   ropes: [0],
   ropeKvWrite: [0],
@@ -194,6 +197,12 @@ export function operandCounts(op: Op): readonly [ins: number, outs: number] {
       return [6 + 2 * a[2]!, 1];
     case "linearLogprobDx":
       return [6 + 2 * a[3]! + keeps(a[6]!), 1];
+    case "matmul3":
+      return [4 + 3 * a[6]!, 3];
+    case "matmul2":
+      return [3 + 2 * a[5]!, 2];
+    case "gatedMatmul":
+      return [3, 1];
     case "addRmsnorm":
       return [3, 3];
     case "rmsnormGrad":

@@ -11,6 +11,18 @@ export function partsOf({ kind, attrs, elements, widths }: Work): readonly Work[
     widths: operands.map((i) => widths[i]!),
   });
   switch (kind) {
+    case "matmul2":
+    case "matmul3": {
+      const count = kind === "matmul2" ? 2 : 3, [rows] = attrs as [Attr], biased = attrs[count + 3] === 1;
+      return Array.from({ length: count }, (_, i) => {
+        const bias = biased ? [1 + count + i] : [], y = elements.length - count + i;
+        return part("matmul", [rows, attrs[1 + i]!, ...attrs.slice(count + 1)], 0, 1 + i, ...bias, y);
+      });
+    }
+    case "gatedMatmul": {
+      const products = [1, 2].map((w) => part("matmul", [...attrs, 0], 0, w, 3));
+      return [...products, part("swiglu", [elements[3]!], 3, 3, 3)];
+    }
     case "addRmsnorm":
       return [part("pointwise", [], 0, 1, 3), part("rmsnorm", attrs, 3, 2, 4, 5)];
     case "rmsnormGrad": {

@@ -39,3 +39,44 @@ export function placeInGaps(
   }
   return { offsets, top };
 }
+
+/** When an item is alive: from `start` to `end`. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Puts each item, in the order in which they begin, into the smallest gap below `ceiling` between those that are alive then, at the
+ * side whose neighbour ends last: so room that becomes free is in one piece. What has no room there goes above all others.
+ */
+export function placeBesideLasting(
+  bytes: readonly number[],
+  spans: readonly Span[],
+  ceiling: number,
+): Placement {
+  const offsets: number[] = new Array(bytes.length).fill(0);
+  const order = bytes.map((_, i) => i).sort((i, j) =>
+    spans[i]!.start - spans[j]!.start || bytes[j]! - bytes[i]! || i - j
+  );
+  let alive: number[] = [], top = 0; // indexes by offset
+  for (const i of order) {
+    alive = alive.filter((j) => spans[j]!.end >= spans[i]!.start);
+    let at = 0, least = Infinity, low = 0, below = Infinity;
+    for (let k = 0; k <= alive.length; k++) {
+      const j = alive[k],
+        high = j === undefined ? ceiling : offsets[j]!,
+        above = j === undefined ? Infinity : spans[j]!.end;
+      if (high - low >= bytes[i]! && high - low < least) {
+        least = high - low;
+        at = below >= above ? low : high - bytes[i]!;
+      }
+      if (j !== undefined) [low, below] = [offsets[j]! + bytes[j]!, above];
+    }
+    offsets[i] = least < Infinity ? at : low;
+    top = Math.max(top, offsets[i]! + bytes[i]!);
+    const behind = alive.findIndex((j) => offsets[j]! > offsets[i]!);
+    alive.splice(behind < 0 ? alive.length : behind, 0, i);
+  }
+  return { offsets, top };
+}

@@ -266,7 +266,9 @@ export class Calls {
       key: (epoch) => streamKey(this.input.seed, call.id, step, epoch),
       sampledLogprobs: same ? generate?.writes.logprobs ?? null : null,
       onMicroBatch: (done, of) => onPhase?.(call.id, done, of),
+      onUpdate: (begun) => void (replica.torn = begun),
     });
+    replica.torn = false;
     replica.updates = result.updates;
     replica.version!++;
     return result.metrics;

@@ -28,6 +28,8 @@ export interface OpenCheckpoint {
   readonly path: string;
   /** Publishes the folder and returns its final path. State must have been written. */
   commit(): Promise<string>;
+  /** Removes what was written of it: on a full disk the space is needed. Throws nothing. */
+  discard(): Promise<void>;
 }
 
 /** Starts the checkpoint of a step in `folder`. What an interrupted write of the same step left there is removed. */
@@ -45,6 +47,7 @@ export async function beginCheckpoint(folder: string, step: number): Promise<Ope
       await replaceFile(join(folder, LATEST), `${baseName(final)}\n`);
       return final;
     },
+    discard: () => removeIfThere(path).catch(() => {}),
   };
 }
 

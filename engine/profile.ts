@@ -204,7 +204,7 @@ function casesOf(config: ModelConfig): ProfileCase[] {
 }
 
 /** Kinds whose tables are about something else than elements, or that are made of others. */
-const PRODUCT_KINDS: readonly string[] = Object.keys(MODES);
+const PRODUCT_KINDS: readonly string[] = [...Object.keys(MODES), "matmul2", "matmul3", "gatedMatmul"];
 
 /** A table for every other kind of operation that was seen. */
 function fitted(found: readonly Measured[]): [OpKind, Table][] {

@@ -47,6 +47,8 @@ export class Replica {
   version: number | null = null;
   /** Optimizer updates made. */
   updates = 0;
+  /** Whether a train call that did not end has updated it: its weights are those of no version. */
+  torn = false;
   readonly holders: readonly Holder[];
   /** Where the pieces of a home lie while it is offloaded: params, then moments, by rank. */
   readonly host: readonly DeviceSegment[];

@@ -75,9 +75,11 @@ export async function train(bound: BoundCall, request: TrainRequest): Promise<Tr
       const hyper = Float32Array.of(lr, 1 - b1 ** updates, 1 - b2 ** updates),
         programs = bound.all(gates ? "summedUpdate" : "update");
       for (const update of programs) update.write("inputs/hyper", hyper);
+      request.onUpdate?.(true);
       await settled(programs.map((update) => update.submit({})));
       const norm = programs[0]!.read("outputs/norm")[0]!;
       if (!Number.isFinite(norm)) {
+        if (updates === request.updates + 1) request.onUpdate?.(false);
         throw new Error(
           `Cannot train in ${call.id}: the gradient norm of update ${updates} is ${norm}, the update was not made; ` +
             `lower the learning rate, checkpoints are as they were`,

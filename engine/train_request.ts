@@ -23,4 +23,6 @@ export interface TrainRequest {
    */
   readonly sampledLogprobs: string | null;
   readonly onMicroBatch?: (done: number, of: number) => void;
+  /** Before each update is made; with `false` when the first one turned out not to have been. */
+  readonly onUpdate?: (begun: boolean) => void;
 }

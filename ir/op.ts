@@ -203,6 +203,17 @@ export const OPCODE = {
   keptLogprobGrad: 51,
   /** `linearLogprobGrad` of x alone, where w is frozen: dlogprob[A], x, w, targets, invT, lse, [dentropy[A], entropy[A]], [z] → dx[A,H] · A: H V entropyFlag first total step panels. */
   linearLogprobDx: 52,
+  /**
+   * x[M,K], w1, w2, w3, [bias1, bias2, bias3] → y1[M,N1], y2[M,N2], y3[M,N3] · M: N1 N2 N3 K panels biasFlag. Three `matmul`s of
+   * the same rows.
+   */
+  matmul3: 53,
+  /** x[M,K], w1, w2, [bias1, bias2] → y1[M,N1], y2[M,N2] · M: N1 N2 K panels biasFlag. Two of them. */
+  matmul2: 54,
+  /**
+   * x[M,K], wg, wu → y[M,N] · M: N K panels. `swiglu` of the gate x·wgᵀ and x·wuᵀ, both rounded as if they were stored in between.
+   */
+  gatedMatmul: 55,
   /** x[R,H], r[R,H], w[H] → s, y, rstd[R] · R: H eps. s = x + r, and `rmsnorm` of s as it is stored. */
   addRmsnorm: 59,
   /**

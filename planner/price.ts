@@ -66,6 +66,15 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
   switch (work.kind) {
     case "matmul":
       return Math.max(launch, product("matmul", at(0), at(1), at(2)));
+    // One product with all their outputs: rows are read once, and there is one launch.
+    case "matmul3":
+      return Math.max(launch, product("matmul", at(0), at(1) + at(2) + at(3), at(4)));
+    case "matmul2":
+      return Math.max(launch, product("matmul", at(0), at(1) + at(2), at(3)));
+    case "gatedMatmul": {
+      const swiglu = partsOf(work).at(-1)!;
+      return Math.max(launch, product("matmul", at(0), 2 * at(1), at(2)) + elementwise(swiglu, live, p));
+    }
     case "matmulDx":
       return Math.max(launch, product("matmulDx", at(0), at(2), at(1)));
     case "matmulDw":

@@ -33,18 +33,26 @@ const lagging = (engine: Engine): Replica[] =>
 /** Replicas are numbered by the plan; checkpoints do not depend on it. */
 const lagName = ({ spec }: Replica): string => `${spec.model}.lag`;
 
-/** Writes beside and renames; returns the checkpoint's folder. */
-export async function saveCheckpoint(
-  engine: Engine,
-  folder: string,
-  state: Omit<RunState, "version" | "states" | "models">,
-): Promise<string> {
-  const checkpoint = await beginCheckpoint(folder, state.step),
-    models: Record<string, { version: number; updates: number }> = {};
+type Place = Omit<RunState, "version" | "states" | "models">;
+
+/** Writes beside and renames; returns the checkpoint's folder. What cannot be written as a whole is removed. */
+export async function saveCheckpoint(engine: Engine, folder: string, state: Place): Promise<string> {
+  const checkpoint = await beginCheckpoint(folder, state.step);
+  try {
+    await fill(engine, checkpoint.path, state);
+    return await checkpoint.commit();
+  } catch (error) {
+    await checkpoint.discard();
+    throw error;
+  }
+}
+
+async function fill(engine: Engine, path: string, state: Place): Promise<void> {
+  const models: Record<string, { version: number; updates: number }> = {};
   const save = (name: string, what: Part, parameters: readonly Parameter[], replica: Replica) => {
     const read = replica.reader(what);
     return saveTensors(
-      `${checkpoint.path}/${name}.${what}.safetensors`,
+      `${path}/${name}.${what}.safetensors`,
       parameters.map((p) => ({ name: p.name, shape: p.shape, read: () => read(p) })),
     );
   };
@@ -54,7 +62,7 @@ export async function saveCheckpoint(
       const { spec: { lora, head, checkpoint: base }, parameters } = engine.models[name]!;
       if (lora && what === "param") {
         await writeAdapter(
-          `${checkpoint.path}/${name}`,
+          `${path}/${name}`,
           { lora, head, checkpoint: base, parameters },
           replica.reader(),
         );
@@ -72,8 +80,7 @@ export async function saveCheckpoint(
     await save(name, "param", parameters.filter((p) => !p.frozen), replica);
   }
   const full: RunState = { version: 1, ...state, states: Object.fromEntries(engine.states), models };
-  await writeState(checkpoint.path, full);
-  return await checkpoint.commit();
+  await writeState(path, full);
 }
 
 /** What a checkpoint says of itself: to be checked before {@link loadCheckpoint} overwrites anything. */

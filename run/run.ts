@@ -15,6 +15,7 @@ import { PlanWatch } from "./plan_watch.ts";
 import { mainScript, type Resolved, resolveOptions } from "./resolve.ts";
 import { Recorder } from "./recorder.ts";
 import { remarks } from "./remarks.ts";
+import { plainly, rescue } from "./rescue.ts";
 import { sampleRecords } from "./samples.ts";
 import { scorersOf } from "./scorers.ts";
 import { Session } from "./session.ts";
@@ -59,6 +60,20 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
   using held = new DisposableStack();
   const session = await openSession(workflow, o, held);
   for (const line of remarks(workflow.graph)) o.note(line);
+  try {
+    return yield* stepsOf(session, o, held);
+  } catch (error) {
+    throw plainly(error, o);
+  }
+}
+
+/** All steps of a session, and what they leave in the output folder; `held` lets go of what writes there. */
+async function* stepsOf(
+  session: Session,
+  o: Resolved,
+  held: DisposableStack,
+): AsyncGenerator<Step, RunResult> {
+  const { workflow } = session;
   const checkpoints = `${o.out}/checkpoints`, latest = o.resume ? await latestCheckpoint(checkpoints) : null;
   await claimRunFolder(o.out, { name: workflow.name, graph: session.main.digest, seed: o.seed }, {
     resume: o.resume,
@@ -81,54 +96,65 @@ export async function* steps(workflow: Workflow, options: RunOptions = {}): Asyn
     flush: () => recorder.flush(),
     plan: (yaml) => replaceFile(`${o.out}/plan.yaml`, yaml),
   });
-  let metrics: Readonly<Record<string, number>> = {};
-  if (session.completed >= o.steps) {
-    recorder.note(`${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`);
-  } else {
-    for (const line of derivedLines(session.main, session.table, storageOf(o.machine))) recorder.note(line);
-  }
-  const start = session.completed === 0 ? "before" : "resumed";
-  const before = recorder.before ?? await evaluateAt(session, recorder, interruption, start);
-  while (session.completed < o.steps && !interruption.asked) {
-    const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
-    let done: Awaited<ReturnType<Session["step"]>>;
-    try {
-      const next = session.completed + 1, every = workflow.evaluation?.every;
-      done = await session.step(hooks, next < o.steps && !(every && next % every === 0));
-    } catch (error) {
-      if (interruption.cancelled(error)) break;
-      throw error;
+  let metrics: Readonly<Record<string, number>> = {}, ended = false;
+  try {
+    if (session.completed >= o.steps) {
+      recorder.note(
+        `${session.completed} steps are done and ${o.steps} are asked for: give more with --steps`,
+      );
+    } else {
+      for (const line of derivedLines(session.main, session.table, storageOf(o.machine))) recorder.note(line);
     }
-    metrics = await recorder.step(session.completed, done.batch, done.result);
-    await watch?.add(done.batch, metrics, session.completed < o.steps && !interruption.asked);
-    const every = workflow.evaluation?.every;
-    if (every && session.completed % every === 0 && session.completed < o.steps) {
-      await evaluateAt(session, recorder, interruption, "between");
+    const start = session.completed === 0 ? "before" : "resumed";
+    const before = recorder.before ?? await evaluateAt(session, recorder, interruption, start);
+    while (session.completed < o.steps && !interruption.asked) {
+      const hooks = interruption.hooks(recorder.hooks(session.completed + 1));
+      let done: Awaited<ReturnType<Session["step"]>>;
+      try {
+        const next = session.completed + 1, every = workflow.evaluation?.every;
+        done = await session.step(hooks, next < o.steps && !(every && next % every === 0));
+      } catch (error) {
+        if (interruption.cancelled(error)) break;
+        throw error;
+      }
+      metrics = await recorder.step(session.completed, done.batch, done.result);
+      await watch?.add(done.batch, metrics, session.completed < o.steps && !interruption.asked);
+      const every = workflow.evaluation?.every;
+      if (every && session.completed % every === 0 && session.completed < o.steps) {
+        await evaluateAt(session, recorder, interruption, "between");
+      }
+      if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
+        await save();
+      }
+      const { completed } = session, { batch } = done;
+      yield new Step(
+        completed,
+        metrics,
+        batch,
+        () => sampleRecords(workflow.graph, batch, completed, batch.sequences, session),
+      );
     }
-    if (o.saveEvery && session.completed % o.saveEvery === 0 && session.completed < o.steps) {
-      await save();
+    await session.settle();
+    const checkpoint = await save();
+    const after = await evaluateAt(session, recorder, interruption, "after");
+    // Decided once: from here on the run is done, whatever is pressed while it writes.
+    const stopped = interruption.end();
+    if (!stopped) await exportModels(session, o);
+    await recorder.finish({ before, after, prediction: watch?.prediction ?? null });
+    if (stopped) {
+      console.error(
+        `Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`,
+      );
     }
-    const { completed } = session, { batch } = done;
-    yield new Step(
-      completed,
-      metrics,
-      batch,
-      () => sampleRecords(workflow.graph, batch, completed, batch.sequences, session),
-    );
+    ended = true;
+    return { steps: session.completed, out: o.out, metrics, before, after, interrupted: stopped };
+  } finally {
+    // Something failed, or who reads the steps wants no more of them.
+    if (!ended) {
+      recorder.leave();
+      await rescue(session, o, save);
+    }
   }
-  await session.settle();
-  const checkpoint = await save();
-  const after = await evaluateAt(session, recorder, interruption, "after");
-  // Decided once: from here on the run is done, whatever is pressed while it writes.
-  const stopped = interruption.end();
-  if (!stopped) await exportModels(session, o);
-  await recorder.finish({ before, after, prediction: watch?.prediction ?? null });
-  if (stopped) {
-    console.error(
-      `Stopped after step ${session.completed} of ${o.steps}: add --resume to the same command to go on from ${checkpoint}`,
-    );
-  }
-  return { steps: session.completed, out: o.out, metrics, before, after, interrupted: stopped };
 }
 
 /**

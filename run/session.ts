@@ -54,11 +54,16 @@ export class Session {
   #reader: DataReader;
   #step = 0;
   /** States as they were when the current step began: what a cancelled step goes back to. */
-  #before: { readonly cursor: Cursor; readonly states: readonly (readonly [string, number])[] };
+  #before: {
+    readonly cursor: Cursor;
+    readonly states: readonly (readonly [string, number])[];
+    /** Versions of all homes. */
+    readonly versions: ReadonlyMap<string, number | null>;
+  };
 
   private constructor(readonly deployment: Deployment, private deployed: Deployed) {
     this.#reader = this.#readerAt();
-    this.#before = { cursor: this.#reader.cursor, states: [] };
+    this.#before = this.#now(this.#reader.cursor);
   }
 
   /** Plans, checks memory, allocates and loads. Throws before anything is written when the run cannot work. */
@@ -120,6 +125,18 @@ export class Session {
     return this.#step;
   }
 
+  #now(cursor: Cursor) {
+    const versions = new Map([...this.engine.homes].map(([name, { version }]) => [name, version]));
+    return { cursor, states: [...this.engine.states], versions };
+  }
+
+  /** Whether the weights are those of the last completed step: a step that failed after it has updated none. */
+  get intact(): boolean {
+    return [...this.engine.homes].every(([name, { torn, version }]) =>
+      !torn && version === this.#before.versions.get(name)
+    );
+  }
+
   #readerAt(cursor?: Cursor): DataReader {
     const { graph, data } = this.main;
     return new DataReader(
@@ -139,12 +156,12 @@ export class Session {
     ahead = false,
   ): Promise<{ readonly batch: Batch; readonly result: StepResult }> {
     const begun = this.#begun?.step === this.#step ? this.#begun : this.#begin(this.#step);
-    this.#before = { cursor: begun.cursor, states: [...this.engine.states] };
+    this.#before = this.#now(begun.cursor);
     begun.run.release(hooks);
     this.#begun = ahead && this.stage.looksAhead ? this.#begin(this.#step + 1) : null;
     const result = await begun.run.done;
     this.#step++;
-    this.#before = { cursor: begun.after, states: [...this.engine.states] };
+    this.#before = this.#now(begun.after);
     return { batch: begun.run.batch, result };
   }
 
@@ -225,7 +242,7 @@ export class Session {
     await loadCheckpoint(this.engine, path, state);
     this.#step = state.step;
     this.#reader = this.#readerAt(state.cursor);
-    this.#before = { cursor: state.cursor, states: [...this.engine.states] };
+    this.#before = this.#now(state.cursor);
   }
 
   /** This run under another plan, compiled; nothing changes. Throws one line when the plan is wrong or does not fit. */

@@ -40,6 +40,7 @@ try {
     "tools/gpu.ts",
     "tools/test_gpu.ts",
     "bench/gpu.ts",
+    "bench/gpu_joined.ts",
     "bench/gpu_memory.ts",
     "bench/gpu_operations.ts",
     "bench/gpu_probe.ts",

@@ -4,41 +4,13 @@
  * `docs/gpu.md`; both are written after every part.
  */
 import { parseArgs } from "node:util";
-import { ATTENTION, benchParts, hasTorch, MEMORY, PROBE } from "../bench/gpu_parts.ts";
-import { benchText, type Outcome, type Part, runPart } from "../bench/parts.ts";
-import { checkParts, prepareGpu } from "./gpu_run.ts";
+import { hasTorch } from "../bench/gpu_parts.ts";
+import { benchText, type Outcome, runPart } from "../bench/parts.ts";
+import { gpuParts } from "./gpu_order.ts";
+import { prepareGpu } from "./gpu_run.ts";
 
 /** A part is not begun with less. */
 const LEAST_SECONDS = 20;
-
-/** What comes before all else, by name: what the machine is, then whether numbers are right, then how fast the important ones are. */
-const FIRST = [
-  "probe: machine",
-  "probe: copies",
-  "check: operations, fp32",
-  "check: operations, bf16 in memory",
-  "check: golden models",
-  "check: golden models in bf16, and parity",
-  "check: PPO of two tiny layers, cuda:0 and cuda:0x4",
-  ...MEMORY.map(({ name }) => `check: ${name}`),
-  "probe: products, bf16 in memory",
-  "probe: the same by cuBLASLt",
-  "probe: attention, bf16",
-  "probe: attention, own and cuDNN",
-  "bench: operations",
-  "bench: train 1.7B",
-  "bench: decode 1.7B x64",
-  "bench: grpo 1.7B",
-  "bench: decode 8B x1",
-  "bench: logprob 8B",
-  "bench: train 8B",
-  "probe: ranks on one GPU, copies",
-  "probe: ranks on one GPU, NCCL",
-  "check: the same by NCCL, which needs 2.30.3",
-  "probe: graphs",
-  "check: operations, bf16",
-  "check: operations, bf16 by cuBLASLt",
-];
 
 /** A line of the table. */
 interface Row {
@@ -78,23 +50,9 @@ if (lacking !== null) {
 }
 const python = Deno.env.get("BATON_PEER_PYTHON") ?? "python3", torch = await hasTorch(python);
 
-const named = (kind: string, parts: readonly Part[]) =>
-  parts.map((part) => ({ ...part, name: `${kind}: ${part.name.trim()}` }));
-const bench = benchParts({ small: flags.emulation, python: torch ? python : null });
-// The probe and the checks have the parts about attention and about memory already.
-const all = [
-  ...named("probe", PROBE),
-  ...named("check", checkParts(flags.emulation)),
-  ...named("bench", bench.filter(({ name }) => ![ATTENTION, ...MEMORY].some((m) => m.name === name))),
-];
-/** Peers of what comes first come behind it, then all else, and what is slowest last. */
-const place = ({ name }: Part): number => {
-  const at = FIRST.indexOf(name), own = name.replace("transformers, ", "");
-  if (at >= 0) return at;
-  return FIRST.length + (FIRST.includes(own) ? 0 : name === "check: compute-sanitizer" ? 2 : 1);
-};
 const wanted = new RegExp(flags.only);
-const parts = all.filter(({ name }) => wanted.test(name)).sort((a, b) => place(a) - place(b));
+const all = gpuParts({ emulation: flags.emulation, python: torch ? python : null });
+const parts = all.filter(({ name }) => wanted.test(name));
 
 const outcomes: Outcome[] = [], skipped: string[] = [];
 /** Bytes a second of this card, which floors are made from: they are stated for another one. */

@@ -118,9 +118,8 @@ async function byCublas(): Promise<Found> {
   return await operations({ BATON_CUDA_PRODUCTS: "cublas" }, 5e-3, "--half", "--rows")();
 }
 
-async function sanitizer(): Promise<Found> {
-  const script = "tests/native/scripts/run_cases.ts",
-    kinds = ["matmul", "attention", "attentionGrad", "sample", "pagedAttention"];
+const sanitizer = (...kinds: readonly string[]) => async (): Promise<Found> => {
+  const script = "tests/native/scripts/run_cases.ts";
   const args = ["--error-exitcode", "9", Deno.execPath(), "run", "-A", "--no-check", script, ...kinds];
   const env = { ...await library(), BATON_CUDA_MATH: "bf16" };
   const { success, out } = await ran(args, env, "compute-sanitizer");
@@ -128,7 +127,7 @@ async function sanitizer(): Promise<Found> {
     passed: success,
     detail: out.trim().split("\n").findLast((l) => l.includes("ERROR SUMMARY")) ?? "it did not run",
   };
-}
+};
 
 const OPERATIONS = [
   "attention",
@@ -188,7 +187,16 @@ export const CHECKS: readonly Check[] = [
     run: () => comparePpo(["examples/ppo.ts", "--steps", "3"]),
     emulated: false,
   },
-  { name: "compute-sanitizer", run: sanitizer, emulated: false },
+  {
+    name: "compute-sanitizer",
+    run: sanitizer("matmul", "attention", "attentionGrad", "sample", "pagedAttention"),
+    emulated: false,
+  },
+  {
+    name: "compute-sanitizer, bf16 in rows",
+    run: sanitizer("--half", "--rows", "matmul", "matmul3", "gatedMatmul"),
+    emulated: false,
+  },
 ];
 
 if (import.meta.main) {

@@ -104,6 +104,12 @@ constexpr Opcode opcodes[] = {
     {52, "linearLogprobDx", "A: H V entropyFlag first total step panels",
      "dlogprob[A] x[A*H]:a w[V?H]:a #targets[A] invT[] lse[A] (entropyFlag)dentropy[A] (entropyFlag)entropy[A] "
      "(step)logits[A*step] >dx[A*H]:a"},
+    {53, "matmul3", "M: N1 N2 N3 K panels biasFlag",
+     "x[M*K]:a w1[N1?K]:a w2[N2?K]:a w3[N3?K]:a (biasFlag)bias1[N1]:a (biasFlag)bias2[N2]:a (biasFlag)bias3[N3]:a >y1[M*N1]:y "
+     ">y2[M*N2]:y >y3[M*N3]:y"},
+    {54, "matmul2", "M: N1 N2 K panels biasFlag",
+     "x[M*K]:a w1[N1?K]:a w2[N2?K]:a (biasFlag)bias1[N1]:a (biasFlag)bias2[N2]:a >y1[M*N1]:y >y2[M*N2]:y"},
+    {55, "gatedMatmul", "M: N K panels", "x[M*K]:a wg[N?K]:a wu[N?K]:a >y[M*N]:a"},
     {59, "addRmsnorm", "R: H eps~", "x[R*H]:a r[R*H]:a w[H]:a >s[R*H]:a >y[R*H]:a >rstd[R]"},
     {60, "ropes", "T: heads kv D direction~ eps~ norm",
      "q[T*heads*D]:a k[T*kv*D]:a #positions[T] table[D] (norm)qw[D]:a (norm)kw[D]:a >qr[T*heads*D]:a >kr[T*kv*D]:a "

@@ -42,6 +42,7 @@ constexpr uint64_t ARENA = uint64_t(8) << 30;
 
 struct Case {
   std::vector<Operation> operations;
+  std::vector<Operation> parts;  // what `base` runs where operations are joined in `trial`; else the same
   std::vector<Block> outputs;
   double flops = 0, bytes = 0;
   char* arena;
@@ -180,6 +181,36 @@ void decode(Case& c, const Model& m, double rows, long context) {
   paged(c, m, rows, context);
 }
 
+// Products of the same rows, joined or one after the other: q, k and v (3), gate and up (2), and these with swiglu (1).
+void joined(Case& c, const Model& m, double rows, int which) {
+  long h = m.hidden, kv = m.kv * m.d, t = long(rows);
+  auto work = [&](long n, long k) { c.flops += 2 * rows * double(n) * double(k), c.bytes += 4. * double((n + 15) / 16 * 16) * double(k); };
+  auto product = [&](Block x, Block w, Block y, long n) {
+    c.parts.push_back({3, {x, w, y}, {rows, double(n), double(h), 1, 0}});
+    work(n, h);
+  };
+  for (long l = 0; l < m.layers; l++) {
+    Block x = c.reals(t * h);
+    std::vector<long> widths = which == 3 ? std::vector<long>{h, kv, kv} : std::vector<long>{m.inner, m.inner};
+    std::vector<Block> ins{x}, outs;
+    std::vector<double> sizes{rows};
+    for (long n : widths) {
+      ins.push_back(c.weight(n, h)), outs.push_back(which == 1 ? c.reals(t * n) : c.out(t * n));
+      product(x, ins.back(), outs.back(), n);
+      sizes.push_back(double(n));
+    }
+    if (which == 1) {
+      Block y = c.out(t * m.inner);
+      c.parts.push_back({14, {outs[0], outs[1], y}, {rows * double(m.inner)}});
+      c.add(55, {x, ins[1], ins[2], y}, {rows, double(m.inner), double(h), 1});
+      continue;
+    }
+    ins.insert(ins.end(), outs.begin(), outs.end());
+    sizes.insert(sizes.end(), {double(h), 1, 0});
+    c.add(which == 3 ? 53 : 54, ins, sizes);
+  }
+}
+
 struct Named {
   std::string name;
   std::function<void(Case&)> fill;
@@ -209,7 +240,12 @@ std::vector<Named> cases() {
             one(c, code, 1024, n, k);
           });
         }
-    for (double rows : {1., 8., 32.}) {
+    for (double rows : {1., 8., 32., 2048.}) {
+      std::string of = std::to_string(int(rows));
+      add("qkv" + of, [&, rows](Case& c) { joined(c, model, rows, 3); });
+      add("gateUp" + of, [&, rows](Case& c) { joined(c, model, rows, 2); });
+      add("gated" + of, [&, rows](Case& c) { joined(c, model, rows, 1); });
+      if (rows > 32) continue;
       add("products" + std::to_string(int(rows)), [&, rows](Case& c) { layers(c, model, 3, rows, true); });
       add("paged" + std::to_string(int(rows)), [&, rows](Case& c) { paged(c, model, rows, 96); });
       add("decode" + std::to_string(int(rows)), [&, rows](Case& c) { decode(c, model, rows, 96); });
@@ -226,11 +262,11 @@ double now(const Pool& pool) {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// Seconds of all operations of a case, once.
-double run(const Instructions& kernels, Pool& pool, const Case& c) {
+// Seconds of all of these operations, once.
+double run(const Instructions& kernels, Pool& pool, const std::vector<Operation>& operations) {
   char error[ERROR_BYTES] = "";
   double start = now(pool);
-  for (const Operation& op : c.operations) {
+  for (const Operation& op : operations) {
     void* at[16];
     uint64_t bytes[16];
     for (size_t i = 0; i < op.operands.size(); i++) at[i] = op.operands[i].p, bytes[i] = op.operands[i].bytes;
@@ -274,18 +310,20 @@ int main(int count, char** argument) {
     Case c;
     n.fill(c);
     double before = peak(pool);
-    run(base::instructions, pool, c);
+    auto base_run = [&] { return run(base::instructions, pool, c.parts.empty() ? c.operations : c.parts); };
+    auto trial_run = [&] { return run(trial::instructions, pool, c.operations); };
+    base_run();
     std::vector<char> expected = snapshot(c);
-    run(trial::instructions, pool, c);
+    trial_run();
     bool same = expected == snapshot(c);
     different += !same;
     std::vector<double> a, b;
     uint64_t start = clock_ns();
     for (int i = 0; a.size() < 7 || double(clock_ns() - start) * 1e-9 < budget; i++) {
       // In pairs whose order changes: a neighbour who comes or goes meets both.
-      if (i & 1) b.push_back(run(trial::instructions, pool, c));
-      a.push_back(run(base::instructions, pool, c));
-      if (!(i & 1)) b.push_back(run(trial::instructions, pool, c));
+      if (i & 1) b.push_back(trial_run());
+      a.push_back(base_run());
+      if (!(i & 1)) b.push_back(trial_run());
     }
     double after = peak(pool);
     std::sort(a.begin(), a.end()), std::sort(b.begin(), b.end());

@@ -14,7 +14,7 @@ type Rewarded = { readonly rewards: PerSequence };
  * (Shao et al. 2024, §4.1.2). Reads `rewards`, writes `advantages`, one per sequence: `spread()` them in the loss.
  *
  * @param options `scale: false` leaves out the division (Liu et al. 2025, "Dr. GRPO"), `"batch"` divides by the deviation
- *   of these differences over the step (Hu 2025, "REINFORCE++-baseline"); `eps` is 1e-4 by default
+ *   of all rewards of the step, where Hu 2025 ("REINFORCE++-baseline") has that of the differences; `eps` is 1e-4 by default
  * @throws RangeError for a negative `eps`
  * @example
  * ```ts
@@ -30,7 +30,7 @@ export function groupAdvantages(
   refuse(`make groupAdvantages${at(callSite())}`, [epsViolation(eps)]);
   return compute("groupAdvantages", { rewards: perSequence }, ({ rewards }) => {
     const centred = rewards.sub(rewards.groupMean());
-    if (scale === "batch") return { advantages: centred.div(deviation(centred).add(eps)) };
+    if (scale === "batch") return { advantages: centred.div(deviation(rewards).add(eps)) };
     return { advantages: scale ? centred.div(rewards.groupStd({ eps })) : centred };
   });
 }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { runPart } from "../../bench/parts.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
+import { FIRST, gpuParts } from "../../tools/gpu_order.ts";
 import { fakeNccl } from "../native/fake_nccl.ts";
 import { ROOT } from "../run/fixtures.ts";
 
@@ -45,6 +46,7 @@ Deno.test("the bench runs operations and whole steps, and finds no peer where th
   assert.equal(code, 0, text + err);
   assert.match(text, /^no torch and transformers in \/nowhere\/python3/m);
   assert.match(text, /^operations +\d+ s {2}of the floor: training product /m);
+  assert.match(text, /^joined products +\d+ s {2}one by one over joined: q, k and v tiny x1 /m);
   assert.match(text, /^train 1\.7B +\d+ s {2}\S+ tokens\/s, MFU /m);
   assert.match(text, /^decode 8B x1 +\d+ s {2}\S+ ms a step, /m);
   assert.match(text, /^grpo 1\.7B +\d+ s {2}\S+ s a step: actor\.generate .*actor\.train /m);
@@ -63,6 +65,11 @@ Deno.test("a GPU's memory shrinks by what the byte table says, on one device and
     );
     assert.equal(grown, allocated);
   }
+});
+
+Deno.test("what comes first on a GPU is there", () => {
+  const names = gpuParts({ emulation: false, python: null }).map(({ name }) => name);
+  assert.deepEqual(names.slice(0, FIRST.length), FIRST);
 });
 
 Deno.test("one command runs what is worth most first for as long as there is time, and writes a table", async () => {

@@ -95,6 +95,17 @@ Deno.test("writeState() refuses numbers that JSON cannot hold, and readState() o
   });
 });
 
+Deno.test("a checkpoint that cannot be finished is discarded, and the others stay", async () => {
+  await withFolder(async (folder) => {
+    await publish(folder, 1);
+    const checkpoint = await beginCheckpoint(folder, 2);
+    await Deno.writeTextFile(`${checkpoint.path}/half.safetensors`, "half");
+    await checkpoint.discard();
+    assert.deepEqual(names(folder), ["latest", "step-000001"]);
+    await checkpoint.discard();
+  });
+});
+
 Deno.test("claimRunFolder() keeps runs apart", async () => {
   await withFolder(async (folder) => {
     const run = { name: "ppo", graph: "abc", seed: 1 };

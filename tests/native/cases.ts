@@ -25,6 +25,7 @@ export function cases(): readonly Case[] {
   const next = generator(7), all: Case[] = [], n = (size: number, scale = 1) => normal(size, next, scale);
   // Numbers of joined operations, so that those of the others stay what they were.
   const joined = generator(8), m = (size: number) => normal(size, joined);
+  const products = generator(9), p = (size: number) => normal(size, products);
   const add = (
     kind: OpKind,
     ins: readonly Data[],
@@ -42,6 +43,14 @@ export function cases(): readonly Case[] {
     add("matmulDx", [dy, w, n(m * k)], [{ inPlace: 2 }], [m, o, k, 1]);
     add("matmulDw", [dy, x], [w.length], [m, o, k, 0]);
     add("matmulDw", [dy, x, w], [{ inPlace: 2 }], [m, o, k, 1]);
+    const several = [o + 5, 3, 40].map((outputs) => ({ outputs, w: panels(p(outputs * k), outputs, k) }));
+    for (const [kind, count] of [["matmul2", 2], ["matmul3", 3]] as const) {
+      const some = several.slice(0, count), ins = [x, ...some.map(({ w }) => w)];
+      const outs = some.map(({ outputs }) => m * outputs), sizes = [m, ...some.map(({ outputs }) => outputs)];
+      add(kind, ins, outs, [...sizes, k]);
+      add(kind, [...ins, ...some.map(({ outputs }) => p(outputs))], outs, [...sizes, k, 1, 1]);
+    }
+    add("gatedMatmul", [x, w, panels(p(o * k), o, k)], [m * o], [m, o, k]);
     add("addBias", [dy, n(o)], [m * o], [m, o]);
     add("columnSum", [dy], [o], [m, o, 0]);
   }

@@ -26,7 +26,7 @@ const isHalf = ({ ins, outs }: Case, i: number): boolean => {
 };
 
 /** What stands for several operations rounds between them: op_joined_test.ts has what they give in bf16. */
-const JOINED: readonly OpKind[] = ["addRmsnorm", "ropes", "ropeKvWrite"];
+const JOINED: readonly OpKind[] = ["addRmsnorm", "ropes", "ropeKvWrite", "gatedMatmul"];
 
 Deno.test("every operation with bf16 operands gives the fp32 result of the same numbers, rounded", async () => {
   const all = halfCases(cases());

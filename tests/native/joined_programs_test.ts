@@ -57,8 +57,8 @@ function record({ rows, kv, group, width, normed, cached, keep }: Layer) {
 }
 
 /** Everything at a place of its own; `outs` as they are afterwards. */
-async function results(ops: readonly Op[], ins: readonly Value[], outs: readonly Value[], layer: Layer) {
-  const places = new Map<Value, number>(), next = generator(layer.seed);
+async function results(ops: readonly Op[], ins: readonly Value[], outs: readonly Value[], seed: number) {
+  const places = new Map<Value, number>(), next = generator(seed);
   const size = (v: Value) => elements(v.shape, ONE);
   let at = 0;
   for (const v of [...ins, ...outs, ...ops.flatMap((op) => [...op.ins, ...op.outs])]) {
@@ -97,8 +97,8 @@ Deno.test("a program of joined operations has the bits of the one that was recor
       }),
       async (layer) => {
         const { ops, ins, outs } = record(layer), joined = join(ops);
-        const expected = await results(ops, ins, outs, layer),
-          found = await results(joined, ins, outs, layer);
+        const expected = await results(ops, ins, outs, layer.seed),
+          found = await results(joined, ins, outs, layer.seed);
         found.forEach((x, i) =>
           assertSameBits(x, expected[i]!, `${outs[i]!.name} of ${JSON.stringify(layer)}`)
         );
@@ -109,4 +109,61 @@ Deno.test("a program of joined operations has the bits of the one that was recor
     { numRuns: 60 },
   );
   for (const kind of ["addRmsnorm", "rmsnormGrad", "ropes", "ropeKvWrite"]) assert.ok(seen.has(kind), kind);
+});
+
+interface Products {
+  readonly rows: number;
+  readonly inputs: number;
+  readonly outputs: readonly number[];
+  readonly biased: boolean;
+  readonly inPanels: boolean;
+  readonly kept: boolean;
+  readonly seed: number;
+}
+
+/** Products of the same rows, and a gate. */
+function recordProducts({ rows, inputs, outputs, biased, inPanels, kept }: Products) {
+  const b = new Builder(() => 64), x = b.value("x", [rows, inputs]), ins = [x];
+  const input = (name: string, ...shape: [number, ...number[]]) => {
+    ins.push(b.value(name, shape));
+    return ins.at(-1)!;
+  };
+  const product = (n: number, bias: boolean) => {
+    const w = input("w", inPanels ? 16 * Math.ceil(n / 16) : n, inputs), y = b.value("y", [rows, n]);
+    const more = bias ? [input("bias", n)] : [];
+    b.emit("matmul", [x, w, ...more], [y], [rows, n, inputs, Number(inPanels), more.length]);
+    return y;
+  };
+  const some = outputs.map((n) => product(n, biased)),
+    [gate, up] = [product(outputs[0]!, false), product(outputs[0]!, false)];
+  return { ops: b.ops, ins, outs: [...some, b.swiglu(gate, up), ...kept ? [b.pointwise("neg", gate)] : []] };
+}
+
+Deno.test("a program of joined products has the bits of the one that was recorded", async () => {
+  const seen = new Set<string>();
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        rows: fc.integer({ min: 1, max: 70 }),
+        inputs: fc.integer({ min: 1, max: 80 }),
+        outputs: fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLength: 5 }),
+        biased: fc.boolean(),
+        inPanels: fc.boolean(),
+        kept: fc.boolean(),
+        seed: fc.nat(1000),
+      }),
+      async (products) => {
+        const { ops, ins, outs } = recordProducts(products), joined = join(ops);
+        const expected = await results(ops, ins, outs, products.seed);
+        const found = await results(joined, ins, outs, products.seed);
+        found.forEach((x, i) =>
+          assertSameBits(x, expected[i]!, `${outs[i]!.name} of ${JSON.stringify(products)}`)
+        );
+        assert.ok(joined.length < ops.length);
+        joined.forEach((op) => seen.add(op.kind));
+      },
+    ),
+    { numRuns: 60 },
+  );
+  for (const kind of ["matmul2", "matmul3", "gatedMatmul"]) assert.ok(seen.has(kind), kind);
 });

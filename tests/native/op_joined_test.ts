@@ -9,10 +9,12 @@ import {
   assertSameBits,
   below,
   type Data,
+  everywhere,
   floats,
   generator,
   ints,
   normal,
+  panels,
   run,
 } from "./harness.ts";
 
@@ -258,4 +260,99 @@ Deno.test("joined rotations name positions without angles, slots that are not th
   await assert.rejects(write(1, 0, 0), /operation 0 \(ropeKvWrite\): position 0 is 1 and there are 1/);
   await assert.rejects(write(0, 2, 0), /slot 0 is 2 and there are 1/);
   await assert.rejects(write(0, 0, -1), /slot 0 has no page for position 0/);
+});
+
+const products = fc.record({
+  half: fc.nat(1),
+  m: fc.constantFrom(0, 1, 2, 7, 15, 16, 17, 29, 60, 130),
+  // GPUs read eight neighbours of k at a time where there are as many.
+  k: fc.constantFrom(1, 8, 16, 37, 72, 256, 300, 520),
+  widths: fc.tuple(...[1, 2, 3].map(() => fc.constantFrom(1, 15, 16, 40, 130))),
+  lie: fc.constantFrom(0, 1),
+  seed: fc.nat(1000),
+});
+
+/** A weight of n outputs, in panels or in rows. */
+const weightOf = (n: number, k: number, lie: number, next: () => number): Floats =>
+  lie ? panels(normal(n * k, next), n, k) : normal(n * k, next);
+
+Deno.test("matmul2() and matmul3() give the bits of matmul(), with biases or without, stored in either type", async () => {
+  await fc.assert(
+    fc.asyncProperty(products, fc.constantFrom(0, 1), fc.nat(1), async (shape, biased, wide) => {
+      const { half, m, k, widths, lie, seed } = shape, next = generator(seed), { of } = TYPES[half]!;
+      const { room } = TYPES[half && wide]!, x = of(normal(m * k, next));
+      const all = widths.map((n) => ({
+        n,
+        w: of(weightOf(n, k, lie, next)),
+        bias: biased ? [of(normal(n, next))] : [],
+      }));
+      const expected = await Promise.all(
+        all.map(async ({ n, w, bias }) =>
+          (await run("matmul", [x, w, ...bias], [room(m * n)], [m, n, k, lie, biased]))[0]!
+        ),
+      );
+      for (const [kind, count] of [["matmul2", 2], ["matmul3", 3]] as const) {
+        const some = all.slice(0, count);
+        const ins = [x, ...some.map(({ w }) => w), ...some.flatMap(({ bias }) => bias)];
+        const attrs = [m, ...some.map(({ n }) => n), k, lie, biased];
+        const found = await run(kind, ins, some.map(({ n }) => room(m * n)), attrs);
+        found.forEach((y, i) =>
+          assertSameBits(y, expected[i]!, `${kind}, output ${i} of ${JSON.stringify(shape)}`)
+        );
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
+Deno.test("gatedMatmul() gives the bits of two products and swiglu(), rounded in between", async () => {
+  await fc.assert(
+    fc.asyncProperty(products, async (shape) => {
+      const { half, m, k, widths: [n], lie, seed } = shape,
+        next = generator(seed),
+        { of, room } = TYPES[half]!;
+      const x = of(normal(m * k, next)), weights = [1, 2].map(() => of(weightOf(n!, k, lie, next)));
+      const both = await Promise.all(
+        weights.map(async (w) => (await run("matmul", [x, w], [room(m * n!)], [m, n!, k, lie, 0]))[0]!),
+      );
+      const [expected] = await run("swiglu", both.map(of), [room(m * n!)], [m * n!]);
+      const [y] = await run("gatedMatmul", [x, ...weights], [room(m * n!)], [m, n!, k, lie]);
+      assertSameBits(y!, expected!, JSON.stringify(shape));
+    }),
+    { numRuns: 40 },
+  );
+});
+
+Deno.test("joined products of many rows and deep sums have the bits of single ones, on every instruction set", async () => {
+  const next = generator(9), [m, k] = [470, 521], widths = [200, 65, 33];
+  const x = normal(m * k, next), weights = widths.map((n) => weightOf(n, k, 1, next));
+  const up = weightOf(widths[0]!, k, 1, next);
+  await everywhere(async (threads) => {
+    for (const rows of [m, 40, 3]) {
+      const some = x.slice(0, rows * k), at = (n: number) => [rows, n, k];
+      const single = await Promise.all([...weights, up].map(async (w, i) => {
+        const n = widths[i % 3]!;
+        return (await run("matmul", [some, w], [rows * n], at(n), threads))[0]!;
+      }));
+      const found = await run("matmul3", [some, ...weights], widths.map((n) => rows * n), [
+        rows,
+        ...widths,
+        k,
+      ], threads);
+      found.forEach((y, i) =>
+        assertSameBits(y, single[i]!, `output ${i} of ${rows} rows, ${threads} threads`)
+      );
+      const [expected] = await run("swiglu", [single[0]!, single[3]!], [rows * widths[0]!], [
+        rows * widths[0]!,
+      ], threads);
+      const [y] = await run(
+        "gatedMatmul",
+        [some, weights[0]!, up],
+        [rows * widths[0]!],
+        at(widths[0]!),
+        threads,
+      );
+      assertSameBits(y!, expected!, `gated, ${rows} rows, ${threads} threads`);
+    }
+  });
 });

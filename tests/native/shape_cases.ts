@@ -176,6 +176,31 @@ function packCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
   ];
 }
 
+/** Products of the same rows: few and more of them, widths with tails, and depths with tails that GPUs read eight numbers at a time of. */
+function joinedProductCases(n: (size: number) => Float32Array<ArrayBuffer>): Case[] {
+  const few = [[1, 72, 24, 8, 264], [3, 33, 1, 50, 1032], [8, 100, 17, 40, 72]] as const;
+  const more = [[16, 40, 16, 9, 520], [2, 24, 9, 16, 2120], [40, 48, 24, 31, 136]] as const;
+  return [...few, ...more].flatMap(([m, a, b, c, k]): Case[] => {
+    const x = n(m * k), widths = [a, b, c], weights = widths.map((o) => panels(n(o * k), o, k));
+    return ([["matmul2", 2], ["matmul3", 3]] as const).flatMap(([kind, count]): Case[] => {
+      const some = widths.slice(0, count),
+        ins = [x, ...weights.slice(0, count)],
+        outs = some.map((o) => m * o);
+      return [
+        { kind, ins, outs, attrs: [m, ...some, k] },
+        { kind, ins: [...ins, ...some.map((o) => n(o))], outs, attrs: [m, ...some, k, 1, 1] },
+      ];
+    }).concat([
+      {
+        kind: "gatedMatmul",
+        ins: [x, weights[0]!, panels(n(a * k), a, k)],
+        outs: [m * a],
+        attrs: [m, a, k],
+      },
+    ]);
+  });
+}
+
 /** Beside those of `cases()`: larger, and only worth the time where kernels of several head sizes are at stake. */
 export function shapeCases(): readonly Case[] {
   const next = generator(11), n = (size: number, scale = 1) => normal(size, next, scale);
@@ -220,5 +245,6 @@ export function shapeCases(): readonly Case[] {
     ...rowCases(n),
     ...packCases(n),
     ...sampleCases(),
+    ...joinedProductCases(n),
   ];
 }

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { type Buffer, planBuffers } from "../../compiler/buffers.ts";
 import { compileDecode, compileInfer, compilePrefill, compileTrain } from "../../compiler/compile.ts";
 import { wholeShard } from "../../compiler/layout.ts";
+import { placeBesideLasting } from "../../compiler/placement.ts";
 import { dim, logitsStep, type Maxima, type Op, type Value } from "../../ir/op.ts";
 import { CACHE, MAXIMA, nll, SAMPLING, tiny } from "./compiler_fixtures.ts";
 
@@ -59,6 +60,41 @@ Deno.test("planBuffers() gives no two live buffers the same byte", () => {
     }),
     { numRuns: 300 },
   );
+});
+
+Deno.test("placeBesideLasting() never lays what lives together over one another, whatever the ceiling", () => {
+  const item = fc.record({ bytes: fc.integer({ min: 1, max: 9 }), start: fc.nat(30), steps: fc.nat(12) });
+  fc.assert(
+    fc.property(fc.array(item, { maxLength: 40 }), fc.nat(60), (items, ceiling) => {
+      const spans = items.map(({ start, steps }) => ({ start, end: start + steps }));
+      const { offsets, top } = placeBesideLasting(items.map((x) => x.bytes), spans, ceiling);
+      const all = items.map(({ bytes }, i): Buffer => ({
+        name: `${i}`,
+        bytes,
+        offset: offsets[i]!,
+        ...spans[i]!,
+      }));
+      all.forEach((x, i) => {
+        assert.ok(x.offset >= 0 && x.offset + x.bytes <= top);
+        for (const y of all.slice(i + 1)) {
+          assert.ok(!(overlap(x, y) && share(x, y)), `${x.name} and ${y.name}`);
+        }
+      });
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("placeBesideLasting() needs no more than what is alive at once where a layer's largest value has turns with others", () => {
+  // Norm; queries, keys and values; attention; a product; a gate; a product: of layers one behind the other, beside what stays.
+  const bytes = [8], spans = [{ start: 0, end: 100 }];
+  const add = (size: number, start: number, end: number) => (bytes.push(size), spans.push({ start, end }));
+  for (let at = 0; at < 100; at += 5) {
+    add(8, at === 0 ? 0 : at - 1, at);
+    for (const size of [8, 4, 4]) add(size, at, at + 1);
+    add(8, at + 1, at + 2), add(1, at + 1, at + 1), add(8, at + 2, at + 3), add(13, at + 3, at + 4);
+  }
+  assert.equal(placeBesideLasting(bytes, spans, 33).top, 33);
 });
 
 Deno.test("planBuffers() lets a value outlive its last reader by nothing and be overwritten only by it", () => {

@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { Builder } from "../../compiler/builder.ts";
 import { compileDecode, compileInfer, compilePrefill, compileTrain } from "../../compiler/compile.ts";
+import { flops } from "../../compiler/flops.ts";
 import { lowerOps } from "../../compiler/finish.ts";
 import { join } from "../../compiler/join.ts";
+import { lora } from "../../dsl/mod.ts";
 import { type Shard, shardsOf } from "../../compiler/layout.ts";
 import { partsOf } from "../../compiler/parts.ts";
 import { bytesTouched, elementsOf } from "../../compiler/traffic.ts";
@@ -125,7 +127,9 @@ Deno.test("a profile without joined operations prices what they stand for, and o
     compileDecode(shard(QWEN3), generation),
     compileTrain(shard(QWEN3), training).backward,
   ];
-  const joined = programs.flatMap((p) => p.work).filter((w) => partsOf(w).length > 0);
+  const joined = programs.flatMap((p) => p.work).filter((w) =>
+    partsOf(w).length > 0 && !/matmul/i.test(w.kind)
+  );
   assert.deepEqual(
     new Set(joined.map((w) => w.kind)),
     new Set(["addRmsnorm", "ropes", "ropeKvWrite", "rmsnormGrad"]),
@@ -149,5 +153,105 @@ Deno.test("a profile without joined operations prices what they stand for, and o
     );
     const own = { ...measured, tables: { ...measured.tables, [work.kind]: { axes: [[1]], seconds: [2] } } };
     assert.ok(seconds(work, own) > 1, "its own figures where there are some");
+  }
+});
+
+/** Kinds of products and of what gates them, in their order. */
+const productKinds = ({ work }: Pick<Program, "work">) =>
+  work.map((w) => w.kind).filter((kind) => /matmul[23]?$|^swiglu$/i.test(kind));
+
+Deno.test("queries, keys and values are one product; gate and up are one with swiglu where nothing else reads them", () => {
+  const layer = ["matmul3", "matmul", "gatedMatmul", "matmul"];
+  assert.deepEqual(productKinds(compileDecode(shard(), generation)), [...layer, "matmul"], "and the head");
+  assert.deepEqual(productKinds(compilePrefill(shard(QWEN3), generation)), [...layer, "matmul"]);
+  const infer = { maxima: generation.maxima, outputs: ["logprobs"] } as const;
+  for (const tp of [1, 2]) {
+    assert.deepEqual(productKinds(compileInfer(shard({}, tp), infer)), layer, `${tp} ranks`);
+  }
+  const biased = compileInfer(shard({ attention_bias: true }), infer).work;
+  assert.deepEqual(biased.filter((w) => w.kind === "matmul3").map((w) => w.attrs.at(-1)), [1]);
+});
+
+Deno.test("what is trained keeps gate and up, unless the backward pass makes them again", () => {
+  const train = (recompute: "nothing" | "cheap" | "layers", layers = 1) =>
+    productKinds(compileTrain(shard({ num_hidden_layers: layers }), { ...training, recompute }).backward);
+  const layer = ["matmul3", "matmul", "matmul2", "swiglu", "matmul"];
+  assert.deepEqual(train("nothing"), layer);
+  assert.deepEqual(train("cheap"), [...layer, "swiglu"]);
+  assert.deepEqual(train("layers"), [
+    ...["matmul3", "matmul", "gatedMatmul", "matmul"],
+    ...["matmul3", "matmul", "matmul2", "swiglu"],
+  ]);
+});
+
+Deno.test("adapters' products of the same rows are shared out over operations of two or three", () => {
+  const config = { ...tiny({ num_hidden_layers: 1 }), lora: lora({ rank: 2 }) };
+  const adapted = compileTrain(shardsOf(config, "lm", { tp: 1, pp: 1 })[0]![0]!, training).backward;
+  const count = (kind: string) => productKinds(adapted).filter((found) => found === kind).length;
+  // W and A of q, k and v; of gate and up; of o; of down. Every B has rows of its own.
+  assert.deepEqual(["matmul3", "matmul2", "matmul", "gatedMatmul"].map(count), [2, 4, 7, 0]);
+});
+
+/** Kinds of what is left of two products, of which the second one is `change`d. */
+function beside(change: Partial<Record<"k" | "m" | "biased" | "dtype" | "needs", boolean>>): string[] {
+  const b = builder(), size = [dim("tokens", change.m ? 2 : 1), 8] as const;
+  const x = b.input("x", rows), other = change.m || change.k ? b.input("z", size) : x;
+  const weight = (name: string) => b.declare("params", name, [16, 8]);
+  const product = (from: Value, w: Value, rest: readonly Value[], n: number) => {
+    const y = b.value("y", [from.shape[0]!, n], { dtype: change.dtype && w.name === "w2" ? "bf16" : "f32" });
+    b.emit("matmul", [from, w, ...rest], [y], [from.shape[0]!, n, 8, 1, rest.length]);
+    return y;
+  };
+  const first = product(x, weight("w1"), [], 16), seen = b.pointwise("neg", first);
+  b.output("seen", seen);
+  const bias = change.biased ? [b.declare("params", "bias", [16])] : [];
+  b.output("y", product(other, change.needs ? seen : weight("w2"), bias, 16));
+  return kinds(join(b.ops)).filter((kind) => kind !== "pointwise" && kind !== "copy");
+}
+
+Deno.test("products are joined only where rows and types are the same, biases all or none, and none needs the other", () => {
+  assert.deepEqual(beside({}), ["matmul2"]);
+  for (const change of ["k", "m", "biased", "dtype", "needs"] as const) {
+    assert.deepEqual(beside({ [change]: true }), ["matmul", "matmul"], change);
+  }
+});
+
+/** Kinds of what is left of a gate that lets its product through. */
+function gate(change: (b: Builder, gate: Value, up: Value) => void, n = 16): string[] {
+  const b = builder(), x = b.input("x", rows);
+  const product = (name: string) =>
+    b.matmul(x, { value: b.declare("params", name, [n, 8]), outputs: n, inputs: 8, panels: true });
+  const [g, u] = [product("gate"), product("up")];
+  b.output("y", b.swiglu(g, u));
+  change(b, g, u);
+  return kinds(lowerOps(b, b.ops));
+}
+
+Deno.test("a gate is joined with what it lets through only where nothing else reads either of them", () => {
+  assert.deepEqual(gate(() => {}), ["gatedMatmul"]);
+  assert.deepEqual(gate((b, g) => b.output("more", b.pointwise("neg", g))), [
+    "matmul2",
+    "swiglu",
+    "pointwise",
+  ]);
+  assert.deepEqual(gate((b, _, u) => b.output("up", u)), ["matmul2", "swiglu"]);
+});
+
+Deno.test("joined products cost what one with all their outputs does: less than their parts, as much work", () => {
+  const programs = [compileDecode(shard(), generation), compileTrain(shard(), training).backward];
+  const joined = programs.flatMap((p) => p.work).filter((w) => /matmul[23]$|gated/.test(w.kind));
+  assert.deepEqual(new Set(joined.map((w) => w.kind)), new Set(["matmul3", "matmul2", "gatedMatmul"]));
+  const live = { ...MAXIMA, context: 10 },
+    groups = { tp: ALONE, kv: ALONE, tied: ALONE, dp: ALONE, world: ALONE };
+  const p = roofline(SHEET), seconds = (work: Work) => workSeconds(work, live, groups, p);
+  const sum = (of: readonly Work[], f: (work: Work) => number) => of.reduce((n, part) => n + f(part), 0);
+  for (const work of joined) {
+    const parts = partsOf(work), count = work.kind === "matmul3" ? 3 : 2;
+    assert.equal(parts.filter((part) => part.kind === "matmul").length, count);
+    assert.ok(seconds(work) < sum(parts, seconds), work.kind);
+    assert.ok(seconds(work) >= Math.max(...parts.map(seconds)), work.kind);
+    const counted = (w: Work) => flops({ ...w, ins: [], outs: [] }, live);
+    assert.equal(counted(work), sum(parts, counted), work.kind);
+    assert.ok(bytesTouched(work, live) < sum(parts, (part) => bytesTouched(part, live)), work.kind);
   }
 });

@@ -148,11 +148,17 @@ Deno.test("finish() refuses a program that breaks the specification", () => {
 
 Deno.test("a bias is added by the product before it, unless the sum over ranks comes between the two", () => {
   const config = tiny({ attention_bias: true }), o = { maxima: MAXIMA, outputs: ["logprobs"] } as const;
+  const products = (shard: Shard) =>
+    (["matmul", "matmul2", "matmul3"] as const).flatMap((kind, i) =>
+      opsOf(compileInfer(shard, o), kind).map((op) => ({ ...op, count: i + 1 }))
+    );
   const biases = (shard: Shard) => {
-    const program = compileInfer(shard, o), products = opsOf(program, "matmul");
-    const joined = products.filter((op) => op.attributes[4] === 1);
-    for (const op of products) assert.equal(op.operands.length, op.attributes[4] === 1 ? 4 : 3);
-    return [joined.length, opsOf(program, "addBias").length];
+    const all = products(shard), biased = all.filter((op) => op.attributes.at(-1) === 1);
+    for (const op of all) {
+      assert.equal(op.operands.length, 1 + op.count * (op.attributes.at(-1) === 1 ? 3 : 2));
+    }
+    const joined = biased.reduce((n, op) => n + op.count, 0);
+    return [joined, opsOf(compileInfer(shard, o), "addBias").length];
   };
   // q, k, v and o of two layers.
   assert.deepEqual(biases(wholeShard(config, "lm")), [8, 0]);
@@ -161,7 +167,9 @@ Deno.test("a bias is added by the product before it, unless the sum over ranks c
   // Weights in rows are said to be so.
   const rows = wholeShard({ ...config, storage: { ...SINGLE, layout: "rows" } }, "lm");
   for (const shard of [rows, wholeShard(config, "lm")]) {
-    const said = opsOf(compileInfer(shard, o), "matmul").map((op) => op.attributes[3]);
+    const gated = opsOf(compileInfer(shard, o), "gatedMatmul").map((op) => op.attributes.at(-1));
+    const said = [...products(shard).map((op) => op.attributes.at(-2)), ...gated];
+    assert.equal(gated.length, 2);
     assert.deepEqual(new Set(said), new Set([Number(shard !== rows)]));
   }
 });

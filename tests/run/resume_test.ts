@@ -78,5 +78,9 @@ Deno.test("steps() lets go of everything when its reader stops early", async () 
     const lines = out.trimEnd().split("\n");
     assert.equal(lines.length, 4);
     assert.deepEqual(lines.slice(2), lines.slice(0, 2));
+    // What it has made is kept all the same.
+    await succeeds("ppo.ts", ["--world", world, "--steps", "3", "--out", `${world}/one`, "--resume"]);
+    await succeeds("ppo.ts", ["--world", world, "--steps", "3", "--out", `${world}/whole`]);
+    assert.deepEqual(outcome(`${world}/one`), outcome(`${world}/whole`));
   });
 });

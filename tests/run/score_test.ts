@@ -30,17 +30,20 @@ const REFUSED = {
 const SECONDS: Readonly<Record<string, number>> = { loops: 2, waits: 2 };
 
 for (const [judge, says] of Object.entries(REFUSED)) {
-  Deno.test(`a score function that ${judge} ends the run with its sample, and the last checkpoint stays`, async () => {
+  Deno.test(`a score function that ${judge} ends the run with its sample, and the steps before it are kept`, async () => {
     await withWorld(async (world) => {
       // The one prompt that is judged badly is the last of the file: it is seen in the second step.
       await jsonLines(
         `${world}/prompts.jsonl`,
         ["two", "three", "four", "one"].map((prompt) => ({ prompt })),
       );
-      const args = ["--world", world, "--batch", "3", "--no-shuffle", "--save-every", "1"];
+      const args = ["--world", world, "--batch", "3", "--no-shuffle"];
       const more = [...args, "--out", `${world}/out`, ...await deadline(world, SECONDS[judge] ?? 60)];
       const { code, err, seconds } = await script("ppo.ts", [...more, "--steps", "2", "--judge", judge]);
-      assert.match(afterSizes(err).replace(/^step 1.*\n|^judging.*\n/gm, ""), /^error: Cannot [^\n]+\n$/);
+      assert.match(
+        afterSizes(err).replace(/^step 1.*\n|^judging.*\n/gm, ""),
+        /^Kept after step 1 of 2: add --resume [^\n]+\/out\/checkpoints\/step-000001\nerror: Cannot [^\n]+\n$/,
+      );
       assert.match(err, says);
       assert.match(err, /sample [01] /, "the samples of the first prompt of step 2");
       assert.equal(code, 1);

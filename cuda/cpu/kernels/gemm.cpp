@@ -138,14 +138,6 @@ inline void turn(const float* p, long ld, long live, long steps, float* out) {
 // One panel of 16 columns of B becomes [k][16]; `next` panels on lies the one that is packed in its place.
 void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, float* out) {
   long live = smaller(16, n - panel * 16);
-  if (b.form == Right::rows) {
-    const float* p = b.p + k0 * b.ld + panel * 16;
-    for (long i = 0; i < k; i++, p += b.ld) {
-      store(out + 16 * i, load_live(p, live));
-      __builtin_prefetch(p + next * 16);
-    }
-    return;
-  }
   if (b.form == Right::columns) {
     const float* p = b.p + panel * 16 * b.ld + k0;
     for (long i = 0; i < k; i += 16) {
@@ -163,6 +155,20 @@ void pack_panel(const Right& b, long panel, long next, long n, long k0, long k, 
   for (long i = 0; i < k; i += 16) turn(b.p + (k0 + i) * b.ld + panel * 256, b.ld, live, smaller(16, k - i), out + 16 * i);
 }
 
+// `count` panels of B behind one another, of which `last` columns of the last one are there.
+void pack_panels(const Right& b, long panel, long count, long last, long n, long k0, long k, float* out) {
+  if (b.form != Right::rows) {
+    for (long j = 0; j < count; j++) pack_panel(b, panel + j, count, n, k0, k, out + j * 16 * k);
+    return;
+  }
+  const float* p = b.p + k0 * b.ld + panel * 16;
+  for (long i = 0; i < k; i++, p += b.ld)
+    for (long j = 0; j < count; j++) {
+      store(out + (j * k + i) * 16, load_live(p + 16 * j, j + 1 < count ? 16 : last));
+      __builtin_prefetch(p + (count + j) * 16);
+    }
+}
+
 // Steps [from, to) of a transposed B in the order of memory, into panels of `ld` steps.
 void turn_panels(const Right& b, long n, long from, long to, long ld, float* out) {
   for (long i = from; i < to; i += 16)
@@ -170,75 +176,128 @@ void turn_panels(const Right& b, long n, long from, long to, long ld, float* out
       turn(b.p + i * b.ld + q * 256, b.ld, smaller(16, n - q * 16), smaller(16, to - i), out + (q * ld + i - from) * 16);
 }
 
-}  // namespace
-
-void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch) {
-  long rows = area.row_end - area.row, blocks = parts(rows, GEMM_ROWS);
-  float* panels = scratch + GEMM_ROWS * GEMM_DEPTH + 16;
-  for (long block = 0; block < blocks; block++) {
-    Cut cut(area.row + rows * block / blocks, area.row + rows * (block + 1) / blocks);
-    long width = panels_of(int(cut.most()));
-    // One tile reads every panel once: nothing is gained by coming back to it.
-    long most = cut.count == 1 && b.form == Right::panels ? GEMM_ROWS * GEMM_DEPTH / TILE_ROWS / 16 * 16 : GEMM_DEPTH;
-    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += most) {
-      long depth = smaller(most, k - k0);
-      (a.by_column ? pack_columns : pack_rows)(a, cut, k0, depth, scratch);
-      for (long q = area.panel; q < area.panel_end; q += width) {
-        long count = smaller(width, area.panel_end - q), last = smaller(16, n - (q + count - 1) * 16);
-        Columns columns{b.p + q * 16 * b.ld + k0 * 16, 16, b.ld * 16};
-        if (b.form != Right::panels) {
-          for (long j = 0; j < count; j++) pack_panel(b, q + j, width, n, k0, depth, panels + j * 16 * depth);
-          columns = {panels, 16, depth * 16};
-        }
-        bool more = q + width < area.panel_end;
-        const float* next = b.p + (more ? q + width : area.panel) * 16 * b.ld + (more ? k0 : k0 + depth) * 16;
-        auto cells = [&](long tile) {
-          long i = cut.at(tile);
-          return c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16}
-                          : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
-        };
-        for (long t = 0; t < cut.count; t++) {
-          Ahead ahead{nullptr, 64, 0, b.ld * 64, cells(t + 1).p};
-          if (b.form == Right::panels) {
-            // The next panels' lines are shared out over the tiles; a few tiles take some of every step.
-            ahead.b = reinterpret_cast<const char*>(cut.count == 1 ? columns.p + 16 * AHEAD_ROWS : next + depth * t / cut.count * 16);
-            ahead.steps = cut.count <= FEW_TILES ? depth : parts(depth, cut.count);
-            if (cut.count <= FEW_TILES) ahead.step = 64 / cut.count;
-          }
-          tiles.at[cut.rows(t) - 1][count - 1](depth, scratch + (cut.at(t) - cut.begin) * depth, columns, cells(t),
-                                               carry || k0 > 0, ahead);
-        }
+// Steps [k0, k0 + depth) of the rows of `packed`; what is read behind this lies at `after`.
+void multiply_block(const float* packed, const Cut& cut, const Product& p, const float* after, long k0, long depth, bool carry,
+                    float* panels) {
+  const Right& b = p.b;
+  const Target& c = p.c;
+  long width = panels_of(int(cut.most())), end = parts(p.n, 16);
+  for (long q = 0; q < end; q += width) {
+    long count = smaller(width, end - q), last = smaller(16, p.n - (q + count - 1) * 16);
+    Columns columns{b.p + q * 16 * b.ld + k0 * 16, 16, b.ld * 16};
+    if (b.form != Right::panels) {
+      pack_panels(b, q, count, last, p.n, k0, depth, panels);
+      columns = {panels, 16, depth * 16};
+    }
+    const float* next = q + width < end ? b.p + (q + width) * 16 * b.ld + k0 * 16 : after;
+    auto cells = [&](long tile) {
+      long i = cut.at(tile);
+      return c.panels ? Cells{c.p + q * 16 * c.ld + i * 16, 16, c.ld * 16, 16} : Cells{c.p + i * c.ld + q * 16, c.ld, 16, last};
+    };
+    for (long t = 0; t < cut.count; t++) {
+      Ahead ahead{nullptr, 64, 0, b.ld * 64, cells(t + 1).p};
+      if (b.form == Right::panels) {
+        // The next panels' lines are shared out over the tiles; a few tiles take some of every step.
+        ahead.b = reinterpret_cast<const char*>(cut.count == 1 ? columns.p + 16 * AHEAD_ROWS : next + depth * t / cut.count * 16);
+        ahead.steps = cut.count <= FEW_TILES ? depth : parts(depth, cut.count);
+        if (cut.count <= FEW_TILES) ahead.step = 64 / cut.count;
       }
+      tiles.at[cut.rows(t) - 1][count - 1](depth, packed + (cut.at(t) - cut.begin) * depth, columns, cells(t), carry, ahead);
     }
   }
 }
 
-namespace {
-
-void multiply_as_it_lies(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
-  long panels = parts(n, 16), threads = pool.threads();
-  // Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns into pieces that are worth
-  // packing its rows again: between the groups of panels that tiles take at once, unless the shares become unequal by that.
-  bool by_rows = m >= threads * 4 * TILE_ROWS;
-  long width = panels_of(int(Cut(0, m).most()));
-  long pieces = by_rows ? parts(m, GEMM_ROWS) : threads > 1 ? smaller(panels / width / 4, threads * 4) / threads * threads : 1;
-  if (by_rows) pieces = parts(pieces, threads) * threads;
-  pieces = larger(pieces, smaller(threads, by_rows ? m : panels));
-  long unit = panels >= 4 * width * pieces ? width : 1, units = parts(panels, unit);
-  if (double(m) * double(n) * double(k) < 32768) pieces = 1;
-  parallel(pool, pieces, [&](long piece, int thread) {
-    Area area{0, m, 0, panels};
-    if (by_rows) area.row = m * piece / pieces, area.row_end = m * (piece + 1) / pieces;
-    else area.panel = units * piece / pieces * unit, area.panel_end = smaller(panels, units * (piece + 1) / pieces * unit);
-    multiply(a, b, c, area, n, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
-  });
+void add_bias(const Product& p, long row, long row_end) {
+  for (long i = row; i < row_end; i++) {
+    float* y = p.c.p + i * p.c.ld;
+    by_lanes(0, p.n, [&](long j, long live) { store_live(y + j, load_live(y + j, live) + load_live(p.bias + j, live), live); });
+  }
 }
 
 }  // namespace
 
+Product columns_of(const Product& p, long panel, long panel_end) {
+  long step = 16;
+  if (p.b.form == Right::panels || p.b.form == Right::columns) step = 16 * p.b.ld;
+  if (p.b.form == Right::transposed) step = 256;
+  return {{p.b.form, p.b.p + panel * step, p.b.ld}, {p.c.p + panel * 16 * (p.c.panels ? p.c.ld : 1), p.c.ld, p.c.panels},
+          smaller(p.n, panel_end * 16) - panel * 16, p.bias ? p.bias + panel * 16 : nullptr};
+}
+
+void multiply(Left a, const Product* products, int count, long m, long k, bool carry, float* scratch) {
+  long blocks = parts(m, GEMM_ROWS);
+  for (long block = 0; block < blocks; block++) {
+    Cut cut(m * block / blocks, m * (block + 1) / blocks);
+    // One tile reads every panel once: nothing is gained by coming back to it.
+    bool once = cut.count == 1 && products[0].b.form == Right::panels;
+    long most = once ? GEMM_ROWS * GEMM_DEPTH / TILE_ROWS / 16 * 16 : GEMM_DEPTH;
+    for (long k0 = 0; k0 < k || (k == 0 && k0 == 0); k0 += most) {
+      long depth = smaller(most, k - k0);
+      (a.by_column ? pack_columns : pack_rows)(a, cut, k0, depth, scratch);
+      for (int i = 0; i < count; i++) {
+        const float* after = i + 1 < count ? products[i + 1].b.p + k0 * 16 : products[0].b.p + (k0 + depth) * 16;
+        multiply_block(scratch, cut, products[i], after, k0, depth, carry || k0 > 0, scratch + GEMM_ROWS * GEMM_DEPTH + 16);
+      }
+    }
+    for (int i = 0; i < count; i++)
+      if (products[i].bias) add_bias(products[i], cut.begin, cut.end);
+  }
+}
+
+void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch) {
+  Product p = columns_of({b, c, n}, area.panel, area.panel_end);
+  p.c.p += area.row * (c.panels ? 16 : c.ld);
+  multiply({a.p + area.row * (a.by_column ? 1 : a.ld), a.ld, a.by_column}, &p, 1, area.row_end - area.row, k, carry, scratch);
+}
+
+// Rows are the better cut when each thread still fills many tiles; a decode step cuts the columns into pieces that are worth
+// packing its rows again: between the groups of panels that tiles take at once, unless the shares become unequal by that.
+Pieces::Pieces(const Pool& pool, const Product* products, int count, long m, long k)
+    : products_(products), m_(m), by_rows_(m >= pool.threads() * 4 * TILE_ROWS) {
+  long panels = 0, n = 0, threads = pool.threads(), width = panels_of(int(Cut(0, larger(m, 1)).most()));
+  for (int i = 0; i < count; i++) panels += parts(products[i].n, 16), n += products[i].n;
+  count_ = by_rows_ ? parts(m, GEMM_ROWS) : threads > 1 ? smaller(panels / width / 4, threads * 4) / threads * threads : 1;
+  if (by_rows_) count_ = parts(count_, threads) * threads;
+  count_ = larger(count_, smaller(threads, by_rows_ ? m : panels));
+  unit_ = panels >= 4 * width * count_ ? width : 1;
+  if (double(m) * double(n) * double(k) < 32768) count_ = 1;
+  for (int i = 0; i < count; i++) all_ += units(i);
+}
+
+Area Pieces::area(long piece, int product) const {
+  long panels = parts(products_[product].n, 16);
+  if (by_rows_) return {m_ * piece / count_, m_ * (piece + 1) / count_, 0, panels};
+  long first = 0;
+  for (int i = 0; i < product; i++) first += units(i);
+  auto at = [&](long unit) { return smaller(panels, larger(0, unit - first) * unit_); };
+  return {0, m_, at(all_ * piece / count_), at(all_ * (piece + 1) / count_)};
+}
+
+void multiply(Pool& pool, Left a, const Product* products, int count, long m, long k, bool carry) {
+  if (m == 0) return;
+  Pieces pieces(pool, products, count, m, k);
+  parallel(pool, pieces.count(), [&](long piece, int thread) {
+    Product mine[MOST_PRODUCTS];
+    int used = 0;
+    Area rows{};
+    for (int i = 0; i < count; i++) {
+      Area area = rows = pieces.area(piece, i);
+      if (area.panel == area.panel_end) continue;
+      mine[used] = columns_of(products[i], area.panel, area.panel_end);
+      mine[used++].c.p += area.row * (products[i].c.panels ? 16 : products[i].c.ld);
+    }
+    if (used == 0) return;
+    Left some{a.p + rows.row * (a.by_column ? 1 : a.ld), a.ld, a.by_column};
+    multiply(some, mine, used, rows.row_end - rows.row, k, carry, reinterpret_cast<float*>(pool.scratch(thread)));
+  });
+}
+
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry) {
   if (m == 0 || n == 0) return;
-  if (b.form != Right::transposed || m < TURNED_ROWS) return multiply_as_it_lies(pool, a, b, c, m, n, k, carry);
+  if (b.form != Right::transposed || m < TURNED_ROWS) {
+    Product p{b, c, n};
+    return multiply(pool, a, &p, 1, m, k, carry);
+  }
   // Turned once for all rows, as much of it at a time as there is room for. The panels are an odd number of steps apart, so that
   // they spread over the cache.
   float* turned = reinterpret_cast<float*>(pool.scratch(0)) + GEMM_SCRATCH;
@@ -249,8 +308,8 @@ void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, boo
       long columns = smaller(width, n - j), depth = smaller(most, k - k0);
       Right part{b.form, b.p + k0 * b.ld + j * 16, b.ld};
       split(pool, depth, 16, [&](long from, long to) { turn_panels(part, columns, from, to, ld, turned + from * 16); });
-      multiply_as_it_lies(pool, {a.p + k0 * (a.by_column ? a.ld : 1), a.ld, a.by_column}, {Right::panels, turned, ld},
-                          {c.p + j * (c.panels ? c.ld : 1), c.ld, c.panels}, m, columns, depth, carry || k0 > 0);
+      Product p{{Right::panels, turned, ld}, {c.p + j * (c.panels ? c.ld : 1), c.ld, c.panels}, columns};
+      multiply(pool, {a.p + k0 * (a.by_column ? a.ld : 1), a.ld, a.by_column}, &p, 1, m, depth, carry || k0 > 0);
     }
 }
 

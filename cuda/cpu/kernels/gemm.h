@@ -36,22 +36,52 @@ struct Target {
   bool panels;
 };
 
+// One of the products that are made of the same rows: C (+)= A · B, of n columns. A bias is added to every sum.
+struct Product {
+  Right b;
+  Target c;
+  long n;
+  const float* bias = nullptr;
+};
+constexpr int MOST_PRODUCTS = 3;
+// Panels [panel, panel_end) of its columns, 16 each.
+Product columns_of(const Product& p, long panel, long panel_end);
+
 // Rows [row, row_end) and panels of 16 columns [panel, panel_end) of C.
 struct Area {
   long row, row_end, panel, panel_end;
 };
 
 // Floats of scratch that `multiply` needs.
-constexpr long GEMM_ROWS = 448, GEMM_DEPTH = 256;
+constexpr long GEMM_ROWS = 512, GEMM_DEPTH = 256;
 constexpr long GEMM_SCRATCH = GEMM_ROWS * GEMM_DEPTH + 16 + 6 * 16 * GEMM_DEPTH;
 // Floats behind these in the first thread's scratch, where a pool turns a transposed B.
 constexpr long GEMM_TURNED = 360 << 10;
 
 static_assert((GEMM_SCRATCH + GEMM_TURNED) * 4 <= long(SCRATCH_BYTES), "a block of a product fits into the scratch");
 
-// On the calling thread. n is the number of columns of all of C.
+// How a pool shares out products of m rows: pieces of the rows, or of the columns of all of them one behind the other.
+class Pieces {
+ public:
+  Pieces(const Pool& pool, const Product* products, int count, long m, long k);
+  long count() const { return count_; }
+  // What a piece has of one of the products.
+  Area area(long piece, int product) const;
+
+ private:
+  long units(int product) const { return parts(parts(products_[product].n, 16), unit_); }
+
+  const Product* products_;
+  long m_, count_, unit_, all_ = 0;  // units of columns, which a piece has whole
+  bool by_rows_;
+};
+
+// On the calling thread: all m rows of products of the same A, which is packed once.
+void multiply(Left a, const Product* products, int count, long m, long k, bool carry, float* scratch);
+// An area of one. n is the number of columns of all of C.
 void multiply(Left a, Right b, Target c, Area area, long n, long k, bool carry, float* scratch);
-// On the whole pool.
+// On the whole pool. No B is transposed.
+void multiply(Pool& pool, Left a, const Product* products, int count, long m, long k, bool carry);
 void multiply(Pool& pool, Left a, Right b, Target c, long m, long n, long k, bool carry);
 // The gradient of a weight as it lies: dw[n, k] (+)= dyᵀ[n, m] · x[m, k]. `dy` has `ld` numbers from row to row.
 void multiply_gradient(Pool& pool, const float* dy, long ld, const float* x, float* dw, bool panels, long m, long n, long k, bool carry);

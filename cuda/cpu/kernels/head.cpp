@@ -10,7 +10,7 @@ namespace {
 
 constexpr long VOCABULARY = 1024;              // of a tile; `sample` has the same, and therefore the same lse
 constexpr long TILE_STEP = VOCABULARY + 16;    // floats between rows; not a power of two, so rows spread over the cache
-constexpr long FORWARD_ROWS = 128, BACKWARD_ROWS = 512;
+constexpr long FORWARD_ROWS = 128, BACKWARD_ROWS = 504;
 static_assert((GEMM_SCRATCH + GEMM_TURNED + BACKWARD_ROWS * TILE_STEP) * 4 <= long(SCRATCH_BYTES), "a tile fits into the scratch");
 
 float* tile_of(Pool& pool, int thread) { return reinterpret_cast<float*>(pool.scratch(thread)) + GEMM_SCRATCH + GEMM_TURNED; }

@@ -49,6 +49,8 @@ inline v16 log(v16 x) {
 }
 
 inline v16 sigmoid(v16 x) { return all(1.f) / (all(1.f) + exp(zero() - x)); }
+// silu(gate) · up
+inline v16 gated(v16 gate, v16 up) { return gate * sigmoid(gate) * up; }
 
 // ln sigmoid(x) = min(x, 0) - ln(1 + e), e = exp(-|x|) in (0, 1], without losing a small e.
 inline v16 log_sigmoid(v16 x) {

@@ -13,8 +13,7 @@ void swiglu(Call& c) {
   float* y = floats(c, 2);
   split(*c.pool, size(c, 0), GRAIN, [&](long begin, long end) {
     by_lanes(begin, end, [&](long i, long n) {
-      v16 g = load_live(gate + i, n);
-      store_live(y + i, g * sigmoid(g) * load_live(up + i, n), n);
+      store_live(y + i, gated(load_live(gate + i, n), load_live(up + i, n)), n);
     });
   });
 }

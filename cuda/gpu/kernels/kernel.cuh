@@ -154,10 +154,26 @@ void multiply_gradient(Call& c, Numbers dy, long ld, Numbers x, OutNumbers dw, b
 void multiply_bf16(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // Both operands in bf16, in memory that 16 bytes at a time can be read of; false for others.
 bool multiply_half(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
-// Few rows and a weight in rows, both in bf16 in such memory; false for others. A row's bits depend on nothing but the row.
-bool multiply_few(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
 // False when cuBLASLt is not there, not wanted, or does not take these sizes and types as they lie.
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k);
+bool blas_is_there();
+// Whether so many rows go to multiply_few, where it takes them, rather than to cuBLASLt.
+bool few_before_blas(long m);
+
+// One of several weights that the same rows are multiplied by, n columns, and where that goes.
+struct Product {
+  Right right;
+  Target target;
+  long n;
+};
+constexpr int MOST_PRODUCTS = 3;
+enum class Joint { beside, gated };
+// Few rows and weights in rows, all in bf16 in such memory, in one launch; false for others. Bits of a row depend on nothing but the row
+// and the weight. Gated: silu(left · first) · (left · second), both rounded to what the first target holds, goes there.
+bool multiply_few(Call& c, Left left, const Product* product, int count, Joint joint, long m, long k);
+
+// y = silu(gate) · up of n numbers, bf16 or f32, in pointwise.cu; y may be one of the others.
+void swiglu(Call& c, const void* gate, const void* up, void* y, bool half, long n);
 
 // Whether products and attention run on tensor cores, with fp32 sums, or give the CPU's bits: what lies in memory decides,
 // or BATON_CUDA_MATH. `half`: some operand is bf16.

@@ -59,6 +59,7 @@ __device__ inline float log_of(float x) {
 }
 
 __device__ inline float sigmoid_of(float x) { return 1.f / (1.f + exp_of(0.f - x)); }
+__device__ inline float swiglu_of(float gate, float up) { return gate * sigmoid_of(gate) * up; }
 __device__ inline float log_sigmoid_of(float x) {
   float e = exp_of(0.f - fabsf(x));
   return least_of(x, 0.f) - log_series<8>(e, e + 2.f, 0.f);

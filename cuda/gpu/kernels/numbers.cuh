@@ -49,6 +49,8 @@ struct OutNumbers {
     if (half) static_cast<bf16*>(p)[i] = stored<bf16>(v);
     else static_cast<float*>(p)[i] = v;
   }
+  // What is read again where this is written.
+  __device__ float rounded(float v) const { return half ? number(stored<bf16>(v)) : v; }
   // Numbers i and i + 1 at once; i is even, and so is what lies before p.
   __device__ void set_pair(long i, float first, float second) const {
     if (half) {

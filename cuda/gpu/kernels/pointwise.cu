@@ -11,7 +11,7 @@ __global__ void swiglu_kernel(const T* gate, const T* up, T* y, long n) {
     float g[PER], u[PER];
     read<PER>(gate + i, g), read<PER>(up + i, u);
 #pragma unroll
-    for (int e = 0; e < PER; e++) g[e] = g[e] * sigmoid_of(g[e]) * u[e];
+    for (int e = 0; e < PER; e++) g[e] = swiglu_of(g[e], u[e]);
     write<PER>(y + i, g);
   }
 }
@@ -188,17 +188,20 @@ bool run_single(Call& c) {
 
 }  // namespace
 
-void swiglu(Call& c) {
-  long n = size(c, 0);
-  by_type(c, 0, [&](auto type) {
+void swiglu(Call& c, const void* gate, const void* up, void* y, bool half, long n) {
+  auto run = [&](auto type) {
     typedef decltype(type) T;
-    const T *gate = at<T>(c, 0), *up = at<T>(c, 1);
-    T* y = at<T>(c, 2);
-    by_packs<T>(n % WIDE<T> == 0 && aligned(gate, up, y), [&](auto per) {
-      launch(c, swiglu_kernel<T, per()>, dim3(blocks_of(n / per(), 256)), 256, 0, gate, up, y, n);
+    const T *g = static_cast<const T*>(gate), *u = static_cast<const T*>(up);
+    T* to = static_cast<T*>(y);
+    by_packs<T>(n % WIDE<T> == 0 && aligned(g, u, to), [&](auto per) {
+      launch(c, swiglu_kernel<T, per()>, dim3(blocks_of(n / per(), 256)), 256, 0, g, u, to, n);
     });
-  });
+  };
+  if (half) run(bf16());
+  else run(float());
 }
+
+void swiglu(Call& c) { swiglu(c, c.operand[0], c.operand[1], c.operand[2], is_half(c, 0), size(c, 0)); }
 
 void swiglu_grad(Call& c) {
   long n = size(c, 0);

@@ -64,8 +64,10 @@ bool on_tensor_cores(bool half) {
 
 void multiply(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   if (on_tensor_cores(left.p.half || right.p.half)) {
-    if (multiply_blas(c, left, right, target, prior, m, n, k)) return;
-    if (multiply_few(c, left, right, target, prior, m, n, k)) return;
+    const Product one{right, target, n};
+    auto few = [&] { return !prior.p && multiply_few(c, left, &one, 1, Joint::beside, m, k); };
+    if (few_before_blas(m) && few()) return;
+    if (multiply_blas(c, left, right, target, prior, m, n, k) || few()) return;
     if (multiply_half(c, left, right, target, prior, m, n, k)) return;
     return multiply_bf16(c, left, right, target, prior, m, n, k);
   }

@@ -107,10 +107,12 @@ bool in_sixteens(const void* p, long ld, bool half) { return reinterpret_cast<ui
 
 }  // namespace
 
+bool few_before_blas(long m) { return choice() == Choice::none || (choice() == Choice::usual && m <= FEW); }
+bool blas_is_there() { return choice() != Choice::none && plans().handle; }
+
 bool multiply_blas(Call& c, Left left, Right right, Target target, Numbers prior, long m, long n, long k) {
   if (choice() == Choice::none || !left.p.half || !right.p.half || target.panels) return false;
   if (m == 0 || n == 0 || k == 0 || (right.form != Right::rows && right.form != Right::columns)) return false;
-  if (choice() == Choice::usual && m <= FEW && right.form == Right::columns && multiply_few(c, left, right, target, prior, m, n, k)) return true;
   // A matrix of rows is, column by column, the turned one.
   Side a{right.p.p, right.ld, right.form == Right::columns};
   Side b{left.p.p, left.column == 1 ? left.row : left.column, left.column != 1};
