@@ -211,6 +211,9 @@ Deno.test("groupAdvantages() compares each sample with the others of its prompt"
   const std = Math.sqrt(2) + 1e-4;
   close(compute(groupAdvantages(), data).advantages, [-1 / std, 1 / std, 0, 0]);
   close(compute(groupAdvantages({ scale: false }), data).advantages, [-1, 1, 0, 0]);
+  // Of all rewards: what differs between prompts counts as well.
+  const all = Math.sqrt(11 / 3) + 1e-4;
+  close(compute(groupAdvantages({ scale: "batch" }), data).advantages, [-1 / all, 1 / all, 0, 0]);
 });
 
 Deno.test("whiten() can be pointed at another field of another token field", () => {
