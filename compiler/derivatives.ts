@@ -112,7 +112,7 @@ function differentiateLogprob({ b, op, gradient, wants, add, accumulate }: Backw
   if (step) ins.push(logits!);
   const sizes = op.attrs.slice(0, 3),
     more = [Number(dEntropy !== undefined), part.first, part.total, step, panels];
-  // One kernel makes both gradients, since both need the logits again.
+  // One kernel makes both gradients, since both are products with the gradients of the logits.
   if (!wants(1)) b.emit("linearLogprobDx", ins, [dx], [...sizes, ...more]);
   else {
     accumulate(

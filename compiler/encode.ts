@@ -14,7 +14,7 @@ import { SIZE_ATTRIBUTES } from "./operands.ts";
 import { asDim, bytesOf } from "./shape.ts";
 
 export const MAGIC = 0x4e544142;
-export const FORMAT_VERSION = 4;
+export const FORMAT_VERSION = 5;
 
 /**
  * @param placeOf the place of a value, fixed or planned

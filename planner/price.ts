@@ -68,12 +68,14 @@ export function workSeconds(work: Work, live: Live, groups: Groups, p: Profile):
       return Math.max(launch, product("matmul", at(0), at(1), at(2)));
     // One product with all their outputs: rows are read once, and there is one launch.
     case "matmul3":
-      return Math.max(launch, product("matmul", at(0), at(1) + at(2) + at(3), at(4)));
     case "matmul2":
-      return Math.max(launch, product("matmul", at(0), at(1) + at(2), at(3)));
     case "gatedMatmul": {
-      const swiglu = partsOf(work).at(-1)!;
-      return Math.max(launch, product("matmul", at(0), 2 * at(1), at(2)) + elementwise(swiglu, live, p));
+      const [products, rest] = [true, false].map((of) =>
+        partsOf(work).filter(({ kind }) => (kind === "matmul") === of)
+      ) as [Work[], Work[]];
+      const outputs = products.reduce((n, { attrs }) => n + extent(attrs[1]!, live), 0);
+      const seconds = product("matmul", at(0), outputs, extent(products[0]!.attrs[2]!, live));
+      return Math.max(launch, rest.reduce((sum, part) => sum + elementwise(part, live, p), seconds));
     }
     case "matmulDx":
       return Math.max(launch, product("matmulDx", at(0), at(2), at(1)));

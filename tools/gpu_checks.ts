@@ -5,7 +5,7 @@
 import { build } from "../ffi/build.ts";
 import { buildEmulation, libraryFolders } from "../ffi/build_cuda.ts";
 import { describeCuda } from "../ffi/cuda.ts";
-import { distances, outcomes } from "../tests/native/outcomes.ts";
+import { distances, operationTests, outcomes } from "../tests/native/outcomes.ts";
 import { tinyWorld } from "../tests/run/fixtures.ts";
 
 type Env = Readonly<Record<string, string>>;
@@ -129,18 +129,6 @@ const sanitizer = (...kinds: readonly string[]) => async (): Promise<Found> => {
   };
 };
 
-const OPERATIONS = [
-  "attention",
-  "collective",
-  "head",
-  "joined",
-  "matmul",
-  "norm",
-  "optimizer",
-  "rows",
-  "sample",
-  "shards",
-];
 const FP32 = { BATON_CUDA_MATH: "fp32" };
 
 /** Those that are worth most first. */
@@ -179,7 +167,7 @@ export const CHECKS: readonly Check[] = [
   },
   {
     name: "tests of operations",
-    run: () => tests(OPERATIONS.map((name) => `tests/native/op_${name}_test.ts`)),
+    run: () => tests(operationTests()),
     emulated: true,
   },
   {

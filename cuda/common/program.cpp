@@ -10,7 +10,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t MAGIC = 0x4e544142, VERSION = 4;
+constexpr uint32_t MAGIC = 0x4e544142, VERSION = 5;
 constexpr double MAX_ATTRIBUTE = 4294967296., MAX_ELEMENTS = 1e15;  // counts stay exact in a double, and loops end
 
 // ---- the table of opcodes.h, parsed ------------------------------------------------------------------------------

@@ -3,21 +3,10 @@ import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { fakeBlas } from "../native/fake_nccl.ts";
-import { distances, type Outcome, outcomes } from "../native/outcomes.ts";
+import { distances, type Outcome, outcomes, PRODUCTS } from "../native/outcomes.ts";
 
 const emulated = await buildEmulation(() => {}), folder = await fakeBlas();
-const KINDS = [
-  "matmul",
-  "matmulDx",
-  "matmulDw",
-  "matmul2",
-  "matmul3",
-  "gatedMatmul",
-  "linearLogprob",
-  "linearLogprobGrad",
-  "linearLogprobDx",
-  "shardLogprob",
-];
+const KINDS = [...PRODUCTS, "shardLogprob"];
 
 /** What the emulation gives with the stand-in, and a line for every product that this was asked for. */
 async function withBlas(kinds: readonly string[], env: Record<string, string> = {}) {

@@ -3,25 +3,12 @@ import assert from "node:assert/strict";
 import { find } from "../../ffi/build.ts";
 import { buildEmulation } from "../../ffi/build_cuda.ts";
 import { OPCODE } from "../../ir/op.ts";
-import { distances, type Outcome, outcomes } from "../native/outcomes.ts";
+import { distances, operationTests, type Outcome, outcomes, PRODUCTS } from "../native/outcomes.ts";
 
 const emulated = await buildEmulation(() => {});
 
 /** Operations that have kernels for tensor cores. */
-const TENSOR_CORES = [
-  "matmul",
-  "matmulDx",
-  "matmulDw",
-  "matmul2",
-  "matmul3",
-  "gatedMatmul",
-  "attention",
-  "attentionGrad",
-  "linearLogprob",
-  "linearLogprobGrad",
-  "linearLogprobDx",
-  "keptLogits",
-];
+const TENSOR_CORES = [...PRODUCTS, "attention", "attentionGrad", "keptLogits"];
 
 /** Operations that have kernels in an order of their own where it need not be the CPU's. */
 const ROWS = [
@@ -152,21 +139,7 @@ Deno.test("attention over spans of keys is that of the CPU but for rounding, for
 });
 
 Deno.test("the tests of every operation, and of golden models in bf16, pass on the emulated CUDA backend", async () => {
-  const files = [
-    "attention",
-    "collective",
-    "head",
-    "joined",
-    "kept",
-    "matmul",
-    "norm",
-    "optimizer",
-    "rows",
-    "sample",
-    "shards",
-  ]
-    .map((name) => new URL(`../native/op_${name}_test.ts`, import.meta.url).pathname);
-  files.push(new URL("../golden/half_test.ts", import.meta.url).pathname);
+  const files = [...operationTests(), new URL("../golden/half_test.ts", import.meta.url).pathname];
   // Two processes: files side by side in one would share the library's jobs.
   const half = files.length >> 1;
   await Promise.all([files.slice(0, half), files.slice(half)].map(async (some) => {

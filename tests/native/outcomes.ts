@@ -1,5 +1,25 @@
 /** Every case on one library, in a process of its own, and how far two libraries are apart. */
 
+/** Products of every kind, the head's among them. */
+export const PRODUCTS = [
+  "matmul",
+  "matmulDx",
+  "matmulDw",
+  "matmul2",
+  "matmul3",
+  "gatedMatmul",
+  "linearLogprob",
+  "linearLogprobGrad",
+  "linearLogprobDx",
+] as const;
+
+/** Paths of the tests of single operations, which pass on any backend. */
+export const operationTests = (): string[] => {
+  const here = new URL("./", import.meta.url).pathname;
+  return [...Deno.readDirSync(here)].map(({ name }) => name).filter((name) => /^op_\w+_test\.ts$/.test(name))
+    .sort().map((name) => here + name);
+};
+
 /** What a case gave: the bits of its outputs. */
 export interface Outcome {
   readonly kind: string;
